@@ -1,0 +1,63 @@
+"""Speaker verification networks in 1-8 bit codebooks, as standard `.tflite` files.
+
+The names below are imported when they are first used: `import tfq_sv` alone loads neither
+TensorFlow nor LiteRT, so that tools which only run a finished file start at once.
+
+    >>> import tfq_sv
+    >>> model = tfq_sv.models.build("ResNet34")
+    >>> recipe = tfq_sv.QuantizationRecipe.uniform(model, bits=4)
+    >>> quantized = tfq_sv.quantize(model, recipe)
+"""
+
+import importlib
+import os
+from typing import Any
+
+# tfmot wraps Keras 2 layers. TensorFlow reads this once, when it is first imported.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Codebook": "codebook",
+    "InputError": "errors",
+    "KMeansQuantizeConfig": "quantize_config",
+    "QuantizationRecipe": "recipe",
+    "WeightOnlyScheme": "quantize_config",
+    "codebooks": "quantization",
+    "dequantize": "quantization",
+    "finetune": "fine_tuning",
+    "load_model": "quantization",
+    "quantize": "quantization",
+}
+_MODULES = [
+    "assets",
+    "codebook",
+    "data",
+    "export",
+    "features",
+    "fine_tuning",
+    "metrics",
+    "models",
+    "quantization",
+    "quantize_config",
+    "quantizers",
+    "recipe",
+    "report",
+    "scoring",
+    "training",
+]
+
+__all__ = ["__version__", *sorted(_HOME), *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"tfq_sv.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"tfq_sv.{name}")
+    raise AttributeError(f"module 'tfq_sv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

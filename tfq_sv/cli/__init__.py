@@ -1,0 +1,93 @@
+"""The command line: `tfq-sv <command> [flags]`. One file a command, loaded only when it is called.
+
+A command's module has a docstring (its help, with an example), `FLAGS` (absl flags of its own, so
+that commands never clash) and `run(arguments)`.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from absl import flags
+
+from tfq_sv.errors import InputError
+
+COMMANDS = {
+    "demo": "the whole way on made speech: corpus, 4 bits, .tflite, EER, picture",
+    "make-corpus": "make speech files of many voices, when there is no corpus at hand",
+    "train": "train an FP32 network on a folder of speakers",
+    "quantize": "turn a network's weights into codebooks of 1-8 bits",
+    "finetune": "train a quantized network a little more, to win back what it lost",
+    "export": "write a quantized network as a standard .tflite",
+    "evaluate": "measure the EER of a network or a .tflite on a trial list",
+    "verify": "say whether two recordings are of the same voice",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command; returns the exit code: 0, or 1 for bad input."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    name, arguments = argv[0], list(argv[1:])
+    if name not in COMMANDS:
+        return _fail("", f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
+    command = importlib.import_module(f"tfq_sv.cli.{name.replace('-', '_')}")
+    if "--help" in arguments or "-h" in arguments:
+        print(_help(name, command))
+        return 0
+    try:
+        command.run(parse(command.FLAGS, name, arguments))
+    except flags.Error as error:
+        return _fail(name, f"{error}; see tfq-sv {name} --help")
+    except InputError as error:
+        return _fail(name, str(error))
+    except OSError as error:
+        return _fail(name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+    except KeyboardInterrupt:
+        _fail(name, "interrupted")
+        return 130
+    return 0
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def parse(flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) -> list[str]:
+    """Parses a command's flags from their defaults; returns the positional arguments."""
+    for flag in flag_values:
+        flag_values[flag].unparse()
+    return list(flag_values([name, *arguments])[1:])
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: tfq-sv <command> [flags]",
+            "",
+            *lines,
+            "",
+            "tfq-sv <command> --help shows a command's flags and an example.",
+        ]
+    )
+
+
+def _help(name: str, command: ModuleType) -> str:
+    lines = [f"tfq-sv {name}: {(command.__doc__ or '').strip()}", "", "flags:"]
+    for flag in sorted(command.FLAGS):
+        entry = command.FLAGS[flag]
+        default = "" if entry.default is None else f" (default: {entry.default})"
+        lines.append(f"  --{flag}: {entry.help}{default}")
+    return "\n".join(lines)
+
+
+def _fail(name: str, message: str) -> int:
+    print(f"tfq-sv {name}".rstrip() + f": {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,1 @@
+"""Corpora, audio files and trial lists. No TensorFlow is imported here."""
