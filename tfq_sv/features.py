@@ -1,0 +1,166 @@
+"""Kaldi filter banks (fbank), as WeSpeaker trains with: one definition, in NumPy and TensorFlow.
+
+Follows `torchaudio.compliance.kaldi.fbank`. Written by hand because librosa's mel filters are
+triangles in Hz, Kaldi's are triangles in mel, and a network hears the difference.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_FLOOR = 1.1920929e-07  # float32's epsilon, Kaldi's floor under the log
+
+
+@dataclass(frozen=True)
+class FbankOptions:
+    """What a front end computes; it travels with every network and file.
+
+    Attributes:
+        sample_rate: Hz.
+        frame_length: samples a frame.
+        frame_shift: samples from frame to frame.
+        num_bins: mel filters.
+        low_freq: lower edge of the first filter, Hz.
+        high_freq: upper edge of the last filter, Hz.
+        window: "hamming" or "povey".
+        preemphasis: coefficient of the first difference.
+        sample_scale: what samples in [-1, 1] are multiplied with.
+        subtract_mean: subtract each bin's mean over the utterance.
+    """
+
+    sample_rate: int = 16000
+    frame_length: int = 400
+    frame_shift: int = 160
+    num_bins: int = 80
+    low_freq: float = 20.0
+    high_freq: float = 8000.0
+    window: str = "hamming"
+    preemphasis: float = 0.97
+    sample_scale: float = 32768.0
+    subtract_mean: bool = True
+
+    def __post_init__(self) -> None:
+        if self.window not in _WINDOWS:
+            raise InputError(f"window must be one of {sorted(_WINDOWS)}, not {self.window!r}")
+
+    @property
+    def fft_length(self) -> int:
+        """The frame length rounded up to a power of two."""
+        return 1 << (self.frame_length - 1).bit_length()
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that fit wholly into so many samples (Kaldi's snip_edges)."""
+        return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
+
+
+_WINDOWS = {
+    "hamming": lambda n: 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(n) / (n - 1)),
+    "povey": lambda n: (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / (n - 1))) ** 0.85,
+}
+
+WESPEAKER = FbankOptions()
+THREE_D_SPEAKER = FbankOptions(window="povey", sample_scale=1.0)
+
+
+def fbank(
+    waveform: npt.NDArray[np.floating],
+    options: FbankOptions = WESPEAKER,
+    *,
+    dither: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> npt.NDArray[np.float32]:
+    """Computes log mel filter bank energies.
+
+    Args:
+        waveform: (N,), samples in [-1, 1] at `options.sample_rate`.
+        options: the front end.
+        dither: standard deviation of the noise added, in units of scaled samples (training: 1).
+        rng: source of the dither.
+
+    Returns:
+        float32 (T, num_bins), T = 1 + (N - frame_length) // frame_shift.
+
+    Raises:
+        InputError: not one-dimensional, shorter than a frame, or not finite.
+
+    >>> fbank(np.sin(np.arange(16000) / 5).astype("float32")).shape
+    (98, 80)
+    """
+    samples = np.asarray(waveform, np.float32)
+    if samples.ndim != 1:
+        raise InputError(f"a waveform has one dimension (N,), not the shape {samples.shape}")
+    if samples.size < options.frame_length:
+        raise InputError(
+            f"{samples.size} samples are less than one frame of {options.frame_length}"
+        )
+    if not np.isfinite(samples).all():
+        raise InputError("the waveform holds NaN or infinite samples")
+    samples = samples * np.float32(options.sample_scale)
+    if dither:
+        samples = samples + dither * (rng or np.random.default_rng()).standard_normal(
+            samples.shape, np.float32
+        )
+    frames = np.lib.stride_tricks.sliding_window_view(samples, options.frame_length)
+    frames = frames[:: options.frame_shift]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    frames = (frames - np.float32(options.preemphasis) * previous) * _window(options)
+    power = np.abs(np.fft.rfft(frames, options.fft_length)).astype(np.float32) ** 2
+    energies = np.log(np.maximum(power @ mel_matrix(options), np.float32(_FLOOR)))
+    return energies - energies.mean(axis=0) if options.subtract_mean else energies
+
+
+def fbank_tensor(
+    waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER, *, dither: float = 0.0
+) -> Any:
+    """The same in TensorFlow, for batches: float32 (B, N) -> (B, T, num_bins).
+
+    >>> import tensorflow as tf
+    >>> fbank_tensor(tf.random.normal([2, 16000])).shape
+    TensorShape([2, 98, 80])
+    """
+    import tensorflow as tf
+
+    samples = waveforms * options.sample_scale
+    if dither:
+        samples += tf.random.normal(tf.shape(samples), stddev=dither)
+    frames = tf.signal.frame(samples, options.frame_length, options.frame_shift)
+    frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
+    previous = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
+    frames = (frames - options.preemphasis * previous) * _window(options)
+    power = tf.square(tf.abs(tf.signal.rfft(frames, [options.fft_length])))
+    energies = tf.math.log(tf.maximum(power @ mel_matrix(options), _FLOOR))
+    if options.subtract_mean:
+        energies -= tf.reduce_mean(energies, axis=-2, keepdims=True)
+    return energies
+
+
+def mel(hertz: npt.ArrayLike) -> Any:
+    """Kaldi's mel scale: 1127 ln(1 + f / 700)."""
+    return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+
+@lru_cache
+def mel_matrix(options: FbankOptions) -> npt.NDArray[np.float32]:
+    """Returns the filters, triangles in mel: float32 (fft_length // 2 + 1, num_bins)."""
+    low, high = mel(options.low_freq), mel(options.high_freq)
+    edges = np.linspace(low, high, options.num_bins + 2)
+    bins = mel(np.arange(options.fft_length // 2 + 1) * options.sample_rate / options.fft_length)
+    rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    filters[-1] = 0.0  # Kaldi leaves out the Nyquist bin.
+    return filters.astype(np.float32)
+
+
+@lru_cache
+def _window(options: FbankOptions) -> npt.NDArray[np.float32]:
+    return _WINDOWS[options.window](options.frame_length).astype(np.float32)

@@ -1,0 +1,41 @@
+"""The network's entry: it says which features it expects, and makes them an image."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfq_sv.features import WESPEAKER, FbankOptions
+
+
+@keras.utils.register_keras_serializable("tfq_sv")
+class FrontEnd(keras.layers.Layer):
+    """Features (B, T, F) -> image (B, F, T, 1): height is frequency, width is time.
+
+    It computes nothing else. Its configuration holds the front end that the network was trained
+    with, so that these settings travel with the model through every save, clone and export.
+
+    >>> FrontEnd()(tf.zeros([2, 200, 80])).shape
+    TensorShape([2, 80, 200, 1])
+    """
+
+    def __init__(self, fbank: FbankOptions | dict[str, Any] = WESPEAKER, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fbank = fbank if isinstance(fbank, FbankOptions) else FbankOptions(**fbank)
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        """Transposes; no shape is computed at run time, so delegates can take the graph."""
+        return tf.expand_dims(tf.transpose(features, [0, 2, 1]), -1)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's configuration, front end included."""
+        return {**super().get_config(), "fbank": dataclasses.asdict(self.fbank)}
+
+
+def front_end(model: keras.Model) -> FbankOptions:
+    """Returns the front end that a model expects; WeSpeaker's if the model does not say."""
+    for layer in model.layers:
+        if isinstance(layer, FrontEnd):
+            return layer.fbank
+    return FbankOptions(num_bins=int(model.input_shape[-1]))
