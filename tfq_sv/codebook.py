@@ -13,6 +13,7 @@ from tfq_sv.errors import InputError
 
 Floats = npt.NDArray[np.floating]
 
+_MOST_BINS = 2048
 GRID_LEVELS = 127
 """A stored centroid is `scale * level`, level an integer in [-127, 127], one scale a layer."""
 
@@ -64,21 +65,23 @@ def snap(centroids: Floats) -> npt.NDArray[np.float32]:
     return np.rint(centroids / scale).astype(np.float32) * scale
 
 
-def fit(weights: Floats, bits: int, *, max_steps: int = 5000) -> npt.NDArray[np.float32]:
+def fit(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
     """Fits 2**bits centroids to weights by one-dimensional k-means.
 
-    The start spaces centroids by the cube root of the density, which is optimal for many
-    centroids (Panter and Dite, 1951); Lloyd's steps on sorted weights with prefix sums follow, each
-    costing a binary search a centroid, until no weight changes its centroid.
+    The weights are gathered into at most a few thousand bins, for which dynamic programming finds
+    the optimum (Wang and Song, 2011: Ckmeans.1d.dp); Lloyd's steps on the weights themselves then
+    take away what the bins cost. Deterministic.
+
+    Written by hand: general k-means libraries find local optima only and need N x K memory, those
+    for one dimension K x N.
 
     Args:
         weights: any shape, finite.
         bits: 1-8.
-        max_steps: at most so many Lloyd steps.
 
     Returns:
         Sorted centroids, float32 (2**bits,). With fewer distinct weights than centroids, the
-        last ones repeat.
+        last one repeats.
 
     Raises:
         InputError: bits out of range; no weights; NaN or infinite ones.
@@ -91,11 +94,11 @@ def fit(weights: Floats, bits: int, *, max_steps: int = 5000) -> npt.NDArray[np.
     distinct = np.unique(values)
     if distinct.size <= count:
         return np.pad(distinct, (0, count - distinct.size), mode="edge").astype(np.float32)
-    return _lloyd(values, _companded(values, count), max_steps)
+    return _lloyd(values, _optimum(*_bins(values, distinct), count), steps=200)
 
 
 def refine(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.float32]:
-    """Returns the centroids after a few Lloyd steps from where they are: float32, sorted.
+    """Returns the centroids a few Lloyd steps on from where they are: float32, sorted.
 
     This is how codebooks follow the weights in fine-tuning.
 
@@ -138,11 +141,69 @@ def _sorted(weights: Floats) -> npt.NDArray[np.float64]:
     return values
 
 
-def _companded(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    density, edges = np.histogram(values, bins=max(1024, 16 * count))
-    cumulated = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
-    targets = (np.arange(count) + 0.5) / count * cumulated[-1]
-    return np.interp(targets, cumulated, edges)
+def _bins(
+    values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Gathers sorted values; returns how many each bin holds, and their sum."""
+    if distinct.size <= _MOST_BINS:
+        starts = np.searchsorted(values, distinct)
+    else:
+        # Half of the edges at equal distances, for the tails; half at equal counts, for the rest.
+        half = _MOST_BINS // 2
+        widths = np.searchsorted(values, np.linspace(values[0], values[-1], half, endpoint=False))
+        starts = np.unique(np.concatenate([widths, np.arange(half) * values.size // half]))
+    return np.diff(np.append(starts, values.size)).astype(np.float64), np.add.reduceat(
+        values, starts
+    )
+
+
+def _optimum(
+    counts: npt.NDArray[np.float64], sums: npt.NDArray[np.float64], groups: int
+) -> npt.NDArray[np.float64]:
+    """Returns the means of the best cut of bins into groups.
+
+    best[k][j], the least cost of the first j bins in k groups, is the least over i of
+    best[k - 1][i] + cost(i, j). The best i never falls as j grows, so all j of a level of a binary
+    subdivision search between the answers of the level above: n log n a group, in whole arrays.
+    """
+    n = counts.size
+    weight = np.concatenate([[0.0], np.cumsum(counts)])
+    total = np.concatenate([[0.0], np.cumsum(sums - sums.sum() / weight[-1] * counts)])
+    cuts = np.zeros((groups, n + 1), np.int32)
+    # Squared error but for a constant: less the square of the sum over the count.
+    best = np.append(np.inf, -(total[1:] ** 2) / weight[1:])
+    for k in range(1, groups):
+        level_best = np.full(n + 1, np.inf)
+        # cut[j] for j <= k is never asked for: k groups need k bins.
+        step = 1 << n.bit_length()
+        cut = np.zeros(n + 2, np.int64)
+        cut[0], cut[n + 1] = k, n
+        while step > 1:
+            step //= 2
+            ends = np.arange(step, n + 1, 2 * step)
+            ends = ends[ends > k]
+            if not ends.size:
+                continue
+            first = np.maximum(cut[ends - step], k)
+            above = np.minimum(ends + step, n + 1)
+            last = np.minimum(cut[above], ends - 1)
+            lengths = last - first + 1
+            offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+            starts = np.arange(lengths.sum()) - np.repeat(offsets - first, lengths)
+            stops = np.repeat(ends, lengths)
+            cost = best[starts] - (total[stops] - total[starts]) ** 2 / (
+                weight[stops] - weight[starts]
+            )
+            least = np.minimum.reduceat(cost, offsets)
+            hits = np.flatnonzero(cost == np.repeat(least, lengths))
+            where = starts[hits[np.searchsorted(hits, offsets)]]
+            level_best[ends], cut[ends] = least, where
+        best, cuts[k] = level_best, cut[: n + 1]
+    edges = [n]
+    for k in range(groups - 1, 0, -1):
+        edges.append(int(cuts[k, edges[-1]]))
+    bounds = np.array([0, *edges[::-1]])
+    return np.add.reduceat(sums, bounds[:-1]) / np.diff(weight[bounds])
 
 
 def _lloyd(

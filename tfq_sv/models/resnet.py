@@ -1,4 +1,4 @@
-"""ResNet for speaker verification, WeSpeaker's form (He et al., 2016; no max-pooling, stem stride 1).
+"""ResNet (He et al., 2016) for speaker verification: stem stride 1 and no max-pooling.
 
 Layers carry WeSpeaker's names, `layer2.0.conv1` for instance.
 """

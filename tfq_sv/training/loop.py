@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -110,8 +111,8 @@ def train(
 
 
 def run(
-    advance: Callable[[int, Batch], float],
-    feed: Callable[[int], Iterator[Batch]],
+    advance: Callable[[int, Any], float],
+    feed: Callable[[int], Iterator[Any]],
     steps: int,
     state: tf.train.Checkpoint,
     checkpoint_dir: str | os.PathLike[str] | None,

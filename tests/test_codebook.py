@@ -1,0 +1,106 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.cluster import KMeans
+
+from tfq_sv import codebook
+from tfq_sv.codebook import Codebook
+from tfq_sv.errors import InputError
+
+finite = st.floats(-100, 100, width=32)
+
+
+def squared_error(weights: np.ndarray, centroids: np.ndarray) -> float:
+    return float(np.sum((weights - centroids[codebook.assign(weights, centroids)]) ** 2.0))
+
+
+def best_error(values: np.ndarray, count: int) -> float:
+    """Brute force over all ways to cut sorted values into `count` groups."""
+    values = np.sort(values.astype(np.float64))
+    return min(
+        sum(np.sum((g - g.mean()) ** 2) for g in np.split(values, cuts) if g.size)
+        for cuts in itertools.combinations_with_replacement(range(values.size + 1), count - 1)
+    )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_two_and_four_centroids_are_the_optimum(seed: int) -> None:
+    weights = np.random.default_rng(seed).normal(size=14).astype(np.float32)
+    for bits in (1, 2):
+        found = squared_error(weights, codebook.fit(weights, bits))
+        assert found == pytest.approx(best_error(weights, 2**bits), rel=1e-5)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_bins_cost_next_to_nothing(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(0).standard_t(5, 60_000).astype(np.float32)
+    binned = squared_error(weights, codebook.fit(weights, bits))
+    monkeypatch.setattr(codebook, "_MOST_BINS", 16_384)
+    assert binned <= 1.003 * squared_error(weights, codebook.fit(weights, bits))
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_no_worse_than_scikit_learn_on_a_kernel(bits: int) -> None:
+    weights = np.random.default_rng(bits).normal(0, 0.05, 5000).astype(np.float32)
+    ours = squared_error(weights, codebook.fit(weights, bits))
+    theirs = KMeans(2**bits, n_init=1, random_state=0).fit(weights[:, None]).inertia_
+    assert ours <= 1.0001 * theirs
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 200), elements=finite), st.integers(1, 8))
+def test_fit_gives_sorted_centroids_within_the_weights(weights: np.ndarray, bits: int) -> None:
+    centroids = codebook.fit(weights, bits)
+    assert centroids.shape == (2**bits,)
+    assert centroids.dtype == np.float32
+    assert np.all(np.diff(centroids) >= 0)
+    assert weights.min() - 1e-4 <= centroids[0]
+    assert centroids[-1] <= weights.max() + 1e-4
+
+
+@given(hnp.arrays(np.float32, 50, elements=finite), hnp.arrays(np.float32, 8, elements=finite))
+def test_assign_finds_the_nearest(weights: np.ndarray, centroids: np.ndarray) -> None:
+    centroids = np.sort(centroids)
+    codes = codebook.assign(weights, centroids)
+    distance = np.abs(weights[:, None].astype(np.float64) - centroids)
+    chosen = np.take_along_axis(distance, codes[:, None].astype(np.int64), 1)[:, 0]
+    # A weight halfway between two centroids may round to either.
+    assert np.all(chosen <= distance.min(axis=1) + 1e-4)
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 60), elements=finite), st.integers(1, 8))
+def test_the_grid_gives_snapped_centroids_back(weights: np.ndarray, bits: int) -> None:
+    centroids = codebook.snap(codebook.fit(weights, bits))
+    scale, levels = Codebook(centroids, codebook.assign(weights, centroids)).grid()
+    assert levels.dtype == np.int8
+    np.testing.assert_allclose(np.float32(scale) * levels, centroids, rtol=1e-6)
+
+
+def test_fewer_distinct_weights_than_centroids_are_kept_exactly() -> None:
+    weights = np.float32([3, 1, 1, 2])
+    centroids = codebook.fit(weights, 4)
+    np.testing.assert_array_equal(centroids[codebook.assign(weights, centroids)], weights)
+
+
+def test_refine_never_makes_it_worse() -> None:
+    weights = np.random.default_rng(0).laplace(size=4000).astype(np.float32)
+    centroids = np.sort(np.random.default_rng(1).normal(size=8)).astype(np.float32)
+    errors = [squared_error(weights, centroids)]
+    for _ in range(10):
+        centroids = codebook.refine(weights, centroids, steps=1)
+        errors.append(squared_error(weights, centroids))
+    assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(InputError, match="1 to 8, not 9"):
+        codebook.fit(np.ones(3), 9)
+    with pytest.raises(InputError, match="2 of 3 weights are NaN"):
+        codebook.fit(np.array([1.0, np.nan, np.inf]), 2)
+    with pytest.raises(InputError, match="-inf|infinite"):
+        codebook.fit(np.array([1.0, -np.inf]), 2)
+    with pytest.raises(InputError, match="empty"):
+        codebook.fit(np.array([]), 2)

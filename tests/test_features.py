@@ -1,0 +1,71 @@
+import kaldi_native_fbank
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfq_sv.errors import InputError
+from tfq_sv.features import THREE_D_SPEAKER, WESPEAKER, FbankOptions, fbank, fbank_tensor
+
+RNG = np.random.default_rng(0)
+SIGNALS = {
+    "noise": RNG.normal(0, 0.1, 24000),
+    "tone": 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000),
+    "clipped": np.clip(RNG.normal(0, 3, 8000), -1, 1),
+    "one frame": RNG.normal(0, 0.1, 400),
+    "silence": np.zeros(4000),
+}
+
+
+def kaldi(waveform: np.ndarray, options: FbankOptions) -> np.ndarray:
+    settings = kaldi_native_fbank.FbankOptions()
+    settings.frame_opts.dither = 0
+    settings.frame_opts.window_type = options.window
+    settings.mel_opts.num_bins = options.num_bins
+    settings.mel_opts.low_freq = options.low_freq
+    settings.mel_opts.high_freq = options.high_freq
+    settings.energy_floor = 0
+    computer = kaldi_native_fbank.OnlineFbank(settings)
+    computer.accept_waveform(options.sample_rate, (waveform * options.sample_scale).tolist())
+    computer.input_finished()
+    frames = np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)])
+    return frames - frames.mean(axis=0)
+
+
+@pytest.mark.parametrize("options", [WESPEAKER, THREE_D_SPEAKER], ids=["wespeaker", "3dspeaker"])
+@pytest.mark.parametrize("name", SIGNALS)
+def test_both_forms_equal_kaldi(name: str, options: FbankOptions) -> None:
+    waveform = SIGNALS[name].astype(np.float32)
+    expected = kaldi(waveform, options)
+    computed = fbank(waveform, options)
+    assert computed.dtype == np.float32
+    assert computed.shape == expected.shape == (options.num_frames(waveform.size), 80)
+    # A pure tone leaves bins near the floor, where float32 spectra are mostly rounding.
+    tolerance = 2e-2 if name == "tone" else 1e-3
+    np.testing.assert_allclose(computed, expected, atol=tolerance)
+    tensor = fbank_tensor(tf.constant(waveform[None]), options)
+    np.testing.assert_allclose(tensor[0], expected, atol=tolerance)
+
+
+def test_dither_is_seeded() -> None:
+    waveform = SIGNALS["noise"]
+    a, b = (fbank(waveform, dither=1.0, rng=np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - fbank(waveform)).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros(399), "399 samples are less than one frame of 400"),
+        (np.zeros((2, 800)), "one dimension"),
+        (np.full(800, np.nan), "NaN"),
+    ],
+)
+def test_bad_waveforms_are_refused(waveform: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fbank(waveform)
+
+
+def test_unknown_window() -> None:
+    with pytest.raises(InputError, match="not 'hann'"):
+        FbankOptions(window="hann")

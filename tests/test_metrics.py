@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import roc_curve
+
+from tfq_sv import metrics
+from tfq_sv.errors import InputError
+
+scores_and_labels = st.integers(2, 60).flatmap(
+    lambda n: st.tuples(
+        # Few distinct values, so that ties are common.
+        hnp.arrays(np.float64, n, elements=st.integers(-5, 5).map(float)),
+        hnp.arrays(bool, n),
+    )
+)
+
+
+@given(scores_and_labels)
+def test_eer_and_min_dcf_agree_with_scikit_learns_curve(
+    drawn: tuple[np.ndarray, np.ndarray],
+) -> None:
+    scores, labels = drawn
+    assume(labels.any() and not labels.all())
+    alarms, hits, _ = roc_curve(labels, scores, drop_intermediate=False)
+    misses = 1 - hits
+    # The crossing of two piecewise linear functions, found on a fine grid.
+    position = np.linspace(0, len(alarms) - 1, 200 * (len(alarms) - 1) + 1)
+    index = np.arange(len(alarms))
+    gap = np.interp(position, index, misses) - np.interp(position, index, alarms)
+    expected = np.interp(position[np.argmin(np.abs(gap))], index, alarms)
+    assert metrics.eer(scores, labels)[0] == pytest.approx(expected, abs=6e-3)
+    cost = np.min(0.01 * misses + 0.99 * alarms) / 0.01
+    assert metrics.min_dcf(scores, labels) == pytest.approx(cost)
+
+
+def test_threshold_is_where_both_errors_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(30000) < 10000
+    scores = rng.normal(np.where(labels, 2.0, 0.0), 1.0)
+    rate, threshold = metrics.eer(scores, labels)
+    assert np.mean(scores[labels] < threshold) == pytest.approx(rate, abs=2e-4)
+    assert np.mean(scores[~labels] >= threshold) == pytest.approx(rate, abs=2e-4)
+    assert rate == pytest.approx(0.1587, abs=0.006)  # two Gaussians 2 sigma apart
+
+
+def test_threshold_at_far_keeps_its_promise() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(30000) < 10000
+    scores = rng.normal(np.where(labels, 2.0, 0.0), 1.0)
+    threshold = metrics.threshold_at_far(scores, labels, 1e-2)
+    assert threshold is not None
+    assert 0.0095 <= np.mean(scores[~labels] >= threshold) <= 0.01
+    assert metrics.threshold_at_far(scores, labels, 1e-4) is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([1.0, 0.0], [1, 0], 0.0),
+        ([0.0, 1.0], [1, 0], 1.0),
+        ([0.5, 0.5], [1, 0], 0.5),
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.5),
+    ],
+)
+def test_tiny_sets(scores: list[float], labels: list[int], expected: float) -> None:
+    assert metrics.eer(scores, labels)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([1.0, 2.0], [1, 1], "none of the 2 trials is a nontarget"),
+        ([1.0, 2.0], [0, 0], "none of the 2 trials is a target"),
+        ([1.0, np.nan], [0, 1], "1 of 2 scores are NaN"),
+        ([1.0], [0, 1], "do not match"),
+    ],
+)
+def test_bad_sets_are_refused(scores: list[float], labels: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        metrics.eer(scores, labels)
+
+
+def speakers_and_scores(seed: int) -> tuple[np.ndarray, np.ndarray, tuple[list[str], list[str]]]:
+    rng = np.random.default_rng(seed)
+    voices = rng.normal(0, 1, (40, 8))
+    who = np.repeat(np.arange(40), 5)
+    points = voices[who] + rng.normal(0, 0.9, (200, 8))
+    a, b = rng.integers(200, size=(2, 4000))
+    scores = -np.linalg.norm(points[a] - points[b], axis=1)
+    return scores, who[a] == who[b], ([str(x) for x in who[a]], [str(x) for x in who[b]])
+
+
+def test_interval_holds_the_eer_and_repeats() -> None:
+    scores, labels, speakers = speakers_and_scores(0)
+    low, high = metrics.eer_interval(scores, labels, speakers, resamples=200)
+    assert 0 <= low < metrics.eer(scores, labels)[0] < high <= 1
+    assert (low, high) == metrics.eer_interval(scores, labels, speakers, resamples=200)
+
+
+def test_paired_interval_is_narrower_and_sees_no_difference_where_there_is_none() -> None:
+    scores, labels, speakers = speakers_and_scores(1)
+    noisy = scores + np.random.default_rng(0).normal(0, 0.01, scores.size)
+    low, high = metrics.eer_interval(noisy, labels, speakers, minus=scores, resamples=200)
+    assert low <= 0 <= high
+    alone = metrics.eer_interval(scores, labels, speakers, resamples=200)
+    assert high - low < (alone[1] - alone[0]) / 2
+    same = metrics.eer_interval(scores, labels, speakers, minus=scores, resamples=20)
+    assert same == (0.0, 0.0)
+
+
+def test_weighting_by_speakers_equals_repeating_their_trials() -> None:
+    scores, labels, _ = speakers_and_scores(2)
+    counts = np.random.default_rng(0).integers(0, 3, scores.size)
+    curve = metrics._Curve(scores, labels)
+    weighted = curve.crossing(counts[None].astype(float))[0][0]
+    repeated = metrics.eer(np.repeat(scores, counts), np.repeat(labels, counts))[0]
+    assert weighted == pytest.approx(repeated, abs=1e-9)

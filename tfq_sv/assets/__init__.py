@@ -1,0 +1,27 @@
+"""The small trained networks that ship with the package. README.md says how they were made."""
+
+from pathlib import Path
+from typing import Any
+
+from tfq_sv.errors import InputError
+
+_FOLDER = Path(__file__).parent
+NAMES = ("resnet18-small", "df_resnet56-small")
+
+
+def load(name: str) -> Any:
+    """Loads a shipped network: a tf_keras model, features (B, T, 80) -> embedding.
+
+    It was trained on made speech (espeak-ng), not on VoxCeleb: it is for trying things out.
+
+    Raises:
+        InputError: an unknown name.
+
+    >>> load("resnet18-small").name
+    'ResNet18'
+    """
+    from tfq_sv.quantization import load_model
+
+    if name not in NAMES:
+        raise InputError(f"no network {name!r} ships here; there are {', '.join(NAMES)}")
+    return load_model(_FOLDER / f"{name}.h5")

@@ -1,0 +1,42 @@
+"""Makes a shipped network of a trained one: `python -m tfq_sv.assets model.keras small.h5`.
+
+The weights are rounded to half precision, which halves the file; the result is the FP32 network
+that everything is compared with, and any tf_keras opens it.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tfq_sv.files import atomic
+from tfq_sv.quantization import load_model
+
+
+def pack(source: str, target: str) -> None:
+    """Rewrites a model as HDF5 with float16 data, byte-shuffled and deflated."""
+    with tempfile.TemporaryDirectory() as folder, atomic(target) as temporary:
+        plain = Path(folder) / "plain.h5"
+        load_model(source).save(plain, include_optimizer=False)
+        with h5py.File(plain) as old, h5py.File(temporary, "w") as new:
+            _copy(old, new)
+
+
+def _copy(old: h5py.Group, new: h5py.Group) -> None:
+    new.attrs.update(old.attrs)
+    for name, item in old.items():
+        if isinstance(item, h5py.Group):
+            _copy(item, new.create_group(name))
+        elif item.dtype == np.float32 and item.size > 1:
+            half = item[()].astype(np.float16)
+            new.create_dataset(
+                name, data=half, compression="gzip", compression_opts=9, shuffle=True
+            )
+        else:
+            old.copy(name, new)
+
+
+if __name__ == "__main__":
+    pack(*sys.argv[1:])

@@ -1,0 +1,40 @@
+"""write a quantized network as a standard .tflite
+
+The file holds the packed codes and decodes them with stock ops (signature `embed`), or gives the
+bytes of a fast int8 model (signature `inflate`).
+
+example:
+  tfq-sv export --model=model-4bit.keras --out=model.tflite
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from tfq_sv.cli.common import load_network, no_positional, required
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, "quantized network (.keras)", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "where the .tflite goes", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "compute",
+    "int8",
+    ["int8", "float32"],
+    "int8: activations are quantized as the network runs, which is fast; float32: they are not",
+    flag_values=FLAGS,
+)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Exports and prints the sizes."""
+    no_positional(arguments)
+    name, out = required(FLAGS, "model", "out")
+    model = load_network(name)
+    from tfq_sv.export import export_tflite
+
+    report = export_tflite(model, out, compute=FLAGS.compute)
+    ratio = report.float32_bytes / report.bytes
+    print(f"wrote {out}: {report.bytes:,} bytes, {ratio:.2f}x smaller than float32's")
+    print(f"  float32 .tflite  {report.float32_bytes:,} bytes")
+    print(f"  inflated, int8   {report.inflated_bytes:,} bytes (what `inflate` returns)")
+    print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of test speakers> --store")

@@ -1,0 +1,53 @@
+"""train a quantized network a little more, to win back what few bits lost
+
+The FP32 network is the teacher: embeddings are pulled to where it puts them, so the corpus needs
+no speaker labels (a folder of any speech, in speaker folders or with lists, will do).
+
+example:
+  tfq-sv finetune --model=model-2bit.keras --teacher=model.keras --corpus=corpus/train \
+      --out=tuned-2bit.keras
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from tfq_sv.cli.common import load_network, no_positional, read_corpus, required
+from tfq_sv.data.chunks import batches
+from tfq_sv.files import atomic
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, "quantized network", flag_values=FLAGS)
+flags.DEFINE_string("teacher", None, "the FP32 network it was made of", flag_values=FLAGS)
+flags.DEFINE_string("corpus", None, "folder of speech", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "where the tuned model goes (.keras)", flag_values=FLAGS)
+flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
+flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of the data order", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Fine-tunes and saves."""
+    no_positional(arguments)
+    name, teacher, folder, out = required(FLAGS, "model", "teacher", "corpus", "out")
+    model, network = load_network(name), load_network(teacher)
+    corpus = read_corpus(folder)
+    from tfq_sv.fine_tuning import FineTuningOptions, finetune
+
+    stream = batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    state = Path(f"{out}.state")
+    loss = finetune(
+        model,
+        stream,
+        teacher=network,
+        options=FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate),
+        checkpoint_dir=state,
+    )
+    with atomic(out) as temporary:
+        model.save(temporary)
+    shutil.rmtree(state)
+    print(f"wrote {out}; mean 1 - cosine to the teacher, last 100 steps: {loss:.4f}")

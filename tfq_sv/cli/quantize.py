@@ -1,0 +1,53 @@
+"""turn a network's weights into codebooks of 1-8 bits
+
+Every convolution and dense kernel gets its own k-means codebook (or as a recipe says). The result
+is a Keras model for tfq-sv finetune, evaluate and export.
+
+example:
+  tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from tfq_sv.cli.common import load_network, no_positional, required
+from tfq_sv.files import atomic
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "where the quantized model goes (.keras)", flag_values=FLAGS)
+flags.DEFINE_integer("bits", 4, "bits a weight, 1-8, for every layer", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
+flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Quantizes and saves."""
+    no_positional(arguments)
+    name, out = required(FLAGS, "model", "out")
+    network = load_network(name)
+    import numpy as np
+
+    from tfq_sv.quantization import codebooks, quantize
+    from tfq_sv.recipe import QuantizationRecipe
+    from tfq_sv.report import table
+
+    if FLAGS.recipe:
+        recipe = QuantizationRecipe.from_json(FLAGS.recipe)
+    else:
+        recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
+    model = quantize(network, recipe)
+    rows = []
+    for layer, book in codebooks(model).items():
+        kernel = network.get_layer(layer).get_weights()[0]
+        noise = np.sum(np.square(kernel - book.decode()), dtype=np.float64)
+        sqnr = 10 * np.log10(np.sum(np.square(kernel), dtype=np.float64) / max(noise, 1e-30))
+        rows.append([layer, f"{book.codes.size:,}", str(book.bits), f"{sqnr:.1f}"])
+    print(table(["layer", "weights", "bits", "SQNR dB"], rows))
+    if FLAGS.recipe_out:
+        recipe.to_json(FLAGS.recipe_out)
+        print(f"wrote {FLAGS.recipe_out}")
+    with atomic(out) as temporary:
+        model.save(temporary)
+    print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")

@@ -1,0 +1,47 @@
+"""say whether two recordings are of the same voice
+
+The threshold is the one stored in the .tflite (tfq-sv evaluate --store), or --threshold.
+
+example:
+  tfq-sv verify model.tflite first.wav second.flac
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from tfq_sv.cli.common import open_encoder
+from tfq_sv.data import audio
+from tfq_sv.errors import InputError
+from tfq_sv.scoring import cosine
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_float("threshold", None, "accept scores from here on", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Compares and prints."""
+    if len(arguments) != 3:
+        raise InputError(
+            f"expected a model and two recordings, found {len(arguments)} arguments: "
+            "tfq-sv verify model.tflite first.wav second.wav"
+        )
+    model, *paths = arguments
+    encoder = open_encoder(model)
+    recordings = [audio.read(path) for path in paths]
+    for path, recording in zip(paths, recordings, strict=True):
+        for change in recording.changes:
+            print(f"{path}: {change}")
+    score = cosine(*(encoder.embed(recording.samples) for recording in recordings))
+    print(f"score      {score:.4f}  (cosine, -1 to 1)")
+    threshold, source = FLAGS.threshold, "given"
+    if threshold is None:
+        threshold, source = getattr(encoder, "threshold", None), "stored, at the EER"
+    if threshold is None:
+        print(
+            f"threshold  unknown: {model} holds none; give --threshold, or measure one with "
+            "tfq-sv evaluate --store"
+        )
+        return
+    print(f"threshold  {threshold:.4f}  ({source})")
+    print(f"decision   {'same speaker' if score >= threshold else 'different speakers'}")

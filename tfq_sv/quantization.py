@@ -1,0 +1,166 @@
+"""Models in and out of codebooks, by tfmot's annotate and apply."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+import tfq_sv.models  # noqa: F401  (registers the layers that saved models name)
+from tfq_sv.codebook import Codebook
+from tfq_sv.errors import InputError
+from tfq_sv.quantize_config import KMeansQuantizeConfig, WeightOnlyScheme
+from tfq_sv.quantizers import KMeans, kernel_attribute
+from tfq_sv.recipe import QuantizationRecipe
+
+_CONFIGS = {"kmeans": KMeansQuantizeConfig}
+
+
+def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Returns the layers whose kernels can become codebooks, by name, in the model's order.
+
+    Raises:
+        InputError: not a functional or sequential tf_keras model, a nested model (tfmot would
+            silently leave its layers alone), an already quantized one, or no such layer.
+    """
+    if not isinstance(model, keras.Model):
+        family = type(model).__module__.split(".")[0]
+        raise InputError(
+            f"expected a tf_keras model, not {type(model).__name__} of {family!r}; with Keras 3, "
+            "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported and build it again"
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            raise InputError(
+                f"{layer.name} is a model inside {model.name}; build one flat graph, because "
+                "nested layers cannot be quantized"
+            )
+        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
+            raise InputError(f"{model.name} is quantized already ({layer.layer.name})")
+    layers = {layer.name: layer for layer in model.layers if kernel_attribute(layer)}
+    if not layers:
+        raise InputError(f"{model.name} has no convolution or dense layer to quantize")
+    return layers
+
+
+def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
+    """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
+
+    The model given stays as it is.
+
+    Args:
+        model: a trained functional or sequential tf_keras model.
+        recipe: which layers get which codebook.
+
+    Returns:
+        A model of the same inputs and outputs, ready to fine-tune or to export.
+
+    Raises:
+        InputError: see `quantizable`; a recipe that names a layer the model has not; kernels
+            with NaN or infinite weights.
+
+    >>> model = keras.Sequential([keras.layers.Dense(8, input_shape=(16,))])
+    >>> small = quantize(model, QuantizationRecipe.uniform(model, bits=2))
+    >>> [book.bits for book in codebooks(small).values()]
+    [2]
+    """
+    layers = quantizable(model)
+    missing = [name for name in recipe.layers if name not in layers]
+    if missing:
+        raise InputError(
+            f"the recipe names {missing[0]!r}, which is no quantizable layer of {model.name}; "
+            f"those are {', '.join(layers)}"
+        )
+    if not recipe.layers:
+        raise InputError("the recipe names no layer")
+
+    def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
+        copy = type(layer).from_config(layer.get_config())
+        if layer.name not in recipe.layers:
+            return copy
+        entry = recipe.layers[layer.name]
+        return tfmot.quantization.keras.quantize_annotate_layer(
+            copy, _CONFIGS[entry.kind](bits=entry.bits)
+        )
+
+    annotated = keras.models.clone_model(model, clone_function=annotate)
+    annotated.set_weights(model.get_weights())
+    # tfmot clones layers by their class names: its scope must know them.
+    with tfmot.quantization.keras.quantize_scope(_custom_objects(model)):
+        quantized = tfmot.quantization.keras.quantize_apply(annotated, WeightOnlyScheme())
+    left = recipe.layers.keys() - quantizers(quantized).keys()
+    if left:
+        raise InputError(f"tfmot left {', '.join(sorted(left))} unquantized; is the graph flat?")
+    return quantized
+
+
+def quantizers(model: keras.Model) -> dict[str, KMeans]:
+    """Returns a quantized model's quantizers by the name of the layer they serve."""
+    return {
+        layer.layer.name: layer.quantize_config.quantizer
+        for layer in model.layers
+        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
+    }
+
+
+def codebooks(model: keras.Model) -> dict[str, Codebook]:
+    """Returns what a quantized model has learned: layer name -> codebook.
+
+    Raises:
+        InputError: the model has no quantized layer.
+    """
+    found = quantizers(model)
+    if not found:
+        raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
+    return {name: quantizer.codebook() for name, quantizer in found.items()}
+
+
+def dequantize(model: keras.Model) -> keras.Model:
+    """Returns a plain float model that computes the same: kernels decoded, wrappers gone."""
+    books = codebooks(model)
+    wrappers = {
+        layer.layer.name: layer
+        for layer in model.layers
+        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
+    }
+
+    def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
+        inner = getattr(layer, "layer", layer) if layer in wrappers.values() else layer
+        return type(inner).from_config(inner.get_config())
+
+    plain = keras.models.clone_model(model, clone_function=unwrap)
+    for layer in plain.layers:
+        if layer.name in wrappers:
+            bias = wrappers[layer.name].layer.bias
+            kernel = books[layer.name].decode()
+            layer.set_weights([kernel] if bias is None else [kernel, bias.numpy()])
+        else:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return plain
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a model, quantized or not, that `model.save` wrote as .keras, .h5 or SavedModel.
+
+    Raises:
+        InputError: missing, or not a tf_keras model.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"model {file} does not exist")
+    try:
+        with tfmot.quantization.keras.quantize_scope():
+            model = keras.models.load_model(file, compile=False)
+    # Keras raises what its zip, HDF5 and JSON readers raise, and wraps none of it.
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{file} is not a model that tf_keras can load ({reason[0]}); expected a .keras or "
+            ".h5 file or a SavedModel folder"
+        ) from error
+    return model
+
+
+def _custom_objects(model: keras.Model) -> dict[str, Any]:
+    return {type(layer).__name__: type(layer) for layer in model.layers}

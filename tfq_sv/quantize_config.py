@@ -1,0 +1,104 @@
+"""What tfmot is told: which weight of a layer which quantizer takes, and to leave the rest alone.
+
+For people who call tfmot's own functions:
+
+    annotate = tfmot.quantization.keras.quantize_annotate_layer
+    model = keras.Sequential([annotate(keras.layers.Dense(8), KMeansQuantizeConfig(bits=4))])
+    model.build([None, 16])
+    quantized = tfmot.quantization.keras.quantize_apply(model, WeightOnlyScheme())
+"""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+from tfq_sv.codebook import check_bits
+from tfq_sv.errors import InputError
+from tfq_sv.quantizers import KMeans, kernel_attribute
+
+
+@keras.utils.register_keras_serializable("tfq_sv")
+class KMeansQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
+    """A layer's kernel as a k-means codebook; bias and activations stay float.
+
+    For Conv1D, Conv2D, DepthwiseConv2D and Dense.
+
+    Args:
+        bits: 1-8.
+
+    Attributes:
+        quantizer: the quantizer of the layer it was applied to; None before.
+
+    Raises:
+        InputError: bits out of range, or (when applied) a layer without such a kernel.
+    """
+
+    def __init__(self, bits: int = 4) -> None:
+        self.bits = check_bits(bits)
+        self.quantizer: KMeans | None = None
+
+    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, KMeans]]:
+        """The kernel and a new quantizer."""
+        self.quantizer = KMeans(self.bits)
+        return [(getattr(layer, _kernel(layer)), self.quantizer)]
+
+    def set_quantize_weights(self, layer: Any, quantize_weights: list[tf.Tensor]) -> None:
+        """Puts the quantized kernel into the layer."""
+        setattr(layer, _kernel(layer), quantize_weights[0])
+
+    def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+        """None: activations stay float."""
+        return []
+
+    def set_quantize_activations(self, layer: Any, quantize_activations: list[Any]) -> None:
+        """Nothing to set."""
+        return  # AutoGraph cannot transform a body that is a docstring alone.
+
+    def get_output_quantizers(self, layer: Any) -> list[Any]:
+        """None: outputs stay float."""
+        return []
+
+    def get_config(self) -> dict[str, Any]:
+        """What a saved model keeps."""
+        return {"bits": self.bits}
+
+
+class _NoLayer(tfmot.quantization.keras.QuantizeRegistry):
+    def supports(self, layer: Any) -> bool:
+        return False
+
+    def get_quantize_config(self, layer: Any) -> None:
+        return None
+
+
+class _Identity(tfmot.quantization.keras.QuantizeLayoutTransform):
+    def apply(self, model: Any, layer_quantize_map: Any) -> tuple[Any, Any]:
+        return model, layer_quantize_map
+
+
+class WeightOnlyScheme(tfmot.quantization.keras.QuantizeScheme):
+    """Quantizes the annotated layers as their configs say, and nothing else.
+
+    tfmot's default scheme rewrites the graph for 8-bit activations and overrides configs where a
+    convolution and its ReLU are both annotated.
+    """
+
+    def get_layout_transformer(self) -> Any:
+        """Leaves the graph as it is."""
+        return _Identity()
+
+    def get_quantize_registry(self) -> Any:
+        """Supports no layer by itself."""
+        return _NoLayer()
+
+
+def _kernel(layer: Any) -> str:
+    attribute = kernel_attribute(layer)
+    if attribute is None:
+        raise InputError(
+            f"layer {layer.name} ({type(layer).__name__}) has no kernel to quantize; "
+            "annotate Conv1D, Conv2D, DepthwiseConv2D or Dense layers only"
+        )
+    return attribute
