@@ -39,8 +39,8 @@ def test_two_and_four_centroids_are_the_optimum(seed: int) -> None:
 def test_bins_cost_next_to_nothing(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = np.random.default_rng(0).standard_t(5, 60_000).astype(np.float32)
     binned = squared_error(weights, codebook.fit(weights, bits))
-    monkeypatch.setattr(codebook, "_MOST_BINS", 16_384)
-    assert binned <= 1.003 * squared_error(weights, codebook.fit(weights, bits))
+    monkeypatch.setattr(codebook, "_MIN_BINS", 16_384)
+    assert binned <= 1.001 * squared_error(weights, codebook.fit(weights, bits))
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -100,7 +100,7 @@ def test_bad_input_is_named() -> None:
         codebook.fit(np.ones(3), 9)
     with pytest.raises(InputError, match="2 of 3 weights are NaN"):
         codebook.fit(np.array([1.0, np.nan, np.inf]), 2)
-    with pytest.raises(InputError, match="-inf|infinite"):
+    with pytest.raises(InputError, match="1 of 2 weights"):
         codebook.fit(np.array([1.0, -np.inf]), 2)
     with pytest.raises(InputError, match="empty"):
         codebook.fit(np.array([]), 2)

@@ -13,7 +13,9 @@ from tfq_sv.errors import InputError
 
 Floats = npt.NDArray[np.floating]
 
-_MOST_BINS = 2048
+# With so many bins the error is within 0.1 % of the optimum at every bit width (tests).
+_MIN_BINS, _BINS_A_CENTROID = 2048, 16
+
 GRID_LEVELS = 127
 """A stored centroid is `scale * level`, level an integer in [-127, 127], one scale a layer."""
 
@@ -94,7 +96,7 @@ def fit(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
     distinct = np.unique(values)
     if distinct.size <= count:
         return np.pad(distinct, (0, count - distinct.size), mode="edge").astype(np.float32)
-    return _lloyd(values, _optimum(*_bins(values, distinct), count), steps=200)
+    return _lloyd(values, _optimum(*_bins(values, distinct, count), count), steps=200)
 
 
 def refine(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.float32]:
@@ -142,14 +144,15 @@ def _sorted(weights: Floats) -> npt.NDArray[np.float64]:
 
 
 def _bins(
-    values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64], groups: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Gathers sorted values; returns how many each bin holds, and their sum."""
-    if distinct.size <= _MOST_BINS:
+    most = max(_MIN_BINS, _BINS_A_CENTROID * groups)
+    if distinct.size <= most:
         starts = np.searchsorted(values, distinct)
     else:
         # Half of the edges at equal distances, for the tails; half at equal counts, for the rest.
-        half = _MOST_BINS // 2
+        half = most // 2
         widths = np.searchsorted(values, np.linspace(values[0], values[-1], half, endpoint=False))
         starts = np.unique(np.concatenate([widths, np.arange(half) * values.size // half]))
     return np.diff(np.append(starts, values.size)).astype(np.float64), np.add.reduceat(
