@@ -71,19 +71,13 @@ THREE_D_SPEAKER = FbankOptions(window="povey", sample_scale=1.0)
 
 
 def fbank(
-    waveform: npt.NDArray[np.floating],
-    options: FbankOptions = WESPEAKER,
-    *,
-    dither: float = 0.0,
-    rng: np.random.Generator | None = None,
+    waveform: npt.NDArray[np.floating], options: FbankOptions = WESPEAKER
 ) -> npt.NDArray[np.float32]:
-    """Computes log mel filter bank energies.
+    """Computes log mel filter bank energies. There is no dither: training adds its own noise.
 
     Args:
         waveform: (N,), samples in [-1, 1] at `options.sample_rate`.
         options: the front end.
-        dither: standard deviation of the noise added, in units of scaled samples (training: 1).
-        rng: source of the dither.
 
     Returns:
         float32 (T, num_bins), T = 1 + (N - frame_length) // frame_shift.
@@ -104,10 +98,6 @@ def fbank(
     if not np.isfinite(samples).all():
         raise InputError("the waveform holds NaN or infinite samples")
     samples = samples * np.float32(options.sample_scale)
-    if dither:
-        samples = samples + dither * (rng or np.random.default_rng()).standard_normal(
-            samples.shape, np.float32
-        )
     frames = np.lib.stride_tricks.sliding_window_view(samples, options.frame_length)
     frames = frames[:: options.frame_shift]
     frames = frames - frames.mean(axis=1, keepdims=True)
@@ -118,9 +108,7 @@ def fbank(
     return energies - energies.mean(axis=0) if options.subtract_mean else energies
 
 
-def fbank_tensor(
-    waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER, *, dither: float = 0.0
-) -> Any:
+def fbank_tensor(waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER) -> Any:
     """The same in TensorFlow, for batches: float32 (B, N) -> (B, T, num_bins).
 
     >>> import tensorflow as tf
@@ -130,8 +118,6 @@ def fbank_tensor(
     import tensorflow as tf
 
     samples = waveforms * options.sample_scale
-    if dither:
-        samples += tf.random.normal(tf.shape(samples), stddev=dither)
     frames = tf.signal.frame(samples, options.frame_length, options.frame_shift)
     frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
     previous = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)

@@ -104,7 +104,7 @@ def _draw(
     pairs: Iterable[tuple[str, str]], limit: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
     every = list(pairs)
-    chosen = rng.choice(len(every), size=min(limit, len(every)), replace=False) if every else []
+    chosen = rng.permutation(len(every))[:limit]
     return [every[i] for i in sorted(chosen)]
 
 

@@ -12,7 +12,7 @@ from tfq_sv.models.pooling import POOLINGS, pool
 
 NAMES = (*_resnet.DEPTHS, *_df_resnet.DEPTHS)
 
-__all__ = ["NAMES", "POOLINGS", "FrontEnd", "build", "front_end"]
+__all__ = ["NAMES", "POOLINGS", "FrontEnd", "build", "front_end", "pool"]
 
 
 def build(

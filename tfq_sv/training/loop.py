@@ -20,6 +20,9 @@ from tfq_sv.models import front_end
 from tfq_sv.training import schedules
 from tfq_sv.training.losses import AAMSoftmax
 
+CHECKPOINT_EVERY = 100
+"""Steps from one checkpoint to the next."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -75,7 +78,6 @@ def train(
     speakers = len(corpus.speaker_ids)
     if speakers < 2:
         raise InputError(f"{corpus.root} has {speakers} speaker; training needs at least two")
-    tf.random.set_seed(options.seed)
     fbank, head = front_end(model), AAMSoftmax(speakers)
     head.build(model.output_shape)
     optimizer = keras.optimizers.Adam(schedules.cosine(options.learning_rate, options.steps))
@@ -83,8 +85,10 @@ def train(
     optimizer.build(variables)
 
     @tf.function
-    def step(waveforms: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        features = fbank_tensor(waveforms, fbank, dither=1.0)
+    def step(number: tf.Tensor, waveforms: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        # Kaldi's dither, one step of 16-bit samples; a resumed run draws the same.
+        noise = tf.random.stateless_normal(tf.shape(waveforms), [options.seed, number])
+        features = fbank_tensor(waveforms + noise / 2**15, fbank)
         with tf.GradientTape() as tape:
             loss, _ = head(model(features, training=True), labels)
         gradients = tape.gradient(loss, variables)
@@ -93,7 +97,7 @@ def train(
 
     def advance(number: int, batch: Batch) -> float:
         head.margin.assign(schedules.margin(number, options.steps, options.margin))
-        return float(step(tf.constant(batch[0]), tf.constant(batch[1])))
+        return float(step(tf.constant(number), tf.constant(batch[0]), tf.constant(batch[1])))
 
     def feed(start: int) -> Iterator[Batch]:
         return batches(
@@ -117,7 +121,6 @@ def run(
     state: tf.train.Checkpoint,
     checkpoint_dir: str | os.PathLike[str] | None,
     bar: str | None,
-    every: int = 100,
 ) -> float:
     """Calls `advance(number, batch)` for every step, keeping and resuming `state`.
 
@@ -128,7 +131,6 @@ def run(
         state: what has to be kept.
         checkpoint_dir: where; nowhere if None.
         bar: name of the progress bar; none if None.
-        every: steps from checkpoint to checkpoint.
 
     Returns:
         The mean loss of the last 100 steps.
@@ -156,6 +158,6 @@ def run(
             shown.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
             shown.update()
             number.assign(step + 1)
-            if manager is not None and ((step + 1) % every == 0 or step + 1 == steps):
+            if manager is not None and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps):
                 manager.save()
     return float(np.mean(losses)) if losses else float("nan")

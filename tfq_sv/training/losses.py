@@ -31,6 +31,7 @@ class AAMSoftmax(keras.layers.Layer):
         self.centers = self.add_weight(
             "centers", (int(input_shape[-1]), self.speakers), initializer="glorot_uniform"
         )
+        super().build(input_shape)
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Embeddings (B, D), labels int (B,) -> (mean loss, share of right answers), scalars."""

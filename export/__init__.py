@@ -1,0 +1,33 @@
+"""Quantized networks as standard `.tflite` files, and the encoder that runs them on LiteRT.
+
+The names below are imported when they are first used: a program that only runs a finished file
+never loads TensorFlow. FORMAT.md, beside this file, specifies what is written.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "ExportReport": "convert",
+    "SpeakerEncoder": "encoder",
+    "export_float32": "convert",
+    "export_tflite": "convert",
+    "inflate": "encoder",
+    "read_about": "encoder",
+    "write_about": "metadata",
+}
+_MODULES = ["codec", "convert", "decoder", "encoder", "filters", "flatbuffer", "metadata", "seal"]
+
+__all__ = [*sorted(_HOME), *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"tfq_sv.export.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"tfq_sv.export.{name}")
+    raise AttributeError(f"module 'tfq_sv.export' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

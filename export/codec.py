@@ -1,0 +1,82 @@
+"""Codes as bytes and back: exactly b bits a code. Pure NumPy.
+
+A byte holds 1, 2 or 4 bits of 8, 4 or 2 codes, the first of them in its lowest bits. Codes of 3, 5,
+6 or 7 bits are cut into planes of such widths, the lowest bits of a code in the first plane:
+
+    bits    1  2  3    4  5    6    7      8
+    planes  1  2  2+1  4  4+1  4+2  4+2+1  8
+
+so that every byte can be looked up in a table of 256 rows, which is all that a decoder made of
+stock ops can do. Each row of codes starts at a whole byte; what is left of its last byte is zero.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.codebook import check_bits
+
+Bytes = npt.NDArray[np.uint8]
+
+_PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+
+
+def planes(bits: int) -> tuple[int, ...]:
+    """Returns the widths of the planes that codes of so many bits are cut into, lowest bits first.
+
+    >>> planes(7)
+    (4, 2, 1)
+    """
+    return _PLANES[check_bits(bits)]
+
+
+def pack(codes: Bytes, bits: int) -> list[Bytes]:
+    """Packs rows of codes; `unpack` is the inverse.
+
+    Args:
+        codes: uint8 (rows, count), each less than 2**bits.
+        bits: 1-8.
+
+    Returns:
+        One array a plane: uint8 (rows, ceil(count * width / 8)).
+
+    >>> [plane.tolist() for plane in pack(np.uint8([[1, 2, 3, 7]]), bits=3)]
+    [[[249]], [[8]]]
+    """
+    packed, shift = [], 0
+    for width in planes(bits):
+        cells = (codes >> shift) & (2**width - 1)
+        fill = -codes.shape[1] % (8 // width)
+        cells = np.pad(cells, ((0, 0), (0, fill))).reshape(len(codes), -1, 8 // width)
+        packed.append((cells << _shifts(width)).sum(-1, dtype=np.uint8))
+        shift += width
+    return packed
+
+
+def unpack(packed: Sequence[Bytes], bits: int, count: int) -> Bytes:
+    """Returns the codes that `pack` packed: uint8 (rows, count).
+
+    >>> unpack([np.uint8([[249]]), np.uint8([[8]])], bits=3, count=4).tolist()
+    [[1, 2, 3, 7]]
+    """
+    codes, shift = np.zeros((len(packed[0]), count), np.uint8), 0
+    for width, plane in zip(planes(bits), packed, strict=True):
+        cells = unpack_table(width)[plane].reshape(len(plane), -1)
+        codes |= cells[:, :count] << np.uint8(shift)
+        shift += width
+    return codes
+
+
+def unpack_table(width: int) -> Bytes:
+    """Returns the codes in every byte: uint8 (256, 8 / width).
+
+    >>> unpack_table(4)[0x21].tolist()
+    [1, 2]
+    """
+    every = np.arange(256, dtype=np.uint8)[:, None]
+    return (every >> _shifts(width)) & np.uint8(2**width - 1)
+
+
+def _shifts(width: int) -> Bytes:
+    return np.arange(0, 8, width, dtype=np.uint8)

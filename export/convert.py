@@ -1,0 +1,369 @@
+"""A quantized Keras network becomes a `.tflite` file: `export_tflite`.
+
+The network is converted as floats first, because the converter would fold any decoding back into
+floats; then its flatbuffer is edited. FORMAT.md says what comes out.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+import tfq_sv
+from tfq_sv import features, files
+from tfq_sv.codebook import Codebook
+from tfq_sv.errors import InputError
+from tfq_sv.export import filters, flatbuffer, metadata, seal
+from tfq_sv.export.decoder import Decoder
+from tfq_sv.export.filters import Filter
+from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
+
+Fill = Callable[[int, Filter], None]
+_SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter one is not worth it
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What one layer takes: bits a weight, weights, and bytes of packed codes and levels."""
+
+    bits: int
+    weights: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        float32_bytes: size of the plain float32 `.tflite` of the same network, as converted.
+        inflated_bytes: size of the fast `.tflite` that its `inflate` signature returns.
+        layers: layer name -> LayerReport.
+    """
+
+    path: Path
+    bytes: int
+    float32_bytes: int
+    inflated_bytes: int
+    layers: Mapping[str, LayerReport]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished file, and the sizes of what it came from and of what it inflates to."""
+
+    data: bytes
+    float32_bytes: int
+    inflated_bytes: int
+
+
+def export_tflite(
+    model: Any,
+    path: str | os.PathLike[str],
+    input: str = "features",
+    *,
+    compute: str = "int8",
+    about: Mapping[str, Any] | None = None,
+    overwrite: bool = True,
+) -> ExportReport:
+    """Writes a quantized network as one standard `.tflite` file that holds its packed codes.
+
+    Args:
+        model: what `tfq_sv.quantize` returned, fine-tuned or not: features (B, T, feat_dim) ->
+            embedding (B, embed_dim).
+        path: the file to write; folders on the way are made.
+        input: "features". ("waveform", with the front end in the graph, is not there yet.)
+        compute: "int8" (activations are quantized as they come, which is fastest) or "float32".
+        about: more fields for the file's metadata, such as {"thresholds": ...}.
+        overwrite: whether a file at `path` may be replaced.
+
+    Returns:
+        Sizes: of the file, of the same network in float32, of each layer.
+
+    Raises:
+        InputError: an option that is not there; the model is not quantized, or not such a network;
+            a quantized layer that the converter left no trace of.
+
+    >>> report = export_tflite(quantized, "speaker.tflite")  # doctest: +SKIP
+    >>> report.float32_bytes / report.bytes  # doctest: +SKIP
+    7.8
+    """
+    from tfq_sv import models, quantization
+
+    if input != "features":
+        raise InputError(f'input must be "features", not {input!r}: "waveform" is not there yet')
+    if not overwrite and Path(path).exists():
+        raise InputError(f"{path} exists already; give another path or overwrite=True")
+    books = quantization.codebooks(model)
+    plain = quantization.dequantize(model)
+    fields = {"frontend": dataclasses.asdict(models.front_end(plain)), **(about or {})}
+    built = build(plain, books, about=fields, compute=compute)
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(built.data)
+    return ExportReport(
+        path=Path(path),
+        bytes=len(built.data),
+        float32_bytes=built.float32_bytes,
+        inflated_bytes=built.inflated_bytes,
+        layers={layer: _layer_report(book) for layer, book in books.items()},
+    )
+
+
+def export_float32(model: Any, path: str | os.PathLike[str]) -> int:
+    """Writes a float model as the plain float32 `.tflite` that the others are compared with.
+
+    Args:
+        model: features (B, T, feat_dim) -> embedding (B, embed_dim), not quantized.
+        path: the file to write.
+
+    Returns:
+        Its size in bytes.
+    """
+    data = _convert(model)
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return len(data)
+
+
+def build(
+    float_model: Any,
+    books: Mapping[str, Codebook],
+    *,
+    about: Mapping[str, Any] | None = None,
+    compute: str = "int8",
+) -> Built:
+    """Returns the file's bytes for a float Keras model whose kernels are the decoded codebooks.
+
+    Args:
+        float_model: one input (B, T, ..., feat_dim), one output (B, embed_dim).
+        books: layer name -> codebook; layers without one stay float.
+        about: metadata fields that are added to, or replace, the standard ones.
+        compute: "int8" or "float32".
+
+    Raises:
+        InputError: as `export_tflite`.
+    """
+    if compute not in ("int8", "float32"):
+        raise InputError(f'compute must be "int8" or "float32", not {compute!r}')
+    if not books:
+        raise InputError("the model has no quantized layers; quantize it first: tfq_sv.quantize")
+    converted = _convert(float_model)
+    network = flatbuffer.read(converted)
+    flatbuffer.require_builtin(network)
+    flatbuffer.strip(network)
+    found = filters.find(network, books)
+    inner, places = _inflated(copy.deepcopy(network), found, compute)
+    outer = copy.deepcopy(network)
+    _embed(outer, found, compute)
+    _add_inflate(outer, inner, places)
+    standard = {
+        "format": seal.VERSION,
+        "package": "tfq-sv",
+        "version": tfq_sv.__version__,
+        "input": "features",
+        "compute": compute,
+        "feat_dim": int(float_model.input_shape[-1]),
+        "embed_dim": int(float_model.output_shape[-1]),
+        "sample_rate": 16000,
+        "frontend": dataclasses.asdict(features.WESPEAKER),
+        "recipe": {layer: book.bits for layer, book in books.items()},
+        "score": "cosine",
+        "thresholds": None,
+        "trials": None,
+        "inflated_sha256": hashlib.sha256(inner).hexdigest(),
+        "inflated_bytes": len(inner),
+    }
+    metadata.attach(outer, {**standard, **(about or {})})
+    return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))
+
+
+def _layer_report(book: Codebook) -> LayerReport:
+    codes = -(-book.codes.size * book.bits // 8)
+    levels = 0 if book.bits == 8 else 2**book.bits
+    return LayerReport(bits=book.bits, weights=book.codes.size, bytes=codes + levels)
+
+
+def _convert(model: Any) -> bytes:
+    """Converts to a float32 `.tflite` with batch 1 and free time."""
+    import tensorflow as tf
+
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError("a network to export has one input and one output")
+    spec = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32, name="features")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def embed(features: Any) -> Any:
+        return model(features, training=False)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [embed.get_concrete_function()], model
+    )
+    return bytes(converter.convert())
+
+
+def _inflated(
+    model: Model, found: Mapping[int, Filter], compute: str
+) -> tuple[bytes, dict[int, Filter]]:
+    """Returns the inner file, and which filter starts at which of its bytes."""
+    graph = Graph(model, model.subgraphs[0])
+    tensors: list[tuple[Any, Filter]] = []
+
+    def store(index: int, filter: Filter) -> None:
+        tensor = graph.subgraph.tensors[index]
+        tensor.buffer = flatbuffer.add_buffer(model, filter.levels().tobytes())
+        tensors.append((tensor, filter))
+
+    _quantize(graph, found, compute, store)
+    data = flatbuffer.write(model)
+    spans = flatbuffer.buffer_spans(data)
+    return data, {spans[tensor.buffer][0]: filter for tensor, filter in tensors}
+
+
+def _embed(model: Model, found: Mapping[int, Filter], compute: str) -> None:
+    """Makes the network decode its filters, each right before its first use."""
+    graph = Graph(model, model.subgraphs[0])
+    decoder = Decoder(graph, INT8)
+
+    def decode(index: int, filter: Filter) -> None:
+        if filter.book.bits == 8:
+            levels = filter.packed()[0].tobytes()
+            graph.subgraph.tensors[index].buffer = flatbuffer.add_buffer(model, levels)
+        else:
+            decoder.filter(filter, index)
+
+    _quantize(graph, found, compute, decode)
+
+
+def _quantize(graph: Graph, found: Mapping[int, Filter], compute: str, fill: Fill) -> None:
+    """Gives each filter an int8 tensor, which `fill(index, filter)` is to fill.
+
+    Where an op can, it reads int8 itself; elsewhere a DEQUANTIZE stands between.
+    """
+    operators, graph.subgraph.operators = graph.subgraph.operators, []
+    direct: dict[int, int] = {}
+    floats: dict[int, int] = {}
+    for operator in operators:
+        if filters.reads_filter(graph.model, operator) and int(operator.inputs[1]) in found:
+            old = int(operator.inputs[1])
+            filter = found[old]
+            if old not in direct:
+                direct[old] = _int8_tensor(graph, filter)
+                fill(direct[old], filter)
+            if compute == "int8" and _reads_int8(graph, operator, filter):
+                new = direct[old]
+                _make_hybrid(graph, operator, filter)
+            else:
+                if old not in floats:
+                    floats[old] = _dequantized(graph, filter, direct[old])
+                new = floats[old]
+            first, _, *rest = operator.inputs
+            operator.inputs = np.array([first, new, *rest], np.int32)
+        graph.subgraph.operators.append(operator)
+    inputs, outputs = graph.subgraph.inputs, graph.subgraph.outputs
+    graph.signature("embed", {"features": int(inputs[0])}, {"embedding": int(outputs[0])})
+
+
+def _steps(filter: Filter) -> npt.NDArray[np.float32]:
+    """The filter's scales: one a channel, but for a dense layer a single one where they are equal.
+
+    Dense filters with a scale a channel need FULLY_CONNECTED version 12, of 2024, to be read as
+    int8; convolutions on the other hand are read best that way.
+    """
+    scales = filter.scales()
+    equal = filter.codes.ndim == 2 and np.allclose(scales, scales[0], rtol=1e-6, atol=0)
+    return scales[:1] if equal else scales
+
+
+def _int8_tensor(graph: Graph, filter: Filter) -> int:
+    index = graph.tensor(filter.codes.shape, INT8)
+    scales = _steps(filter)
+    graph.subgraph.tensors[index].quantization = schema.QuantizationParametersT(
+        scale=scales,
+        zeroPoint=np.zeros(len(scales), np.int64),
+        quantizedDimension=filter.axis if len(scales) > 1 else 0,
+    )
+    return index
+
+
+def _dequantized(graph: Graph, filter: Filter, tensor: int) -> int:
+    output = graph.tensor(filter.codes.shape, FLOAT32)
+    version = 5 if len(_steps(filter)) > 1 else 2
+    options = schema.DequantizeOptionsT()
+    return graph.op("DEQUANTIZE", [tensor], output, version=version, options=options)
+
+
+def _reads_int8(graph: Graph, operator: Any, filter: Filter) -> bool:
+    """Whether the op has an int8 kernel, in old runtimes too, that is worth having."""
+    name = flatbuffer.op_name(graph.model, operator)
+    if name == "FULLY_CONNECTED":
+        return len(_steps(filter)) == 1
+    if name != "CONV_2D":
+        return False  # XNNPACK has no depthwise kernel of this kind
+    channels = filter.codes.shape[3]
+    grouped = graph.subgraph.tensors[operator.inputs[0]].shape[3] != channels
+    options = operator.builtinOptions
+    dilated = (options.dilationHFactor, options.dilationWFactor) != (1, 1)
+    # The first convolution of a 2-D network has next to no weights, and sees the features.
+    return not (grouped or dilated or channels == 1)
+
+
+def _make_hybrid(graph: Graph, operator: Any, filter: Filter) -> None:
+    name = flatbuffer.op_name(graph.model, operator)
+    if name == "FULLY_CONNECTED":
+        operator.builtinOptions.asymmetricQuantizeInputs = True
+        version = 9
+    else:
+        version = 5 if len(_steps(filter)) > 1 else 2
+    operator.opcodeIndex = graph.op_code(name, version)
+
+
+def _add_inflate(model: Model, inner: bytes, places: Mapping[int, Filter]) -> None:
+    """Appends the signature that puts the inner file together from constants and filters."""
+    graph = Graph(model)
+    decoder = Decoder(graph, UINT8)
+    shared = {
+        content
+        for index in range(len(model.buffers))
+        if len(content := flatbuffer.buffer_bytes(model, index)) >= _SHARE_BYTES
+    }
+    constants: dict[bytes, int] = {}
+    pieces: list[int] = []
+    start = 0
+
+    def constant(content: bytes) -> None:
+        if content not in constants:
+            constants[content] = graph.constant(np.frombuffer(content, np.uint8))
+        pieces.append(constants[content])
+
+    for first, stop in sorted(span for span in flatbuffer.buffer_spans(inner) if span[0]):
+        content = inner[first:stop]
+        if first not in places and content not in shared:
+            continue
+        if not pieces:
+            piece, request = metadata.answer(graph, inner[start:first])
+            pieces.append(piece)
+        elif start < first:
+            constant(inner[start:first])
+        if first in places and places[first].book.bits < 8:
+            output = graph.tensor([len(content)], UINT8)
+            decoder.filter(places[first], output)
+            pieces.append(output)
+        else:
+            constant(content)
+        start = stop
+    if start < len(inner):
+        constant(inner[start:])
+    output = graph.tensor([len(inner)], UINT8)
+    options = schema.ConcatenationOptionsT(axis=0)
+    graph.op("CONCATENATION", pieces, output, options=options)
+    graph.signature("inflate", {"request": request}, {"tflite": output})

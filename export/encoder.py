@@ -1,0 +1,142 @@
+"""SpeakerEncoder: speech in, embedding out, on LiteRT alone."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv import files
+from tfq_sv.errors import InputError
+from tfq_sv.export import seal
+
+_RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+_REQUEST = np.zeros(1, np.int32)
+
+
+class SpeakerEncoder:
+    """Runs a file that `export_tflite` wrote.
+
+    >>> encoder = SpeakerEncoder("speaker.tflite")  # doctest: +SKIP
+    >>> encoder.embed(waveform).shape  # doctest: +SKIP
+    (256,)
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], fast: bool = True, num_threads: int = 1
+    ) -> None:
+        """Opens a file.
+
+        Args:
+            path: the file.
+            fast: inflate the weights to int8 in memory, once, and run as fast as any int8 network;
+                else they are decoded anew for each embedding, in a small memory.
+            num_threads: how many threads the interpreter may use.
+
+        Raises:
+            InputError: no such file; it is damaged, or is not one of ours.
+        """
+        data = _checked(path)
+        packed = _interpreter(data, num_threads)
+        self._about = _about(packed)
+        network = _interpreter(_inflate(packed), num_threads) if fast else packed
+        self._run = network.get_signature_runner("embed")
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The file's metadata."""
+        return self._about
+
+    @property
+    def threshold(self) -> float | None:
+        """The cosine above which two embeddings are of one voice, at the EER; None if not known."""
+        thresholds = self._about.get("thresholds") or {}
+        found = (thresholds.get("eer") or {}).get("threshold")
+        return None if found is None else float(found)
+
+    def embed(self, speech: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Computes an embedding.
+
+        Args:
+            speech: a waveform at 16 kHz in [-1, 1], (N,), from which the front end that the file
+                names computes features; or such features, (T, feat_dim).
+
+        Returns:
+            float32 (embed_dim,).
+
+        Raises:
+            InputError: another shape, NaN, or less speech than the network can take.
+        """
+        values = np.asarray(speech, np.float32)
+        features = self._features(values) if values.ndim == 1 else values
+        width = self._about["feat_dim"]
+        if features.ndim != 2 or features.shape[1] != width or not len(features):
+            raise InputError(
+                f"speech must be a waveform (N,) or features (T, {width}), not of shape "
+                f"{values.shape}"
+            )
+        if not np.isfinite(features).all():
+            raise InputError("speech has values that are NaN or infinite")
+        too_few = f"{len(features)} frames are too few for this network"
+        try:
+            embedding = np.array(self._run(features=features[None])["embedding"][0], np.float32)
+        except RuntimeError as error:
+            raise InputError(too_few) from error
+        if not np.isfinite(embedding).all():
+            raise InputError(too_few)
+        return embedding
+
+    def _features(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        from tfq_sv import features
+
+        if not self._about.get("frontend"):
+            raise InputError("the file names no front end; give features, not a waveform")
+        options = features.FbankOptions(**self._about["frontend"])
+        return features.fbank(waveform, options)
+
+
+def inflate(path: str | os.PathLike[str]) -> bytes:
+    """Returns the fast `.tflite` that a file holds: the same network with plain int8 weights.
+
+    Raises:
+        InputError: no such file; it is damaged, or is not one of ours.
+    """
+    return _inflate(_interpreter(_checked(path)))
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns a file's metadata.
+
+    Raises:
+        InputError: no such file; it is damaged, or is not one of ours.
+    """
+    return _about(_interpreter(_checked(path)))
+
+
+def _checked(path: str | os.PathLike[str]) -> bytes:
+    # The interpreter may crash on a damaged file, so it never gets to see one.
+    data = files.existing(Path(path), "file").read_bytes()
+    seal.check(data, path)
+    return data
+
+
+def _interpreter(data: bytes, num_threads: int = 1) -> Any:
+    for name in _RUNTIMES:
+        try:
+            runtime = importlib.import_module(name)
+        except ImportError:
+            continue
+        return runtime.Interpreter(model_content=data, num_threads=num_threads)
+    raise InputError("no TFLite runtime is installed; pip install ai-edge-litert")
+
+
+def _inflate(interpreter: Any) -> bytes:
+    return interpreter.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
+
+
+def _about(interpreter: Any) -> dict[str, Any]:
+    text = interpreter.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
+    return dict(json.loads(text))

@@ -1,0 +1,149 @@
+"""Finds the filters of a float `.tflite` network among the codebooks that they were decoded from.
+
+The converter folds each BatchNorm into the convolution before it, so that a filter is the decoded
+kernel with each output channel multiplied by a gain of its own. Layers keep no names on that way;
+they are found by content.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.codebook import Codebook
+from tfq_sv.errors import InputError
+from tfq_sv.export import codec, flatbuffer
+
+_TOLERANCE = 1e-5  # of a channel's greatest weight; float32 folding errs by about 1e-7
+_TINY_SCALE = 1e-30  # for a channel whose gain is zero: runtimes want positive scales
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """One constant filter of the network: codes into a layer's codebook, and a gain a channel.
+
+    Attributes:
+        layer: the layer's name.
+        book: its codebook; the codes in the Keras kernel's shape.
+        codes: uint8, in the shape of the TFLite filter.
+        axis: the filter's output channels: 0, or 3 where it is depthwise.
+        gains: float32 (channels,); filter = decoded kernel * gains.
+    """
+
+    layer: str
+    book: Codebook
+    codes: npt.NDArray[np.uint8]
+    axis: int
+    gains: npt.NDArray[np.float32]
+
+    @property
+    def signs(self) -> npt.NDArray[np.uint8]:
+        """1 for each channel whose gain is negative, else 0: uint8 (channels,)."""
+        return (self.gains < 0).astype(np.uint8)
+
+    @property
+    def signed(self) -> bool:
+        """Whether some gain is negative. A scale cannot be, so the levels must be negated."""
+        return bool(self.signs.any())
+
+    def scales(self) -> npt.NDArray[np.float32]:
+        """Returns the step of the int8 grid in each channel, positive: float32 (channels,)."""
+        scale, _ = self.book.grid()
+        return np.maximum(np.float32(scale) * np.abs(self.gains), np.float32(_TINY_SCALE))
+
+    def levels(self) -> npt.NDArray[np.int8]:
+        """Returns the int8 filter, signs and all, in the TFLite filter's shape."""
+        _, levels = self.book.grid()
+        shape = [1] * self.codes.ndim
+        shape[self.axis] = -1
+        return np.where(self.signs.reshape(shape) == 1, -levels[self.codes], levels[self.codes])
+
+    def rows(self) -> npt.NDArray[np.uint8]:
+        """Returns the codes as they are packed: one row, or one a channel if `signed`."""
+        if not self.signed:
+            return self.codes.reshape(1, -1)
+        return np.moveaxis(self.codes, self.axis, 0).reshape(len(self.gains), -1)
+
+    def packed(self) -> list[npt.NDArray[np.uint8]]:
+        """Returns the packed planes: at 8 bits the levels themselves, as bytes."""
+        if self.book.bits == 8:
+            return [self.levels().view(np.uint8).reshape(1, -1)]
+        return codec.pack(self.rows(), self.book.bits)
+
+
+def find(model: flatbuffer.Model, books: Mapping[str, Codebook]) -> dict[int, Filter]:
+    """Returns the filters of the model's first subgraph by tensor index.
+
+    Raises:
+        InputError: a codebook's layer is nowhere in the network.
+    """
+    graph, filters, found = model.subgraphs[0], {}, set()
+    for operator in graph.operators:
+        if not reads_filter(model, operator):
+            continue
+        index = int(operator.inputs[1])
+        weights = flatbuffer.values(model, graph.tensors[index])
+        if weights is None or index in filters:
+            continue
+        axis = 3 if flatbuffer.op_name(model, operator) == "DEPTHWISE_CONV_2D" else 0
+        matches = [
+            match for layer, book in books.items() if (match := _match(layer, book, weights, axis))
+        ]
+        found |= {match.layer for match in matches}  # equal layers match one filter
+        if matches:
+            filters[index] = matches[0]
+    if missing := [layer for layer in books if layer not in found]:
+        raise InputError(
+            f"layer {missing[0]!r} was not found in the converted network ({len(missing)} of "
+            f"{len(books)} layers were not); Dense, Conv1D, Conv2D and DepthwiseConv2D layers "
+            "whose kernels are used as they are can be exported"
+        )
+    return filters
+
+
+def reads_filter(model: flatbuffer.Model, operator: Any) -> bool:
+    """Whether the op is one whose second input is a filter."""
+    name = flatbuffer.op_name(model, operator)
+    return name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def _match(
+    layer: str, book: Codebook, weights: npt.NDArray[np.float32], axis: int
+) -> Filter | None:
+    codes = _layout(book.codes, axis, weights.ndim)
+    if codes is None or codes.shape != weights.shape:
+        return None
+    target = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
+    kernel = np.moveaxis(book.centroids[codes], axis, 0).reshape(target.shape)
+    # The first channels tell nearly all layers of one shape apart, at no cost.
+    if _gains(target[:2], kernel[:2]) is None:
+        return None
+    gains = _gains(target, kernel)
+    return None if gains is None else Filter(layer, book, codes, axis, gains)
+
+
+def _gains(
+    target: npt.NDArray[np.float32], kernel: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32] | None:
+    """Returns g with target = g * kernel a row, by least squares; None if there is none."""
+    wide, wanted = kernel.astype(np.float64), target.astype(np.float64)
+    power = (wide**2).sum(1)
+    gains = (wide * wanted).sum(1) / np.where(power > 0, power, 1)
+    error = np.abs(wanted - gains[:, None] * wide).max(1)
+    fits = error <= _TOLERANCE * np.abs(wanted).max(1)
+    return gains.astype(np.float32) if fits.all() else None
+
+
+def _layout(codes: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any] | None:
+    """Returns codes of a Keras kernel as a TFLite filter holds them; None if it is of no kind."""
+    if rank == 2:
+        return codes.T if codes.ndim == 2 else None
+    if codes.ndim == 3:  # Conv1D: a convolution of height 1
+        codes = codes[None]
+    if codes.ndim != 4:
+        return None
+    if axis == 3:  # HWC and multiplier, or HW1O of a convolution in as many groups as channels
+        return codes.reshape(1, *codes.shape[:2], -1)
+    return codes.transpose(3, 0, 1, 2)

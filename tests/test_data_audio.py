@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tfq_sv.data import audio
+from tfq_sv.errors import InputError
+
+
+def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_any_rate_becomes_16_khz(suffix: str, rate: int, tmp_path: Path) -> None:
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(rate), rate)
+    recording = audio.read(path)
+    assert recording.samples.dtype == np.float32
+    assert recording.samples.shape == (16000,)
+    # Away from the ends, where filters ring, it is the same tone.
+    inner = slice(2000, 14000)
+    np.testing.assert_allclose(recording.samples[inner], tone(16000)[inner], atol=0.05)
+    expected = () if rate == 16000 else (f"resampled from {rate} Hz",)
+    assert recording.changes == audio.probe(path).changes == expected
+
+
+def test_channels_are_mixed_down(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([tone(16000), -0.5 * tone(16000)], axis=1), 16000)
+    recording = audio.read(path)
+    np.testing.assert_allclose(recording.samples, 0.25 * tone(16000), atol=1e-4)
+    assert recording.changes == ("2 channels mixed down",)
+
+
+def test_a_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "ramp.wav"
+    soundfile.write(path, np.linspace(0, 0.9, 16000), 16000)
+    part = audio.read(path, start=0.25, seconds=0.5).samples
+    assert part.shape == (8000,)
+    assert part[0] == pytest.approx(0.9 * 0.25, abs=1e-3)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    cases = {
+        "text.wav": (lambda p: p.write_text("hello"), "cannot be read as audio"),
+        "nothing.wav": (lambda p: p.write_bytes(b""), "cannot be read as audio"),
+        "short.wav": (lambda p: soundfile.write(p, tone(16000, 0.1), 16000), "holds 0.100 s"),
+        "silent.wav": (lambda p: soundfile.write(p, np.zeros(16000), 16000), "is silent"),
+        "nan.wav": (
+            lambda p: soundfile.write(p, np.full(16000, np.nan), 16000, subtype="FLOAT"),
+            "NaN or infinite",
+        ),
+        "missing.wav": (lambda p: None, "does not exist"),
+        "folder.wav": (lambda p: p.mkdir(), "is not a file"),
+    }
+    for name, (make, message) in cases.items():
+        make(tmp_path / name)
+        with pytest.raises(InputError, match=message) as caught:
+            audio.read(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_truncated_flac_is_an_error_or_short(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.flac"
+    soundfile.write(whole, np.random.default_rng(0).normal(0, 0.1, 32000), 16000)
+    cut = tmp_path / "cut.flac"
+    cut.write_bytes(whole.read_bytes()[:20000])
+    with pytest.raises(InputError, match=r"cut\.flac"):
+        audio.read(cut)

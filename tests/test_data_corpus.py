@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
+
+
+def make_tree(root: Path, *keys: str) -> Path:
+    rng = np.random.default_rng(0)
+    for key in keys:
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / key, rng.normal(0, 0.1, 8000), 16000)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "own", "ann/a.wav", "ann/talk/b.flac", "bob/c.wav", "bob/d.wav")
+
+
+def test_a_tree_of_speaker_folders(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    assert list(corpus.paths) == ["ann/a.wav", "ann/talk/b.flac", "bob/c.wav", "bob/d.wav"]
+    assert corpus.speaker_ids == ["ann", "bob"]
+    assert corpus.speakers["ann/talk/b.flac"] == "ann"
+
+
+def test_kaldi_lists_win_over_the_tree(tree: Path) -> None:
+    (tree / "wav.scp").write_text("u1 ann/a.wav\nu2\tbob/c.wav\n")
+    (tree / "utt2spk").write_text("u1 s1\nu2 s2\n")
+    corpus = Corpus.read(tree)
+    assert corpus.paths == {"u1": tree / "ann/a.wav", "u2": tree / "bob/c.wav"}
+    assert corpus.speakers == {"u1": "s1", "u2": "s2"}
+
+
+def test_the_made_corpus_reads(corpus_dir: Path) -> None:
+    corpus = Corpus.read(corpus_dir / "test")
+    assert len(corpus.paths) == 18
+    trials = Trials.read(corpus_dir / "test" / "trials.txt", corpus)
+    same = [a == b for a, b in zip(*trials.speakers(corpus), strict=True)]
+    assert trials.labels.tolist() == same
+
+
+def test_bad_folders_are_named(tree: Path, corpus_dir: Path) -> None:
+    (tree / "empty").mkdir()
+    cases = [
+        (tree / "missing", "does not exist"),
+        (tree / "empty", "holds no .flac, .ogg, .wav file"),
+        (tree / "ann", "lies in no speaker's folder"),
+        (corpus_dir, "holds two corpora"),
+    ]
+    for folder, message in cases:
+        with pytest.raises(InputError, match=message):
+            Corpus.read(folder)
+
+
+def test_bad_lists_are_named(tree: Path) -> None:
+    (tree / "wav.scp").write_text("u1 ann/a.wav\nu2 bob/c.wav\n")
+    with pytest.raises(InputError, match="no utt2spk beside it"):
+        Corpus.read(tree)
+    for text, message in [
+        ("u1 s1\n", "no speaker for 1 of 2 utterances, u2 first"),
+        ("u1\n", "utt2spk:1: expected `key value`"),
+        ("u1 s1\nu1 s2\n", "utt2spk:2: u1 stands twice"),
+    ]:
+        (tree / "utt2spk").write_text(text)
+        with pytest.raises(InputError, match=message):
+            Corpus.read(tree)
+    (tree / "utt2spk").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a text file"):
+        Corpus.read(tree)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 ann/a.wav ann/talk/b.flac\n0 ann/a.wav bob/c.wav\n",
+        "ann/a.wav ann/talk/b.flac target\nann/a.wav bob/c.wav nontarget\n",
+    ],
+)
+def test_both_forms_of_trials(tree: Path, text: str) -> None:
+    (tree / "trials").write_text(text)
+    trials = Trials.read(tree / "trials", Corpus.read(tree))
+    assert trials.enroll == ["ann/a.wav", "ann/a.wav"]
+    assert trials.test == ["ann/talk/b.flac", "bob/c.wav"]
+    assert trials.labels.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lists no trial"),
+        ("1 ann/a.wav\n", "trials:1: expected"),
+        ("2 ann/a.wav bob/c.wav\n", "trials:1: expected"),
+        ("1 ann/a.wav x.wav\n1 y.wav bob/c.wav\n", r"names 2 utterances .*, x\.wav first"),
+    ],
+)
+def test_bad_trials_are_named(tree: Path, text: str, message: str) -> None:
+    (tree / "trials").write_text(text)
+    with pytest.raises(InputError, match=message):
+        Trials.read(tree / "trials", Corpus.read(tree))
+
+
+def test_pairs_for_a_corpus_without_a_list(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    trials = Trials.all_pairs(corpus)
+    assert trials.labels.sum() == 2
+    assert len(trials) == 4
+    same = [a == b for a, b in zip(*trials.speakers(corpus), strict=True)]
+    assert trials.labels.tolist() == same
+    assert len(set(zip(trials.enroll, trials.test, strict=True))) == 4
+    again = Trials.all_pairs(corpus)
+    assert (again.enroll, again.test) == (trials.enroll, trials.test)
+
+
+def test_pairs_need_two_speakers(tmp_path: Path) -> None:
+    corpus = Corpus.read(make_tree(tmp_path / "one", "ann/a.wav", "ann/b.wav"))
+    with pytest.raises(InputError, match="1 speakers with 2 utterances"):
+        Trials.all_pairs(corpus)
+
+
+def test_batches_depend_on_seed_and_number_alone(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+
+    def take(seed: int, start: int, count: int) -> list[np.ndarray]:
+        stream = batches(corpus, batch_size=3, seconds=0.3, seed=seed, start=start)
+        return [next(stream)[0] for _ in range(count)]
+
+    whole = take(0, 0, 5)
+    np.testing.assert_array_equal(whole[3], take(0, 3, 1)[0])
+    assert whole[0].shape == (3, 4800)
+    assert np.abs(whole[0] - take(1, 0, 1)[0]).max() > 0
+
+
+def test_each_epoch_sees_every_utterance_once(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    stream = batches(corpus, batch_size=2, seconds=0.3)
+    labels = np.concatenate([next(stream)[1] for _ in range(6)])
+    for epoch in labels.reshape(3, 4):
+        assert sorted(epoch) == [0, 0, 1, 1]
+
+
+def test_short_utterances_are_repeated(tree: Path) -> None:
+    waveforms, _ = next(batches(Corpus.read(tree), batch_size=1, seconds=1.0))
+    np.testing.assert_array_equal(waveforms[0, :8000], waveforms[0, 8000:])
+
+
+def test_a_broken_file_stops_the_batches_with_its_name(tree: Path) -> None:
+    (tree / "bob/c.wav").write_text("no audio")
+    with pytest.raises(InputError, match=r"bob/c\.wav cannot be read"):
+        for _, _ in zip(range(4), batches(Corpus.read(tree), batch_size=2), strict=False):
+            pass

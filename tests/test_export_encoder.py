@@ -1,0 +1,174 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfq_sv import features
+from tfq_sv.codebook import Codebook
+from tfq_sv.errors import InputError
+from tfq_sv.export import SpeakerEncoder, convert, encoder, inflate, read_about, seal, write_about
+
+keras = pytest.importorskip("tf_keras")
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[Any, dict[str, Codebook]]:
+    layers = keras.layers
+    inputs = layers.Input((None, 80))
+    x = layers.Conv1D(16, 3, activation="relu", name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(8, name="seg")(layers.GlobalAveragePooling1D()(x)))
+    rng, books = np.random.default_rng(0), {}
+    for name in ("conv", "seg"):
+        kernel = model.get_layer(name).kernel
+        codes = rng.integers(0, 4, kernel.shape).astype(np.uint8)
+        books[name] = Codebook(np.float32([-127, -40, 40, 127]) / 1270, codes)
+        kernel.assign(books[name].decode())
+    return model, books
+
+
+@pytest.fixture(scope="module")
+def good(network: tuple[Any, dict[str, Codebook]]) -> bytes:
+    return convert.build(*network).data
+
+
+@pytest.fixture
+def path(good: bytes, tmp_path: Path) -> Path:
+    target = tmp_path / "speaker.tflite"
+    target.write_bytes(good)
+    return target
+
+
+def noise(seconds: float) -> Any:
+    return np.random.default_rng(0).uniform(-0.1, 0.1, int(16000 * seconds)).astype(np.float32)
+
+
+def test_a_waveform_goes_through_the_front_end_that_the_file_names(path: Path) -> None:
+    speaker = SpeakerEncoder(path)
+    embedding = speaker.embed(noise(1))
+    assert (embedding.shape, embedding.dtype) == ((8,), np.float32)
+    np.testing.assert_allclose(embedding, speaker.embed(features.fbank(noise(1))), atol=1e-6)
+    other = features.THREE_D_SPEAKER
+    write_about(path, frontend={**speaker.about["frontend"], "window": other.window})
+    assert np.abs(SpeakerEncoder(path).embed(noise(1)) - embedding).max() > 1e-6
+
+
+def test_slow_and_fast_agree(path: Path) -> None:
+    slow, fast = SpeakerEncoder(path, fast=False), SpeakerEncoder(path, num_threads=2)
+    np.testing.assert_allclose(slow.embed(noise(1)), fast.embed(noise(1)), atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    "speech",
+    [np.zeros((9, 79)), np.zeros((0, 80)), np.zeros((1, 9, 80)), np.full((9, 80), np.nan)],
+    ids=["width", "empty", "rank", "nan"],
+)
+def test_refuses_what_is_no_speech(path: Path, speech: Any) -> None:
+    with pytest.raises(InputError):
+        SpeakerEncoder(path).embed(speech)
+
+
+def test_too_few_frames_are_an_input_error(path: Path) -> None:
+    speaker = SpeakerEncoder(path)
+    with pytest.raises(InputError, match="too few"):
+        speaker.embed(np.ones((2, 80)))
+    assert speaker.embed(np.ones((3, 80))).shape == (8,)
+
+
+def test_thresholds_are_written_into_a_finished_file(path: Path, good: bytes) -> None:
+    before, inner = SpeakerEncoder(path), inflate(path)
+    assert before.threshold is None
+    write_about(path, thresholds={"eer": {"threshold": 0.31, "eer": 0.02}}, trials="größer")
+    after = SpeakerEncoder(path)
+    assert after.threshold == 0.31
+    assert read_about(path)["trials"] == "größer"
+    assert read_about(path) == {
+        **before.about,
+        "thresholds": {"eer": {"threshold": 0.31, "eer": 0.02}},
+        "trials": "größer",
+    }
+    assert inflate(path) == inner
+    np.testing.assert_array_equal(before.embed(noise(1)), after.embed(noise(1)))
+    write_about(path, thresholds=None, trials=None)
+    assert path.read_bytes() == good
+
+
+def test_metadata_that_json_cannot_hold_leaves_the_file_alone(path: Path, good: bytes) -> None:
+    for value in (float("nan"), object()):
+        with pytest.raises(InputError, match="JSON"):
+            write_about(path, trials=value)
+    assert path.read_bytes() == good
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_every_flipped_byte_is_noticed(good: bytes) -> None:
+    start = good.find(seal.MAGIC)
+    places = {*range(0, len(good), 61), *range(start, start + len(seal.BLANK)), *range(64)}
+    for place in sorted(places):
+        for change in (0x01, 0x80, 0xFF):
+            bad = bytearray(good)
+            bad[place] ^= change
+            with pytest.raises(InputError):
+                seal.check(bytes(bad))
+
+
+def test_every_cut_is_noticed(good: bytes) -> None:
+    for length in [*range(0, len(good), 97), *range(80), len(good) - 1]:
+        with pytest.raises(InputError):
+            seal.check(good[:length])
+    for extra in (b"\0", good):
+        with pytest.raises(InputError, match="damaged"):
+            seal.check(good + extra)
+
+
+def damaged(good: bytes) -> dict[str, bytes]:
+    newer = bytearray(good)
+    newer[good.find(seal.MAGIC) + 16] = seal.VERSION + 1
+    return {
+        "is empty": b"",
+        "not a .tflite": bytes(len(good)),
+        "not a tfq-sv file": good[:-4].replace(seal.MAGIC, bytes(16)),
+        "damaged": good[:-4],
+        "checksum": good[:-1] + bytes([good[-1] ^ 1]),
+        "upgrade": bytes(newer),
+        "no tfq-sv seal": b"\x1c\0\0\0TFL3" + bytes(500),
+    }
+
+
+def test_no_interpreter_sees_a_bad_file(
+    path: Path, good: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("the interpreter got a bad file")
+
+    monkeypatch.setattr(encoder, "_interpreter", never)
+    for message, content in damaged(good).items():
+        path.write_bytes(content)
+        for action in (SpeakerEncoder, inflate, read_about, write_about):
+            with pytest.raises(InputError, match=message) as caught:
+                action(path)
+            assert str(path) in str(caught.value)
+
+
+def test_a_foreign_network_is_refused(
+    path: Path, network: tuple[Any, dict[str, Codebook]], tmp_path: Path
+) -> None:
+    for foreign in (inflate(path), convert._convert(network[0])):
+        path.write_bytes(foreign)
+        with pytest.raises(InputError, match="not a tfq-sv file"):
+            SpeakerEncoder(path)
+    with pytest.raises(InputError, match="does not exist"):
+        SpeakerEncoder(tmp_path / "none.tflite")
+    with pytest.raises(InputError, match="not a file"):
+        inflate(tmp_path)
+
+
+def test_running_a_file_loads_no_tensorflow(path: Path) -> None:
+    program = (
+        "import sys, numpy as np; from tfq_sv.export import SpeakerEncoder, write_about;"
+        f"write_about({str(path)!r}, trials=1); encoder = SpeakerEncoder({str(path)!r});"
+        "encoder.embed(np.zeros(9000)); sys.exit('tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

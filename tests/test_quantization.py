@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import keras as keras3
+import numpy as np
+import pytest
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+import tfq_sv
+from tfq_sv.errors import InputError
+from tfq_sv.recipe import LayerRecipe
+
+LAYERS = keras.layers
+FEATURES = np.random.default_rng(0).normal(size=(2, 60, 80)).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_kernel_becomes_a_codebook(network: keras.Model, bits: int) -> None:
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
+    assert len(recipe.layers) == 21
+    before = network(FEATURES).numpy()
+    quantized = tfq_sv.quantize(network, recipe)
+    np.testing.assert_array_equal(network(FEATURES), before)  # the model given stays as it is
+    books = tfq_sv.codebooks(quantized)
+    assert books.keys() == recipe.layers.keys()
+    for name, book in books.items():
+        kernel = network.get_layer(name).kernel.numpy()
+        assert book.bits == bits
+        assert book.codes.shape == kernel.shape
+        scale, levels = book.grid()
+        np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
+
+
+def test_the_model_computes_with_the_codebooks(network: keras.Model) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=3))
+    for name, book in tfq_sv.codebooks(quantized).items():
+        layer = network.get_layer(name)
+        layer.set_weights([book.decode(), *layer.get_weights()[1:]])
+    expected = network(FEATURES)
+    np.testing.assert_allclose(quantized(FEATURES), expected, rtol=1e-5, atol=1e-5)
+    plain = tfq_sv.dequantize(quantized)
+    assert not any(isinstance(layer, LAYERS.Wrapper) for layer in plain.layers)
+    np.testing.assert_allclose(plain(FEATURES), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    quantized.save(tmp_path / form)
+    loaded = tfq_sv.load_model(tmp_path / form)
+    np.testing.assert_array_equal(loaded(FEATURES), quantized(FEATURES))
+    books = tfq_sv.codebooks(quantized)
+    for name, book in tfq_sv.codebooks(loaded).items():
+        np.testing.assert_array_equal(book.codes, books[name].codes)
+        np.testing.assert_array_equal(book.centroids, books[name].centroids)
+
+
+def test_layers_that_the_recipe_does_not_name_stay_float(network: keras.Model) -> None:
+    recipe = tfq_sv.QuantizationRecipe(
+        {"conv1": LayerRecipe("kmeans", 8), "seg_1": LayerRecipe("kmeans", 2)}
+    )
+    books = tfq_sv.codebooks(tfq_sv.quantize(network, recipe))
+    assert {name: book.bits for name, book in books.items()} == {"conv1": 8, "seg_1": 2}
+
+
+def test_tfmots_own_functions_on_any_model() -> None:
+    """People annotate and apply themselves; the kernels they trained start the codebooks."""
+    annotate = tfmot.quantization.keras.quantize_annotate_layer
+    trained = keras.Sequential(
+        [
+            LAYERS.Conv1D(8, 3, activation="relu", input_shape=(None, 6)),
+            LAYERS.Conv1D(8, 3, dilation_rate=2, use_bias=False),
+            LAYERS.BatchNormalization(),
+            LAYERS.GlobalAveragePooling1D(),
+            LAYERS.Dense(4),
+        ]
+    )
+    config = tfq_sv.KMeansQuantizeConfig(bits=8)
+    annotated = keras.models.clone_model(
+        trained,
+        clone_function=lambda layer: (
+            annotate(type(layer).from_config(layer.get_config()), config)
+            if isinstance(layer, LAYERS.Conv1D)
+            else type(layer).from_config(layer.get_config())
+        ),
+    )
+    annotated.set_weights(trained.get_weights())
+    model = tfmot.quantization.keras.quantize_apply(annotated, tfq_sv.WeightOnlyScheme())
+    assert len(tfq_sv.codebooks(model)) == 2
+    frames = np.random.default_rng(0).normal(size=(3, 20, 6)).astype(np.float32)
+    np.testing.assert_allclose(model(frames), trained(frames), atol=0.02)
+    model.compile("adam", "mse")
+    before = model.get_weights()
+    model.fit(frames, np.ones((3, 4)), epochs=1, verbose=0)
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_gradients_pass_straight_through() -> None:
+    import tensorflow as tf
+
+    from tfq_sv.quantizers import straight_through
+
+    weights = tf.Variable([[-0.9, 0.2], [0.4, 3.0]])
+    centroids = tf.constant([-1.0, 0.0, 0.5, 1.0])
+    with tf.GradientTape() as tape:
+        values = straight_through(weights, centroids)
+        loss = tf.reduce_sum(values * [[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(values, [[-1.0, 0.0], [0.5, 1.0]])
+    np.testing.assert_array_equal(tape.gradient(loss, weights), [[1, 2], [3, 4]])
+
+
+def nested() -> keras.Model:
+    inner = keras.Sequential([LAYERS.Dense(3, input_shape=(4,))], name="inner")
+    entry = keras.Input((4,))
+    return keras.Model(entry, inner(entry))
+
+
+def test_models_that_cannot_be_quantized_say_why(network: keras.Model) -> None:
+    uniform = tfq_sv.QuantizationRecipe.uniform
+    with pytest.raises(InputError, match="inner is a model inside"):
+        uniform(nested())
+    with pytest.raises(InputError, match="TF_USE_LEGACY_KERAS=1"):
+        uniform(keras3.Sequential([keras3.layers.Input((3,)), keras3.layers.Dense(2)]))
+    with pytest.raises(InputError, match="no convolution or dense layer"):
+        uniform(keras.Sequential([LAYERS.ReLU(input_shape=(3,))]))
+    with pytest.raises(InputError, match="'conv9', which is no quantizable layer"):
+        tfq_sv.quantize(network, tfq_sv.QuantizationRecipe({"conv9": LayerRecipe("kmeans", 4)}))
+    with pytest.raises(InputError, match="is not quantized"):
+        tfq_sv.codebooks(network)
+    with pytest.raises(InputError, match="is quantized already"):
+        uniform(tfq_sv.quantize(network, uniform(network)))
+    kernel = network.get_layer("conv1").kernel
+    kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+    with pytest.raises(InputError, match="layer conv1: 144 of 144 weights are NaN"):
+        tfq_sv.quantize(network, uniform(network))
+
+
+@pytest.mark.parametrize("name", ["missing.keras", "text.keras", "text.h5"])
+def test_files_that_are_no_model(name: str, tmp_path: Path) -> None:
+    if name.startswith("text"):
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(InputError, match=name):
+        tfq_sv.load_model(tmp_path / name)

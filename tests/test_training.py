@@ -1,0 +1,145 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tfq_sv
+from tfq_sv import training
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.training import AAMSoftmax, TrainingOptions
+
+
+def test_aam_softmax_is_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    head = AAMSoftmax(5, scale=30.0)
+    embeddings = rng.normal(size=(8, 4)).astype(np.float32)
+    labels = rng.integers(5, size=8).astype(np.int32)
+    head(embeddings, labels)
+    head.margin.assign(0.2)
+    loss, accuracy = head(embeddings, labels)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    centers = head.centers.numpy()
+    cosines = unit @ (centers / np.linalg.norm(centers, axis=0))
+    angles = np.arccos(cosines)
+    logits = 30.0 * cosines
+    for row, label in enumerate(labels):
+        if angles[row, label] + 0.2 < np.pi:
+            logits[row, label] = 30.0 * np.cos(angles[row, label] + 0.2)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    expected = -np.mean(shifted[np.arange(8), labels] - np.log(np.exp(shifted).sum(axis=1)))
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    assert float(accuracy) == pytest.approx(np.mean(cosines.argmax(axis=1) == labels))
+
+
+def test_the_class_centers_are_trained() -> None:
+    """Built once: a second build would leave the optimizer with variables that nothing uses."""
+    head = AAMSoftmax(5)
+    head.build((None, 4))
+    embeddings, labels = tf.ones([2, 4]), tf.constant([0, 1])
+    with tf.GradientTape() as tape:
+        loss, _ = head(embeddings, labels)
+    assert len(head.trainable_variables) == 1
+    assert tape.gradient(loss, head.centers) is not None
+
+
+def small() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return tfq_sv.models.build("ResNet18", embed_dim=16, channels=16)
+
+
+OPTIONS = TrainingOptions(steps=6, batch_size=4, seconds=0.5, learning_rate=1e-3)
+
+
+def test_training_lowers_the_loss(train_corpus: Corpus) -> None:
+    options = TrainingOptions(steps=25, batch_size=8, seconds=0.5, learning_rate=1e-3, margin=0)
+    model = small()
+    first = training.train(
+        model, train_corpus, TrainingOptions(steps=1, batch_size=8, seconds=0.5), progress=False
+    )
+    mean = training.train(small(), train_corpus, options, progress=False)
+    assert mean < first
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints every three steps; the second run begins at step 3."""
+    monkeypatch.setattr("tfq_sv.training.loop.CHECKPOINT_EVERY", 3)
+    whole = small()
+    training.train(whole, train_corpus, OPTIONS, progress=False)
+    real = training.loop.batches
+
+    def breaking(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for number, batch in enumerate(real(*args, **kwargs)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(training.loop, "batches", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(small(), train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+    monkeypatch.setattr(training.loop, "batches", real)
+    resumed = small()
+    training.train(resumed, train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_runs_say_why(train_corpus: Corpus, test_corpus: Corpus) -> None:
+    with pytest.raises(InputError, match="steps must be positive, not 0"):
+        TrainingOptions(steps=0)
+    one = Corpus(train_corpus.root, train_corpus.paths, dict.fromkeys(train_corpus.paths, "ann"))
+    with pytest.raises(InputError, match="1 speaker; training needs at least two"):
+        training.train(small(), one, OPTIONS)
+    broken = small()
+    kernel = broken.get_layer("seg_1").kernel
+    kernel.assign(np.full(kernel.shape, np.nan, np.float32))
+    with pytest.raises(InputError, match="loss became nan at step 0"):
+        training.train(broken, train_corpus, OPTIONS, progress=False)
+
+
+def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> float:
+    a, b = (m(features).numpy() for m in (model, teacher))
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    return float(1 - np.mean(np.sum(a * b, axis=1)))
+
+
+def test_fine_tuning_brings_two_bits_back_to_the_teacher(
+    network: keras.Model, train_corpus: Corpus
+) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    before = {name: book.centroids for name, book in tfq_sv.codebooks(quantized).items()}
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    dataset = [next(stream) for _ in range(6)]
+    options = FineTuningOptions(steps=30, follow_every=5)
+    tfq_sv.finetune(quantized, dataset, teacher=network, options=options, progress=False)
+    from tfq_sv.features import fbank_tensor
+
+    features = fbank_tensor(dataset[0][0])
+    fresh = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    assert distance(quantized, network, features) < 0.7 * distance(fresh, network, features)
+    books = tfq_sv.codebooks(quantized)
+    assert any(np.abs(books[name].centroids - before[name]).max() > 0 for name in books)
+    for book in books.values():
+        scale, levels = book.grid()
+        np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
+
+
+def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
+    with pytest.raises(InputError, match="is not quantized"):
+        tfq_sv.finetune(network, [], teacher=network)
+    with pytest.raises(InputError, match="gave no batch"):
+        tfq_sv.finetune(quantized, [], teacher=network, progress=False)
+    other = tfq_sv.models.build("ResNet18", embed_dim=8, channels=16)
+    with pytest.raises(InputError, match="they must be alike"):
+        tfq_sv.finetune(quantized, [], teacher=other)
+    with pytest.raises(InputError, match="freeze must be a share"):
+        FineTuningOptions(freeze=2)
