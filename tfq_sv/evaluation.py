@@ -115,8 +115,8 @@ def embed_all(
     encoder: Encoder, corpus: Corpus, keys: list[str], *, progress: str | None = None
 ) -> Embeddings:
     """Embeds utterances whole: key -> float32 (embed_dim,)."""
-    shown = tqdm(keys, desc=progress, unit="utt", disable=progress is None)
-    return {key: encoder.embed(audio.read(corpus.paths[key]).samples) for key in shown}
+    with tqdm(keys, desc=progress, unit="utt", disable=progress is None) as shown:
+        return {key: encoder.embed(audio.read(corpus.paths[key]).samples) for key in shown}
 
 
 def changes(corpus: Corpus, *, progress: str | None = None) -> Counter[str]:
@@ -125,5 +125,6 @@ def changes(corpus: Corpus, *, progress: str | None = None) -> Counter[str]:
     Raises:
         InputError: a file that is missing, not audio or too short.
     """
-    shown = tqdm(corpus.paths.values(), desc=progress, unit="file", disable=progress is None)
-    return Counter(change for path in shown for change in audio.probe(path).changes)
+    paths = corpus.paths.values()
+    with tqdm(paths, desc=progress, unit="file", disable=progress is None) as shown:
+        return Counter(change for path in shown for change in audio.probe(path).changes)

@@ -87,7 +87,9 @@ def comparison_figure(systems: Sequence[System], path: str | os.PathLike[str], t
             system.result.scores,
             ax=curves,
             name=f"{system.name}: EER {100 * system.result.eer:.2f} %",
-            curve_kwargs={"linestyle": dash, "linewidth": width, "alpha": alpha},
+            linestyle=dash,
+            linewidth=width,
+            alpha=alpha,
         )
     curves.set(xlabel="false alarm rate", ylabel="miss rate", title="DET curves")
     curves.grid(alpha=0.3)

@@ -4,7 +4,9 @@ A command's module has a docstring (its help, with an example), `FLAGS` (absl fl
 that commands never clash) and `run(arguments)`.
 """
 
+import faulthandler
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -28,34 +30,55 @@ COMMANDS = {
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit code: 0, or 1 for bad input."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    name, arguments = argv[0], list(argv[1:])
-    if name not in COMMANDS:
-        return _fail("", f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
-    command = importlib.import_module(f"tfq_sv.cli.{name.replace('-', '_')}")
-    if "--help" in arguments or "-h" in arguments:
-        print(_help(name, command))
-        return 0
+    name = argv[0] if argv else "help"
     try:
-        command.run(parse(command.FLAGS, name, arguments))
+        if name in ("-h", "--help", "help"):
+            print(_overview())
+        elif name in COMMANDS:
+            _run(name, list(argv[1:]))
+        else:
+            return _fail("", f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
+        sys.stdout.flush()
     except flags.Error as error:
         return _fail(name, f"{error}; see tfq-sv {name} --help")
     except InputError as error:
         return _fail(name, str(error))
+    except BrokenPipeError:
+        # The reader, `head` for instance, has seen enough; Python would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        return _fail(name, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        return _fail(
+            name, ": ".join(str(x) for x in (error.filename, error.strerror or error) if x)
+        )
     except KeyboardInterrupt:
         _fail(name, "interrupted")
         return 130
     return 0
 
 
+def _run(name: str, arguments: list[str]) -> None:
+    command = importlib.import_module(f"tfq_sv.cli.{name.replace('-', '_')}")
+    if "--help" in arguments or "-h" in arguments:
+        print(_help(name, command))
+    else:
+        command.run(parse(command.FLAGS, name, arguments))
+
+
 def run() -> None:
     """The console script."""
+    if not os.environ.get("TFQ_SV_DEBUG"):
+        _mute_native_logs()
     sys.exit(main(sys.argv[1:]))
+
+
+def _mute_native_logs() -> None:
+    """Keeps stderr for Python: TensorFlow's C++ log has no switch and would bury our one line."""
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    faulthandler.enable(sys.stderr)  # a native crash still says where it was
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def parse(flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) -> list[str]:

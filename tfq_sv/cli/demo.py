@@ -15,6 +15,7 @@ from absl import flags
 
 from tfq_sv import assets, report
 from tfq_sv.cli.common import no_positional
+from tfq_sv.codebook import check_bits
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
 from tfq_sv.data.trials import Trials
@@ -32,7 +33,7 @@ flags.DEFINE_integer("test_speakers", 120, "speakers in the trials", flag_values
 def run(arguments: Sequence[str]) -> None:
     """Goes the whole way."""
     no_positional(arguments)
-    out = Path(FLAGS.out)
+    out, label = Path(FLAGS.out), f"{check_bits(FLAGS.bits)}-bit"
     spec = CorpusSpec(test_speakers=FLAGS.test_speakers)
     print(f"1. made speech: {spec.test_speakers} voices the network has not heard")
     make_corpus(out / "corpus", spec, train=False)
@@ -46,7 +47,6 @@ def run(arguments: Sequence[str]) -> None:
     print(f"2. {FLAGS.network} to {FLAGS.bits}-bit codebooks, and to .tflite")
     network = assets.load(FLAGS.network)
     quantized = quantize(network, QuantizationRecipe.uniform(network, FLAGS.bits))
-    label = f"{FLAGS.bits}-bit"
     float_file = out / f"{FLAGS.network}-float32.tflite"
     small_file = out / f"{FLAGS.network}-{label}.tflite"
     export_float32(network, float_file)

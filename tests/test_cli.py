@@ -1,0 +1,240 @@
+"""The command line as people use it: the whole way on a small corpus, and all that can go wrong."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tfq_sv import cli
+from tfq_sv.export import read_about
+
+
+def own_folder(root: Path, corpus_dir: Path) -> Path:
+    """Somebody's own recordings: WAV and FLAC, 16 and 44.1 kHz, mono and stereo."""
+    import librosa
+
+    for number, path in enumerate(sorted((corpus_dir / "train" / "wav").rglob("*.wav"))):
+        samples, rate = soundfile.read(path)
+        target = root / path.parts[-3] / f"{path.stem}.{'flac' if number % 2 else 'wav'}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if number % 3 == 1:
+            samples, rate = librosa.resample(samples, orig_sr=rate, target_sr=44100), 44100
+        if number % 3 == 2:
+            samples = np.stack([samples, 0.8 * samples], axis=1)
+        soundfile.write(target, np.clip(samples, -1, 1), rate)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train, quantize and export on an own folder; returns where everything is."""
+    root = tmp_path_factory.mktemp("cli")
+    own = own_folder(root / "own", corpus_dir)
+    steps = [
+        ["train", f"--corpus={own}", f"--out={root}/model.keras", "--steps=3", "--batch_size=4",
+         "--seconds=0.5", "--embed_dim=16"],
+        ["quantize", f"--model={root}/model.keras", f"--out={root}/small.keras", "--bits=4",
+         f"--recipe_out={root}/recipe.json"],
+        ["export", f"--model={root}/small.keras", f"--out={root}/small.tflite"],
+    ]  # fmt: skip
+    for step in steps:
+        assert cli.main(step) == 0
+    return root
+
+
+def test_training_says_what_reading_changes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", f"--model={made}/small.tflite", f"--corpus={made}/own"]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "18 utterances of 6 speakers" in said
+    assert "6 files: 2 channels mixed down" in said
+    assert "6 files: resampled from 44100 Hz" in said
+    assert "pairs drawn from" in said
+    assert re.search(r"EER\s+\d+\.\d{3} %  \(95 %: \d+\.\d{3} to \d+\.\d{3}\)", said)
+    assert not list(made.glob("*.state"))
+
+
+def test_both_signatures_and_keras_agree(
+    made: Path, corpus_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {}
+    for name, model, signature in [
+        ("keras", "small.keras", "embed"),
+        ("embed", "small.tflite", "embed"),
+        ("inflate", "small.tflite", "inflate"),
+    ]:
+        out = made / f"{name}.scores"
+        arguments = ["evaluate", f"--model={made / model}", f"--corpus={corpus_dir / 'test'}"]
+        assert cli.main([*arguments, f"--signature={signature}", f"--scores_out={out}"]) == 0
+        scores[name] = [float(line.split()[2]) for line in out.read_text().splitlines()]
+    trials = (corpus_dir / "test" / "trials.txt").read_text().splitlines()
+    assert len(scores["keras"]) == len(trials)
+    for name in ("embed", "inflate"):
+        np.testing.assert_allclose(scores[name], scores["keras"], atol=0.02)
+
+
+def test_verify_needs_a_threshold_and_then_decides(
+    made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "model.tflite"
+    shutil.copy(made / "small.tflite", file)
+    first = next((made / "own").rglob("*.wav"))
+    assert cli.main(["verify", str(file), str(first), str(first)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"score +1\.0000", said)
+    assert "tfq-sv evaluate --store" in said
+    store = ["evaluate", f"--model={file}", f"--corpus={corpus_dir / 'test'}", "--store"]
+    assert cli.main(store) == 0
+    about = read_about(file)
+    assert about["trials"]["target"] == 18
+    assert about["thresholds"]["far_1e-3"]["threshold"] is None  # too few trials to say
+    capsys.readouterr()
+    assert cli.main(["verify", str(file), str(first), str(first)]) == 0
+    said = capsys.readouterr().out
+    assert f"threshold  {about['thresholds']['eer']['threshold']:.4f}" in said
+    assert "decision   same speaker" in said
+    assert cli.main(["verify", "--threshold=1.1", str(file), str(first), str(first)]) == 0
+    assert "decision   different speakers" in capsys.readouterr().out
+
+
+def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = json.loads((made / "recipe.json").read_text())
+    recipe["layers"]["conv1"]["bits"] = 8
+    (made / "edited.json").write_text(json.dumps(recipe))
+    mixed, tuned = made / "mixed.keras", made / "tuned.keras"
+    assert (
+        cli.main(
+            ["quantize", f"--model={made}/model.keras", f"--recipe={made}/edited.json",
+             f"--out={mixed}"]
+        )
+        == 0
+    )  # fmt: skip
+    assert re.search(r"conv1 +144 +8 ", capsys.readouterr().out)
+    assert (
+        cli.main(
+            ["finetune", f"--model={mixed}", f"--teacher={made}/model.keras",
+             f"--corpus={made}/own", f"--out={tuned}", "--steps=2", "--batch_size=4",
+             "--seconds=0.5"]
+        )
+        == 0
+    )  # fmt: skip
+    assert cli.main(["export", f"--model={tuned}", f"--out={made}/tuned.tflite"]) == 0
+
+
+def test_everything_wrong_is_one_line_and_exit_code_1(
+    made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    text = tmp_path / "text.tflite"
+    text.write_text("hello")
+    shutil.copy(text, tmp_path / "text.keras")
+    shutil.copy(text, tmp_path / "text.wav")
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes((made / "small.tflite").read_bytes()[:5000])
+    broken = shutil.copytree(made / "own", tmp_path / "broken")
+    next(broken.rglob("*.flac")).write_text("no audio")
+    trials = tmp_path / "trials"
+    trials.write_text("1 nobody/a.wav nobody/b.wav\n")
+    model, good = f"--model={made}/small.tflite", f"--corpus={made}/own"
+    wav = str(next((made / "own").rglob("*.wav")))
+    out = f"--out={tmp_path}/out.keras"
+    cases = [
+        (["fly"], "unknown command 'fly'; known are demo"),
+        (["train"], "--corpus is missing"),
+        (["train", "--steps=many"], "--steps=many"),
+        (["train", good, out, "extra"], "unexpected argument 'extra'"),
+        (["train", f"--corpus={tmp_path}/none", out], "none does not exist"),
+        (["train", f"--corpus={tmp_path}/empty", out], "empty holds no"),
+        (["train", f"--corpus={broken}", out], "cannot be read as audio"),
+        (["train", good, out, "--network=ResNet1"], "unknown network 'ResNet1'"),
+        (["train", good, out, "--steps=0"], "steps must be positive, not 0"),
+        (["quantize", "--model=none.keras", out], "none.keras does not exist; shipped networks"),
+        (["quantize", f"--model={tmp_path}/text.keras", out], "is not a model that tf_keras"),
+        (["quantize", f"--model={made}/model.keras", out, "--bits=9"], "from 1 to 8, not 9"),
+        (["quantize", f"--model={made}/small.keras", out], "is quantized already"),
+        (["export", f"--model={made}/model.keras", out], "is not quantized"),
+        (["evaluate", model, good, f"--trials={trials}"], "names 2 utterances that"),
+        (["evaluate", model, good, f"--trials={tmp_path}/none"], "none does not exist"),
+        (["evaluate", f"--model={made}/model.keras", good, "--store"], "--store writes into a"),
+        (["evaluate", f"--model={text}", good], "text.tflite is not a .tflite file"),
+        (["verify", str(foreign), wav, wav], "foreign.tflite"),
+        (["verify", str(text), wav, wav], "text.tflite"),
+        (["verify", str(made / "small.tflite"), wav], "found 2 arguments"),
+        (["verify", str(made / "small.tflite"), wav, "none.wav"], "none.wav does not exist"),
+        (
+            ["verify", str(made / "small.tflite"), wav, str(tmp_path / "text.wav")],
+            "text.wav cannot be read as audio",
+        ),
+        (["make-corpus", f"--out={made}/own"], "own"),
+        (["demo", "--bits=0", f"--out={tmp_path}/demo"], "from 1 to 8, not 0"),
+    ]
+    for arguments, message in cases:
+        if arguments[0] == "make-corpus":
+            (made / "own" / "train").mkdir(exist_ok=True)
+        capsys.readouterr()
+        assert cli.main(arguments) == 1, arguments
+        lines = [
+            line
+            for line in capsys.readouterr().err.replace("\r", "\n").splitlines()
+            if line.startswith("tfq-sv")
+        ]
+        assert len(lines) == 1, arguments
+        assert message in lines[0], arguments
+        assert "Traceback" not in lines[0]
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_the_console_script_says_one_line_and_no_traceback(tmp_path: Path) -> None:
+    """In a process of its own: TensorFlow's native log must not bury the message."""
+    text = tmp_path / "text.keras"
+    text.write_text("hello")
+    script = "from tfq_sv.cli import run; run()"
+    arguments = ["quantize", f"--model={text}", f"--out={tmp_path}/out.keras"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"tfq-sv quantize: {text} is not a model")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"tfq-sv {command}" in said.split("example:")[1]
+    assert "flags:" in said
+
+
+def test_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in cli.COMMANDS)
+
+
+def test_verify_starts_without_tensorflow(made: Path) -> None:
+    wav = str(next((made / "own").rglob("*.wav")))
+    script = (
+        "import sys; from tfq_sv import cli; "
+        f"code = cli.main(['verify', {str(made / 'small.tflite')!r}, {wav!r}, {wav!r}]); "
+        "assert code == 0; assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'; "
+        "assert 'librosa' not in sys.modules, 'librosa was imported'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, tfq_sv, tfq_sv.export, tfq_sv.features, tfq_sv.metrics, tfq_sv.scoring, "
+        "tfq_sv.data.corpus, tfq_sv.export.encoder; "
+        "heavy = {'tensorflow', 'librosa', 'sklearn', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
