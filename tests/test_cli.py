@@ -219,8 +219,8 @@ def test_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(command in said for command in cli.COMMANDS)
 
 
-def test_verify_starts_without_tensorflow(made: Path) -> None:
-    wav = str(next((made / "own").rglob("*.wav")))
+def test_verify_starts_without_tensorflow(made: Path, corpus_dir: Path) -> None:
+    wav = str(next((corpus_dir / "test").rglob("*.wav")))
     script = (
         "import sys; from tfq_sv import cli; "
         f"code = cli.main(['verify', {str(made / 'small.tflite')!r}, {wav!r}, {wav!r}]); "

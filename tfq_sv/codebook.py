@@ -60,8 +60,8 @@ def grid_scale(centroids: Floats) -> float:
 def snap(centroids: Floats) -> npt.NDArray[np.float32]:
     """Moves centroids onto the int8 grid that the exported file stores.
 
-    >>> snap(np.array([-1.0, 0.1, 1.27])).round(4).tolist()
-    [-1.0, 0.1, 1.27]
+    >>> snap(np.array([-1.0, 0.7, 127.0])).tolist()
+    [-1.0, 1.0, 127.0]
     """
     scale = np.float32(grid_scale(centroids))
     return np.rint(centroids / scale).astype(np.float32) * scale
@@ -88,8 +88,8 @@ def fit(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
     Raises:
         InputError: bits out of range; no weights; NaN or infinite ones.
 
-    >>> fit(np.array([0.0, 0.1, 0.9, 1.0]), bits=1).round(3).tolist()
-    [0.05, 0.95]
+    >>> fit(np.array([0.0, 0.5, 2.0, 2.5]), bits=1).tolist()
+    [0.25, 2.25]
     """
     values = _sorted(weights)
     count = 2 ** check_bits(bits)
@@ -104,8 +104,8 @@ def refine(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.
 
     This is how codebooks follow the weights in fine-tuning.
 
-    >>> refine(np.array([0.0, 0.1, 0.9, 1.0]), np.array([0.0, 0.5]), steps=2).round(3).tolist()
-    [0.05, 0.95]
+    >>> refine(np.array([0.0, 0.5, 2.0, 2.5]), np.array([0.0, 1.0]), steps=2).tolist()
+    [0.25, 2.25]
     """
     return _lloyd(_sorted(weights), np.asarray(centroids, np.float64), steps)
 

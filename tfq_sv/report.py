@@ -1,8 +1,10 @@
 """Tables and pictures for people."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
 
 from tfq_sv.evaluation import Evaluation
 from tfq_sv.files import atomic
@@ -14,13 +16,11 @@ class System:
 
     Attributes:
         name: what it is.
-        bytes: size of its file; None if it is no file.
         result: its error rates.
         difference: 95 % interval of its EER less the first system's; None for the first.
     """
 
     name: str
-    bytes: int | None
     result: Evaluation
     difference: tuple[float, float] | None = None
 
@@ -45,65 +45,81 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparison(systems: Sequence[System]) -> str:
-    """The table of a comparison: size, ratio, EER with interval, paired difference, minDCF."""
-    largest = max(system.bytes or 0 for system in systems)
+    """The table of a comparison: EER with its interval, paired difference, minDCF."""
     rows = []
     for system in systems:
         low, high = (100 * bound for bound in system.result.interval)
         rows.append(
             [
                 system.name,
-                f"{system.bytes:,}" if system.bytes else "",
-                f"{largest / system.bytes:.2f}x" if system.bytes else "",
                 f"{100 * system.result.eer:.2f}",
                 f"[{low:.2f}, {high:.2f}]",
                 _signed(system.difference),
                 f"{system.result.min_dcf:.3f}",
             ]
         )
-    header = ["system", "bytes", "smaller", "EER %", "95 %", "minus FP32, 95 %", "minDCF"]
-    return table(header, rows)
+    return table(["system", "EER %", "95 %", "minus the first, 95 %", "minDCF"], rows)
 
 
-def comparison_figure(systems: Sequence[System], path: str | os.PathLike[str], title: str) -> None:
+def sizes(files: Mapping[str, int]) -> str:
+    """The table of file sizes: name -> bytes, and how many times smaller than the first."""
+    first = next(iter(files.values()))
+    rows = [[name, f"{size:,}", f"{first / size:.2f}x"] for name, size in files.items()]
+    return table(["file", "bytes", "smaller"], rows)
+
+
+def comparison_figure(
+    systems: Sequence[System], files: Mapping[str, int], path: str | os.PathLike[str], title: str
+) -> None:
     """Draws DET curves beside file sizes, as PNG.
 
     Args:
-        systems: what is compared.
+        systems: whose curves are drawn.
+        files: name -> bytes.
         path: where the picture goes.
-        title: names the corpus the figures come from.
+        title: names the corpus that the curves come from.
     """
     from matplotlib.figure import Figure
-    from sklearn.metrics import DetCurveDisplay
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    curves, sizes = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2)
+    det_curves(left, systems)
+    megabytes = [size / 1e6 for size in files.values()]
+    bars = right.barh(list(files), megabytes, color="tab:blue", alpha=0.7)
+    right.bar_label(bars, [f" {size:.2f} MB" for size in megabytes])
+    right.invert_yaxis()
+    right.set(xlabel="file size, MB (10^6 bytes)", title="Size on disk")
+    right.set_xlim(0, max(megabytes) * 1.2)
+    figure.suptitle(title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def det_curves(axes: Any, systems: Sequence[System]) -> None:
+    """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 % into matplotlib axes."""
+    from sklearn.metrics import DetCurveDisplay
+
     # Curves that lie on each other are told apart by width and dash.
-    styles = [("-", 5.0, 0.35), ("-", 2.0, 0.9), ("--", 1.8, 1.0), (":", 2.2, 1.0)]
+    styles = [("-", 6.0, 0.3), ("-", 2.0, 0.9), ("--", 1.8, 1.0), (":", 2.4, 1.0)]
     for i, system in enumerate(systems):
         dash, width, alpha = styles[i % len(styles)]
         DetCurveDisplay.from_predictions(
             system.result.trials.labels,
             system.result.scores,
-            ax=curves,
+            ax=axes,
             name=f"{system.name}: EER {100 * system.result.eer:.2f} %",
             linestyle=dash,
             linewidth=width,
             alpha=alpha,
         )
-    curves.set(xlabel="false alarm rate", ylabel="miss rate", title="DET curves")
-    curves.grid(alpha=0.3)
-    curves.legend(loc="upper right", fontsize=8)
-    files = [system for system in systems if system.bytes]
-    megabytes = [(system.bytes or 0) / 1e6 for system in files]
-    bars = sizes.barh([system.name for system in files], megabytes, color="tab:blue", alpha=0.7)
-    sizes.bar_label(bars, [f" {size:.2f} MB" for size in megabytes])
-    sizes.invert_yaxis()
-    sizes.set(xlabel="file size, MB (10^6 bytes)", title="Size on disk")
-    sizes.set_xlim(0, max(megabytes) * 1.2)
-    figure.suptitle(title)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    rates = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4]
+    places = [NormalDist().inv_cdf(rate) for rate in rates]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(places, [f"{100 * rate:g} %" for rate in rates])
+    axes.set(xlim=(places[0], places[-1]), ylim=(places[0], places[-1]))
+    axes.set(xlabel="false alarm rate", ylabel="miss rate", title="DET curves")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize=8)
 
 
 def _signed(interval: tuple[float, float] | None) -> str:

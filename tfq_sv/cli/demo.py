@@ -44,26 +44,45 @@ def run(arguments: Sequence[str]) -> None:
     from tfq_sv.quantization import quantize
     from tfq_sv.recipe import QuantizationRecipe
 
-    print(f"2. {FLAGS.network} to {FLAGS.bits}-bit codebooks, and to .tflite")
+    print(f"2. {FLAGS.network} to {label} codebooks, and to .tflite")
     network = assets.load(FLAGS.network)
     quantized = quantize(network, QuantizationRecipe.uniform(network, FLAGS.bits))
-    float_file = out / f"{FLAGS.network}-float32.tflite"
-    small_file = out / f"{FLAGS.network}-{label}.tflite"
-    export_float32(network, float_file)
-    export_tflite(quantized, small_file)
-    with atomic(out / f"{FLAGS.network}-{label}.keras") as temporary:
-        quantized.save(temporary)
+    file = out / f"{FLAGS.network}-{label}.tflite"
+    exported = export_tflite(quantized, file)
+    sizes = {
+        "float32 .tflite": export_float32(network, out / f"{FLAGS.network}-float32.tflite"),
+        f"{label} .tflite": exported.bytes,
+        f"{label}, inflated on the phone": exported.inflated_bytes,
+    }
 
     print(f"3. EER on {len(trials):,} trials")
-    size = small_file.stat().st_size
-    encoders: list[tuple[str, int, Encoder]] = [
-        ("FP32, Keras", float_file.stat().st_size, KerasEncoder(network)),
-        (f"{label}, Keras", size, KerasEncoder(quantized)),
-        (f"{label}, .tflite, embed", size, SpeakerEncoder(small_file, fast=False)),
-        (f"{label}, .tflite, inflate", size, SpeakerEncoder(small_file)),
-    ]
+    encoders: dict[str, Encoder] = {
+        "FP32, Keras": KerasEncoder(network),
+        f"{label}, Keras": KerasEncoder(quantized),
+        f"{label}, .tflite, embed": SpeakerEncoder(file, fast=False),
+        f"{label}, .tflite, inflate": SpeakerEncoder(file),
+    }
+    systems = compare(encoders, corpus, trials)
+    write_about(file, **systems[-1].result.thresholds())
+
+    where = (
+        f"made speech (espeak-ng, seed {spec.seed}), {spec.test_speakers} unseen speakers, "
+        f"{len(trials):,} trials; not VoxCeleb"
+    )
+    with atomic(out / "results.json") as temporary:
+        temporary.write_text(json.dumps(_record(systems, sizes, where), indent=2) + "\n")
+    picture = out / "demo.png"
+    report.comparison_figure(systems, sizes, picture, f"{FLAGS.network}: {where}")
+    print(f"\n{where}\n\n{report.comparison(systems)}\n\n{report.sizes(sizes)}\n")
+    print(f"picture  {picture}\nfile     {file}")
+    first, second = (corpus.paths[key] for key in list(corpus.paths)[:2])
+    print(f"try      tfq-sv verify {file} {first} {second}")
+
+
+def compare(encoders: dict[str, Encoder], corpus: Corpus, trials: Trials) -> list[report.System]:
+    """Evaluates encoders on the same trials, and each against the first."""
     systems: list[report.System] = []
-    for name, size, encoder in encoders:
+    for name, encoder in encoders.items():
         result = evaluate(encoder, corpus, trials, progress=f"   {name}")
         difference = None
         if systems:
@@ -73,33 +92,14 @@ def run(arguments: Sequence[str]) -> None:
                 trials.speakers(corpus),
                 minus=systems[0].result.scores,
             )
-        systems.append(report.System(name, size, result, difference))
-    write_about(small_file, **systems[-1].result.thresholds())
-    _finish(out, small_file, systems, spec, corpus)
+        systems.append(report.System(name, result, difference))
+    return systems
 
 
-def _finish(
-    out: Path, file: Path, systems: list[report.System], spec: CorpusSpec, corpus: Corpus
-) -> None:
-    where = (
-        f"made speech (espeak-ng, seed {spec.seed}), {spec.test_speakers} unseen speakers, "
-        f"{len(systems[0].result.trials):,} trials; not VoxCeleb"
-    )
-    text = report.comparison(systems)
-    with atomic(out / "results.json") as temporary:
-        temporary.write_text(json.dumps(_record(systems, where), indent=2) + "\n")
-    report.comparison_figure(systems, out / "demo.png", f"{FLAGS.network}: {where}")
-    print(f"\n{where}\n\n{text}\n")
-    print(f"picture  {out / 'demo.png'}\nfile     {file}")
-    first, second = (corpus.paths[key] for key in list(corpus.paths)[:2])
-    print(f"try      tfq-sv verify {file} {first} {second}")
-
-
-def _record(systems: list[report.System], corpus: str) -> dict[str, object]:
+def _record(systems: list[report.System], sizes: dict[str, int], corpus: str) -> dict[str, object]:
     rows = [
         {
             "system": system.name,
-            "bytes": system.bytes,
             "eer": system.result.eer,
             "interval": system.result.interval,
             "difference": system.difference,
@@ -107,4 +107,4 @@ def _record(systems: list[report.System], corpus: str) -> dict[str, object]:
         }
         for system in systems
     ]
-    return {"corpus": corpus, "systems": rows}
+    return {"corpus": corpus, "bytes": sizes, "systems": rows}

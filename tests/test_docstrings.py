@@ -1,0 +1,37 @@
+"""The examples in docstrings run, and every public thing has one docstring."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import tfq_sv
+import tfq_sv.export
+
+MODULES = sorted(
+    {
+        "tfq_sv",
+        *(m.name for m in pkgutil.walk_packages(tfq_sv.__path__, "tfq_sv.")),
+        "tfq_sv.export",
+        *(m.name for m in pkgutil.walk_packages(tfq_sv.export.__path__, "tfq_sv.export.")),
+    }
+    - {"tfq_sv.assets.__main__"}
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+
+
+@pytest.mark.parametrize("name", tfq_sv.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(tfq_sv, name) is not None
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tfq_sv.nothing

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfq_sv
+from tfq_sv import assets, cli, report
+from tfq_sv.data import audio
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation import Evaluation, KerasEncoder, evaluate
+from tfq_sv.features import fbank
+
+
+def test_the_keras_encoder_is_front_end_and_model(
+    network: keras.Model, test_corpus: Corpus
+) -> None:
+    samples = audio.read(next(iter(test_corpus.paths.values()))).samples
+    for length in (8000, 16000, 24000):
+        expected = network(fbank(samples[:length])[None])[0]
+        embedded = KerasEncoder(network).embed(samples[:length])
+        np.testing.assert_allclose(embedded, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", assets.NAMES)
+def test_shipped_networks_tell_unheard_voices_apart(name: str, test_corpus: Corpus) -> None:
+    trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
+    result = evaluate(KerasEncoder(assets.load(name)), test_corpus, trials)
+    assert result.eer < 0.15  # 1.5 s of speech; on 3 s it is about 3 %
+    assert result.interval[0] <= result.eer <= result.interval[1]
+
+
+def test_shipped_networks_are_small() -> None:
+    for name in assets.NAMES:
+        assert (Path(assets.__file__).parent / f"{name}.h5").stat().st_size <= 2_000_000
+
+
+def test_unknown_shipped_network() -> None:
+    with pytest.raises(tfq_sv.InputError, match="there are resnet18-small"):
+        assets.load("resnet")
+
+
+def test_thresholds_need_enough_trials() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(3000) < 1000
+    trials = Trials(["a"] * 3000, ["b"] * 3000, labels, "made up")
+    scores = rng.normal(np.where(labels, 0.6, 0.0), 0.15)
+    kept = Evaluation(0.02, (0.01, 0.03), 0.3, 0.4, scores, trials).thresholds()
+    assert json.loads(json.dumps(kept))["trials"] == {
+        "source": "made up",
+        "target": 1000,
+        "nontarget": 2000,
+    }
+    far = kept["thresholds"]["far_1e-2"]["threshold"]
+    assert np.mean(scores[~labels] >= far) <= 0.01
+    assert kept["thresholds"]["far_1e-3"]["threshold"] is None
+
+
+def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", f"--out={tmp_path}", "--test_speakers=5"]) == 0
+    said = capsys.readouterr().out
+    assert "5 unseen speakers, 675 trials; not VoxCeleb" in said
+    results = json.loads((tmp_path / "results.json").read_text())
+    sizes = list(results["bytes"].values())
+    assert sizes[0] > 6 * sizes[1]
+    names = [row["system"] for row in results["systems"]]
+    assert names == [
+        "FP32, Keras",
+        "4-bit, Keras",
+        "4-bit, .tflite, embed",
+        "4-bit, .tflite, inflate",
+    ]
+    for row in results["systems"]:
+        low, high = row["difference"] or (0, 0)
+        assert low <= 0 <= high
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    command = next(line for line in said.splitlines() if line.startswith("try"))
+    assert cli.main(command.split()[2:]) == 0
+    assert "decision   same speaker" in capsys.readouterr().out
+
+
+def test_tables_align() -> None:
+    text = report.sizes({"float": 1000, "small one": 125})
+    assert text.splitlines() == [
+        "file       bytes  smaller",
+        "---------  -----  -------",
+        "float      1,000    1.00x",
+        "small one    125    8.00x",
+    ]
