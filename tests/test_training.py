@@ -90,6 +90,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     training.train(resumed, train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    other = TrainingOptions(steps=7, batch_size=4, seconds=0.5, learning_rate=1e-3)
+    with pytest.raises(InputError, match="an unfinished run with steps 6, not 7"):
+        training.train(small(), train_corpus, other, checkpoint_dir=tmp_path, progress=False)
 
 
 def test_bad_runs_say_why(train_corpus: Corpus, test_corpus: Corpus) -> None:

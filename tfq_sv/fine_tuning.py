@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -108,9 +108,15 @@ def finetune(
         return float(step(tf.convert_to_tensor(first, tf.float32)))
 
     state = tf.train.Checkpoint(model=model, optimizer=optimizer)
-    bar = "fine-tuning" if progress else None
+    bits = {name: quantizer.bits for name, quantizer in books.items()}
     return run(
-        advance, lambda start: _endless(dataset, start), options.steps, state, checkpoint_dir, bar
+        advance,
+        lambda start: _endless(dataset, start),
+        options.steps,
+        state,
+        checkpoint_dir,
+        {"network": model.name, "bits": bits, **asdict(options)},
+        "fine-tuning" if progress else None,
     )
 
 

@@ -1,9 +1,10 @@
 """The training loop: AAM-softmax on random chunks, with checkpoints that a later run resumes."""
 
+import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfq_sv.data.chunks import Batch, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
+from tfq_sv.files import atomic
 from tfq_sv.models import front_end
 from tfq_sv.training import schedules
 from tfq_sv.training.losses import AAMSoftmax
@@ -109,8 +111,15 @@ def train(
         )
 
     state = tf.train.Checkpoint(model=model, head=head, optimizer=optimizer)
+    settings = {"network": model.name, "parameters": model.count_params(), "speakers": speakers}
     return run(
-        advance, feed, options.steps, state, checkpoint_dir, "training" if progress else None
+        advance,
+        feed,
+        options.steps,
+        state,
+        checkpoint_dir,
+        {**settings, **asdict(options)},
+        "training" if progress else None,
     )
 
 
@@ -120,6 +129,7 @@ def run(
     steps: int,
     state: tf.train.Checkpoint,
     checkpoint_dir: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any],
     bar: str | None,
 ) -> float:
     """Calls `advance(number, batch)` for every step, keeping and resuming `state`.
@@ -130,20 +140,23 @@ def run(
         steps: how many steps in all.
         state: what has to be kept.
         checkpoint_dir: where; nowhere if None.
+        settings: what the run is; a state of another run is not resumed. Values for JSON.
         bar: name of the progress bar; none if None.
 
     Returns:
         The mean loss of the last 100 steps.
 
     Raises:
-        InputError: the loss is NaN or infinite.
+        InputError: the loss is NaN or infinite, or the folder holds the state of another run.
     """
     number = tf.Variable(0, dtype=tf.int64)
     state.number = number
     manager = None
     if checkpoint_dir is not None:
+        _claim(Path(checkpoint_dir), settings)
         manager = tf.train.CheckpointManager(state, str(Path(checkpoint_dir)), max_to_keep=1)
-        state.restore(manager.latest_checkpoint).expect_partial()
+        if manager.latest_checkpoint:
+            state.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     start = int(number)
     losses: deque[float] = deque(maxlen=100)
     stream = feed(start)
@@ -161,3 +174,19 @@ def run(
             if manager is not None and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps):
                 manager.save()
     return float(np.mean(losses)) if losses else float("nan")
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Marks a state folder as this run's; raises InputError if it is another's."""
+    label = folder / "settings.json"
+    if label.exists():
+        found = json.loads(label.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"{folder} holds an unfinished run with {name} {found.get(name)}, not {value}; "
+                    "finish it with its own settings, or delete that folder"
+                )
+        return
+    with atomic(label) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,46 @@
+"""What README shows runs as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tfq_sv import cli
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^(?:\.venv/bin/)?tfq-sv +(.+?)(?: +#.*)?$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", range(len(PYTHON)))
+def test_python_blocks_run(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PYTHON[block], f"README block {block}", "exec"), {})
+
+
+def test_commands_run_in_order(
+    corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only made smaller: fewer steps, and a small folder in place of `my`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    for part in ("train", "test", "test/trials.txt"):
+        (tmp_path / "my" / Path(part).name).symlink_to(corpus_dir / part)
+    wavs = sorted((corpus_dir / "test" / "wav").rglob("*.wav"))
+    smaller = {
+        "train": ["--steps=2", "--batch_size=4"],
+        "finetune": ["--steps=2", "--batch_size=4"],
+    }
+    ran = []
+    for line in COMMANDS:
+        name, *arguments = shlex.split(line)
+        if "<" in line or name == "demo":
+            continue
+        words = [
+            str(wavs[0]) if word == "first.wav" else str(wavs[1]) if word == "second.flac" else word
+            for word in arguments
+        ]
+        assert cli.main([name, *words, *smaller.get(name, [])]) == 0, line
+        ran.append(name)
+    assert ran == ["train", "quantize", "finetune", "export", "evaluate", "verify"]
