@@ -143,7 +143,8 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
     trials.write_text("1 nobody/a.wav nobody/b.wav\n")
     model, good = f"--model={made}/small.tflite", f"--corpus={made}/own"
     wav = str(next((made / "own").rglob("*.wav")))
-    out = f"--out={tmp_path}/out.keras"
+    out, tflite = f"--out={tmp_path}/out.keras", f"--out={tmp_path}/out.tflite"
+    (tmp_path / "folder.keras").mkdir()
     cases = [
         (["fly"], "unknown command 'fly'; known are demo"),
         (["train"], "--corpus is missing"),
@@ -158,7 +159,10 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["quantize", f"--model={tmp_path}/text.keras", out], "is not a model that tf_keras"),
         (["quantize", f"--model={made}/model.keras", out, "--bits=9"], "from 1 to 8, not 9"),
         (["quantize", f"--model={made}/small.keras", out], "is quantized already"),
-        (["export", f"--model={made}/model.keras", out], "is not quantized"),
+        (["export", f"--model={made}/model.keras", tflite], "is not quantized"),
+        (["export", f"--model={made}/small.keras", out], "must end in .tflite"),
+        (["train", good, f"--out={tmp_path}/model"], "must end in .keras or .h5"),
+        (["train", good, f"--out={tmp_path}/folder.keras"], "is a folder"),
         (["evaluate", model, good, f"--trials={trials}"], "names 2 utterances that"),
         (["evaluate", model, good, f"--trials={tmp_path}/none"], "none does not exist"),
         (["evaluate", f"--model={made}/model.keras", good, "--store"], "--store writes into a"),

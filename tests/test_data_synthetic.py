@@ -16,8 +16,6 @@ from tfq_sv.data.synthetic import RATE, CorpusSpec, is_female, make_corpus
 from tfq_sv.data.voices import Engine, draw_voice
 from tfq_sv.errors import InputError
 
-pytest.importorskip("espeakng_loader")
-
 SPEC = CorpusSpec(speakers=3, test_speakers=4, utterances=5, test_utterances=3, seed=7)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
 import tfq_sv
 from tfq_sv import codebook
@@ -13,7 +14,6 @@ from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import SpeakerEncoder, convert, export_tflite, filters, flatbuffer, inflate
 
-keras = pytest.importorskip("tf_keras")
 layers = keras.layers
 FEAT_DIM = 16
 RNG = np.random.default_rng(0)

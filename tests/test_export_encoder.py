@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
 from tfq_sv import features
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import SpeakerEncoder, convert, encoder, inflate, read_about, seal, write_about
-
-keras = pytest.importorskip("tf_keras")
 
 
 @pytest.fixture(scope="module")

@@ -11,37 +11,10 @@ import tfq_sv.models  # noqa: F401  (registers the layers that saved models name
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.quantize_config import KMeansQuantizeConfig, WeightOnlyScheme
-from tfq_sv.quantizers import KMeans, kernel_attribute
+from tfq_sv.quantizers import KMeans, quantizable
 from tfq_sv.recipe import QuantizationRecipe
 
 _CONFIGS = {"kmeans": KMeansQuantizeConfig}
-
-
-def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Returns the layers whose kernels can become codebooks, by name, in the model's order.
-
-    Raises:
-        InputError: not a functional or sequential tf_keras model, a nested model (tfmot would
-            silently leave its layers alone), an already quantized one, or no such layer.
-    """
-    if not isinstance(model, keras.Model):
-        family = type(model).__module__.split(".")[0]
-        raise InputError(
-            f"expected a tf_keras model, not {type(model).__name__} of {family!r}; with Keras 3, "
-            "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported and build it again"
-        )
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            raise InputError(
-                f"{layer.name} is a model inside {model.name}; build one flat graph, because "
-                "nested layers cannot be quantized"
-            )
-        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
-            raise InputError(f"{model.name} is quantized already ({layer.layer.name})")
-    layers = {layer.name: layer for layer in model.layers if kernel_attribute(layer)}
-    if not layers:
-        raise InputError(f"{model.name} has no convolution or dense layer to quantize")
-    return layers
 
 
 def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:

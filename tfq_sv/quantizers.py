@@ -1,6 +1,6 @@
 """Quantizers for tfmot: what turns a layer's latent float kernel into codebook values.
 
-A quantizer owns a codebook and nothing else; which layers it serves is quantize_config's matter.
+A quantizer owns a codebook and nothing else; how tfmot is told of it is quantize_config's matter.
 """
 
 from typing import Any
@@ -28,6 +28,33 @@ def kernel_attribute(layer: keras.layers.Layer) -> str | None:
     """
     # The exact class: SeparableConv and others derive from these and have further kernels.
     return _KERNELS.get(type(layer))
+
+
+def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Returns the layers whose kernels can become codebooks, by name, in the model's order.
+
+    Raises:
+        InputError: not a functional or sequential tf_keras model, a nested model (tfmot would
+            silently leave its layers alone), an already quantized one, or no such layer.
+    """
+    if not isinstance(model, keras.Model):
+        family = type(model).__module__.split(".")[0]
+        raise InputError(
+            f"expected a tf_keras model, not {type(model).__name__} of {family!r}; with Keras 3, "
+            "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported and build it again"
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            raise InputError(
+                f"{layer.name} is a model inside {model.name}; build one flat graph, because "
+                "nested layers cannot be quantized"
+            )
+        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
+            raise InputError(f"{model.name} is quantized already ({layer.layer.name})")
+    layers = {layer.name: layer for layer in model.layers if kernel_attribute(layer)}
+    if not layers:
+        raise InputError(f"{model.name} has no convolution or dense layer to quantize")
+    return layers
 
 
 class KMeans(tfmot.quantization.keras.quantizers.Quantizer):

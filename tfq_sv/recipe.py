@@ -50,7 +50,7 @@ class QuantizationRecipe:
         Raises:
             InputError: bits out of range, or a model without such layers.
         """
-        from tfq_sv.quantization import quantizable  # needs TensorFlow, reading JSON does not
+        from tfq_sv.quantizers import quantizable  # needs TensorFlow; reading JSON does not
 
         layer = LayerRecipe("kmeans", check_bits(bits))
         return cls(dict.fromkeys(quantizable(model), layer))

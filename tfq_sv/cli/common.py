@@ -28,6 +28,16 @@ def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
     return [flag_values[name].value for name in names]
 
 
+def output(path: str, *suffixes: str) -> Path:
+    """Returns where a result goes; checked before the work is done, not after it."""
+    target = Path(path)
+    if target.suffix not in suffixes:
+        raise InputError(f"--out {path} must end in {' or '.join(suffixes)}")
+    if target.is_dir():
+        raise InputError(f"--out {path} is a folder; name a file")
+    return target
+
+
 def load_network(name: str) -> Any:
     """Loads a Keras model from a path, or a shipped network by its name."""
     from tfq_sv import assets

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, required
+from tfq_sv.cli.common import load_network, no_positional, output, required
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "quantized network (.keras)", flag_values=FLAGS)
@@ -29,6 +29,7 @@ def run(arguments: Sequence[str]) -> None:
     """Exports and prints the sizes."""
     no_positional(arguments)
     name, out = required(FLAGS, "model", "out")
+    output(out, ".tflite")
     model = load_network(name)
     from tfq_sv.export import export_tflite
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, read_corpus, required
+from tfq_sv.cli.common import load_network, no_positional, output, read_corpus, required
 from tfq_sv.data.chunks import batches
 from tfq_sv.files import atomic
 
@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> None:
     """Fine-tunes and saves."""
     no_positional(arguments)
     name, teacher, folder, out = required(FLAGS, "model", "teacher", "corpus", "out")
+    output(out, ".keras", ".h5")
     model, network = load_network(name), load_network(teacher)
     corpus = read_corpus(folder)
     from tfq_sv.fine_tuning import FineTuningOptions, finetune

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, required
+from tfq_sv.cli.common import load_network, no_positional, output, required
 from tfq_sv.files import atomic
 
 FLAGS = flags.FlagValues()
@@ -26,6 +26,7 @@ def run(arguments: Sequence[str]) -> None:
     """Quantizes and saves."""
     no_positional(arguments)
     name, out = required(FLAGS, "model", "out")
+    output(out, ".keras", ".h5")
     network = load_network(name)
     import numpy as np
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfq_sv.cli.common import no_positional, read_corpus, required
+from tfq_sv.cli.common import no_positional, output, read_corpus, required
 from tfq_sv.files import atomic
 
 FLAGS = flags.FlagValues()
@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> None:
     """Trains and saves."""
     no_positional(arguments)
     folder, out = required(FLAGS, "corpus", "out")
+    output(out, ".keras", ".h5")
     corpus = read_corpus(folder)
     import tf_keras as keras
 
