@@ -56,6 +56,19 @@ def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
 
 
+def test_loading_fits_nothing(
+    network: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit costs up to half a second a layer, and the file holds the centroids already."""
+    tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network)).save(tmp_path / "m.keras")
+
+    def never(*args: object) -> None:
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr("tfq_sv.codebook.fit", never)
+    assert len(tfq_sv.codebooks(tfq_sv.load_model(tmp_path / "m.keras"))) == 21
+
+
 def test_layers_that_the_recipe_does_not_name_stay_float(network: keras.Model) -> None:
     recipe = tfq_sv.QuantizationRecipe(
         {"conv1": LayerRecipe("kmeans", 8), "seg_1": LayerRecipe("kmeans", 2)}

@@ -5,6 +5,8 @@ A quantizer owns a codebook and nothing else; how tfmot is told of it is quantiz
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -81,25 +83,31 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, tf.Variable]:
         """Fits the codebook to the kernel; called by tfmot with its wrapper as `layer`."""
+        self.latent = getattr(layer.layer, kernel_attribute(layer.layer) or name)
         # A wrapper made around a trained layer lists its weights once more than one made around a
         # new layer, as loading does; saved weights are matched by that list. Make both alike.
         listed = {id(weight) for weight in layer._trainable_weights}
         layer._trainable_weights.extend(
             weight for weight in layer.layer.trainable_weights if id(weight) not in listed
         )
-        self.latent = getattr(layer.layer, kernel_attribute(layer.layer) or name)
         try:
-            fitted = codebook.snap(codebook.fit(self.latent.numpy(), self.bits))
+            initial = self._initial(self.latent.numpy(), trained=id(self.latent) in listed)
         except InputError as error:
             raise InputError(f"layer {layer.layer.name}: {error}") from None
         self.centroids = layer.add_weight(
             f"{name}_centroids",
             (2**self.bits,),
-            initializer=keras.initializers.Constant(fitted),
+            initializer=keras.initializers.Constant(initial),
             dtype=tf.float32,
             trainable=False,
         )
         return {"centroids": self.centroids}
+
+    def _initial(self, kernel: np.ndarray, trained: bool) -> npt.NDArray[np.float32]:
+        if trained:
+            return codebook.snap(codebook.fit(kernel, self.bits))
+        # Random weights, which a saved model's are about to replace: not worth a fit.
+        return codebook.snap(np.linspace(kernel.min(), kernel.max(), 2**self.bits))
 
     def __call__(
         self, inputs: tf.Tensor, training: bool, weights: dict[str, tf.Variable], **kwargs: Any

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic, existing
+
+
+def test_what_was_there_stays_if_the_block_fails(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+
+    def full_disk() -> None:
+        with atomic(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        full_disk()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_suffix_stays_and_the_rights_are_usual(tmp_path: Path) -> None:
+    with atomic(tmp_path / "deep" / "a.keras") as temporary:
+        assert temporary.suffix == ".keras"
+        temporary.write_text("new")
+    plain = tmp_path / "plain"
+    plain.touch()
+    written = tmp_path / "deep" / "a.keras"
+    assert written.read_text() == "new"
+    assert written.stat().st_mode == plain.stat().st_mode
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="recipe .*none does not exist"):
+        existing(tmp_path / "none", "recipe")
+    with pytest.raises(InputError, match="is not a file"):
+        existing(tmp_path, "recipe")
