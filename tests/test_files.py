@@ -33,7 +33,7 @@ def test_the_suffix_stays_and_the_rights_are_usual(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="recipe .*none does not exist"):
+    with pytest.raises(InputError, match=r"recipe .*none does not exist"):
         existing(tmp_path / "none", "recipe")
     with pytest.raises(InputError, match="is not a file"):
         existing(tmp_path, "recipe")
