@@ -1,5 +1,6 @@
 """The pieces that both families are made of, padded and normalised as in PyTorch."""
 
+import math
 from typing import Any
 
 import tf_keras as keras
@@ -28,8 +29,11 @@ def conv(x: Any, name: str, filters: int, size: int, strides: int | tuple[int, i
 
 def depthwise(x: Any, name: str) -> Any:
     """A 3x3 depthwise convolution without bias."""
+    # Keras counts all channels as inputs of each output here, and "he_normal" would start far too
+    # small: nine inputs it is. BatchNorm hides that forward, but steps would be huge beside it.
+    initializer = keras.initializers.RandomNormal(stddev=math.sqrt(2 / 9))
     return layers.DepthwiseConv2D(
-        3, padding="same", use_bias=False, depthwise_initializer="he_normal", name=name
+        3, padding="same", use_bias=False, depthwise_initializer=initializer, name=name
     )(x)
 
 
