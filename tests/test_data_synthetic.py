@@ -151,4 +151,4 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 other speakers x 2 utterances, 4 trials" in said
     assert f"tfq-sv train --corpus={out / 'train'}" in said
     assert cli.main(["make-corpus", f"--out={out}", "folder"]) == 1
-    assert "unexpected 'folder'" in capsys.readouterr().err
+    assert "unexpected argument 'folder'" in capsys.readouterr().err
