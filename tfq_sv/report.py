@@ -112,12 +112,12 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
             linewidth=width,
             alpha=alpha,
         )
-    rates = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4]
+    rates = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4]
     places = [NormalDist().inv_cdf(rate) for rate in rates]
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(places, [f"{100 * rate:g} %" for rate in rates])
+        axis.set_ticks(places, [f"{100 * rate:g}" for rate in rates])
     axes.set(xlim=(places[0], places[-1]), ylim=(places[0], places[-1]))
-    axes.set(xlabel="false alarm rate", ylabel="miss rate", title="DET curves")
+    axes.set(xlabel="false alarm rate, %", ylabel="miss rate, %", title="DET curves")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
 
