@@ -28,13 +28,13 @@ def test_the_keras_encoder_is_front_end_and_model(
 def test_shipped_networks_tell_unheard_voices_apart(name: str, test_corpus: Corpus) -> None:
     trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
     result = evaluate(KerasEncoder(assets.load(name)), test_corpus, trials)
-    assert result.eer < 0.15  # 1.5 s of speech; on 3 s it is about 3 %
+    assert result.eer < 0.15  # on a few voices and 1.5 s of speech; chance is 0.5
     assert result.interval[0] <= result.eer <= result.interval[1]
 
 
 def test_shipped_networks_are_small() -> None:
     for name in assets.NAMES:
-        assert (Path(assets.__file__).parent / f"{name}.h5").stat().st_size <= 2_000_000
+        assert (Path(assets.__file__).parent / f"{name}.h5.gz").stat().st_size <= 2_000_000
 
 
 def test_unknown_shipped_network() -> None:

@@ -1,5 +1,7 @@
 """The small trained networks that ship with the package. README.md says how they were made."""
 
+import gzip
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,4 +26,7 @@ def load(name: str) -> Any:
 
     if name not in NAMES:
         raise InputError(f"no network {name!r} ships here; there are {', '.join(NAMES)}")
-    return load_model(_FOLDER / f"{name}.h5")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / f"{name}.h5"
+        plain.write_bytes(gzip.decompress((_FOLDER / f"{name}.h5.gz").read_bytes()))
+        return load_model(plain)
