@@ -1,93 +1,68 @@
-import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tf_keras as keras
+from ai_edge_litert.interpreter import Interpreter
 from conftest import randomize
 
 import tfq_sv
 from tfq_sv import models
 from tfq_sv.errors import InputError
+from tfq_sv.export import export_float32
 from tfq_sv.features import THREE_D_SPEAKER
 
-WESPEAKER = Path(__file__).parent / "data" / "wespeaker"
-LAYERS = keras.layers
-
-# Trainable parameters at feat_dim 80, embed_dim 256, TSTP.
+# Trainable parameters at feat_dim 80, embed_dim 256, TSTP. WeSpeaker's README and runtime pages
+# publish, in millions: 6.63, 11.13, 15.89, 19.81, 23.79, 28.62 from ResNet34 on, Gemini114 6.53.
 PARAMETERS = {
     "ResNet18": 4_105_440,
     "ResNet34": 6_634_336,
     "ResNet50": 11_131_360,
+    "ResNet101": 15_892_448,
+    "ResNet152": 19_814_880,
+    "ResNet221": 23_792_224,
+    "ResNet293": 28_626_016,
     "DF_ResNet56": 4_693_920,
     "DF_ResNet110": 7_177_632,
     "DF_ResNet179": 9_842_464,
     "DF_ResNet233": 12_326_176,
-    "ResNet152": 19_814_880,
+    "Gemini_DF_ResNet60": 4_047_840,
+    "Gemini_DF_ResNet114": 6_531_552,
+    "Gemini_DF_ResNet183": 9_196_384,
+    "Gemini_DF_ResNet237": 11_680_096,
 }
 
 
-def checkpoint(name: str) -> dict[str, np.ndarray]:
-    """Weights in WeSpeaker's layout that anybody can make again: seeded by each key."""
-    state = {}
-    for key, shape in json.loads((WESPEAKER / f"{name}.json").read_text()).items():
-        rng = np.random.default_rng(zlib.crc32(key.encode()))
-        leaf = key.rsplit(".", 1)[-1]
-        if leaf == "num_batches_tracked":
-            continue
-        if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
-            low, high = (0.5, 1.5) if leaf == "running_var" else (0.1, 0.4)
-            value = rng.uniform(low, high, shape)
-        elif leaf in ("running_mean", "bias"):
-            value = rng.normal(0.0, 0.1, shape)
-        else:
-            value = rng.normal(0.0, np.sqrt(2.0 / np.prod(shape[1:])), shape)
-        state[key] = value.astype(np.float32)
-    return state
-
-
-def fill(model: keras.Model, state: dict[str, np.ndarray]) -> None:
-    """Puts a PyTorch state dict into a model of the same layer names; every key must be used."""
-    left = dict(state)
-    for layer in model.layers:
-        name = layer.name
-        if isinstance(layer, LAYERS.BatchNormalization):
-            keys = ("weight", "bias", "running_mean", "running_var")
-            layer.set_weights([left.pop(f"{name}.{key}") for key in keys])
-        elif isinstance(layer, LAYERS.DepthwiseConv2D):
-            layer.set_weights([left.pop(f"{name}.weight").transpose(2, 3, 0, 1)])
-        elif isinstance(layer, LAYERS.Conv2D):
-            layer.set_weights([left.pop(f"{name}.weight").transpose(2, 3, 1, 0)])
-        elif isinstance(layer, LAYERS.Dense):
-            layer.set_weights([left.pop(f"{name}.weight").T, left.pop(f"{name}.bias")])
-    assert not left
-
-
-def count(model: keras.Model) -> int:
-    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+def test_every_network_is_counted() -> None:
+    assert set(PARAMETERS) == set(models.NAMES)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name: str) -> None:
-    assert count(models.build(name)) == PARAMETERS[name]
+    weights = models.build(name).trainable_weights
+    assert sum(int(np.prod(weight.shape)) for weight in weights) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", ["ResNet18", "ResNet34", "Gemini_DF_ResNet60"])
-def test_networks_equal_pytorch(name: str) -> None:
-    """The answers were computed by WeSpeaker's own PyTorch networks on these weights."""
-    model = models.build(name)
-    fill(model, checkpoint(name))
-    answers = np.load(WESPEAKER / f"{name}.npz")
-    for frames in (198, 200, 301):
-        features = np.random.default_rng(frames).normal(0.0, 1.0, (2, frames, 80))
-        embedding = model(features.astype(np.float32)).numpy()
-        np.testing.assert_allclose(embedding, answers[f"y{frames}"], atol=1e-5)
+@pytest.mark.parametrize("name", ["ResNet34", "DF_ResNet56", "Gemini_DF_ResNet60"])
+def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
+    model = randomize(models.build(name))
+    export_float32(model, tmp_path / "float.tflite")
+    interpreter = Interpreter(str(tmp_path / "float.tflite"))
+    entry, end = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    for frames in (198, 301, 97):
+        features = np.random.default_rng(frames).normal(size=(1, frames, 80)).astype(np.float32)
+        interpreter.resize_tensor_input(entry["index"], features.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(entry["index"], features)
+        interpreter.invoke()
+        expected = model(features).numpy()
+        found = interpreter.get_tensor(end["index"])
+        assert np.max(np.abs(found - expected)) < 1e-4 * np.max(np.abs(expected))
 
 
 @pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
-@pytest.mark.parametrize("name", ["ResNet18", "DF_ResNet56", "Gemini_DF_ResNet60"])
+@pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "DF_ResNet56", "Gemini_DF_ResNet60"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
     model = randomize(models.build(name, channels=4, embed_dim=8, fbank=THREE_D_SPEAKER))
@@ -97,6 +72,16 @@ def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
     loaded = tfq_sv.load_model(tmp_path / form)
     np.testing.assert_array_equal(loaded(features), expected)
     assert models.front_end(loaded) == THREE_D_SPEAKER
+
+
+@pytest.mark.parametrize("form", ["w.weights.h5", "w.h5", "checkpoint"])
+@pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "DF_ResNet56", "Gemini_DF_ResNet60"])
+def test_saves_and_loads_weights(name: str, form: str, tmp_path: Path) -> None:
+    first, second = (models.build(name, channels=4, embed_dim=8) for _ in range(2))
+    randomize(first).save_weights(tmp_path / form)
+    second.load_weights(tmp_path / form)
+    features = np.random.default_rng(0).normal(size=(1, 50, 80)).astype(np.float32)
+    np.testing.assert_array_equal(second(features), first(features))
 
 
 @pytest.mark.parametrize("pooling", models.POOLINGS)

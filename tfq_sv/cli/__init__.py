@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "the whole way on made speech: corpus, 4 bits, .tflite, EER, picture",
     "make-corpus": "make speech files of many voices, when there is no corpus at hand",
     "train": "train an FP32 network on a folder of speakers",
+    "import": "turn a WeSpeaker checkpoint into a Keras network",
+    "info": "show what a network or a .tflite is made of",
     "quantize": "turn a network's weights into codebooks of 1-8 bits",
     "finetune": "train a quantized network a little more, to win back what it lost",
     "export": "write a quantized network as a standard .tflite",

@@ -1,60 +1,8 @@
 """The networks, by name: `build("ResNet34")`. Plain functional tf_keras models."""
 
-import tf_keras as keras
-
-from tfq_sv.errors import InputError
-from tfq_sv.features import WESPEAKER, FbankOptions
-from tfq_sv.models import df_resnet as _df_resnet
-from tfq_sv.models import resnet as _resnet
 from tfq_sv.models.frontend import FrontEnd, front_end
-from tfq_sv.models.layers import embedding
 from tfq_sv.models.pooling import POOLINGS, pool
+from tfq_sv.models.registry import NAMES, build
+from tfq_sv.models.wespeaker import load_wespeaker
 
-NAMES = (*_resnet.DEPTHS, *_df_resnet.DEPTHS)
-
-__all__ = ["NAMES", "POOLINGS", "FrontEnd", "build", "front_end", "pool"]
-
-
-def build(
-    name: str,
-    feat_dim: int = 80,
-    embed_dim: int = 256,
-    pooling: str = "TSTP",
-    two_emb_layer: bool = False,
-    channels: int = 32,
-    fbank: FbankOptions | None = None,
-) -> keras.Model:
-    """Builds a speaker verification network.
-
-    Args:
-        name: one of NAMES, WeSpeaker's names.
-        feat_dim: mel bins F; Gemini networks need a multiple of 16, the others of 8.
-        embed_dim: length of the embedding.
-        pooling: one of POOLINGS.
-        two_emb_layer: a second dense layer after the first, as some checkpoints have.
-        channels: width of the first stage; 32 in the field.
-        fbank: the front end the features come from; WeSpeaker's with `feat_dim` bins if None.
-
-    Returns:
-        features (B, T, feat_dim), T free, float32 -> embedding (B, embed_dim). One flat graph, so
-        that tfmot reaches every kernel; random weights.
-
-    Raises:
-        InputError: an unknown name or pooling, or sizes that the network cannot have.
-
-    >>> build("ResNet34").output_shape
-    (None, 256)
-    """
-    if name not in NAMES:
-        raise InputError(f"unknown network {name!r}; known are {', '.join(NAMES)}")
-    step = 16 if name.startswith("Gemini") else 8
-    if feat_dim < step or feat_dim % step:
-        raise InputError(f"feat_dim of {name} must be a multiple of {step}, not {feat_dim}")
-    if embed_dim < 1 or channels < 1:
-        raise InputError(f"embed_dim {embed_dim} and channels {channels} must be positive")
-    fbank = fbank or FbankOptions(**{**vars(WESPEAKER), "num_bins": feat_dim})
-    features = keras.Input((None, feat_dim), name="features")
-    image = FrontEnd(fbank, name="front_end")(features)
-    trunk = _resnet.resnet if name in _resnet.DEPTHS else _df_resnet.df_resnet
-    statistics = pool(trunk(image, name, channels), pooling)
-    return keras.Model(features, embedding(statistics, embed_dim, two_emb_layer), name=name)
+__all__ = ["NAMES", "POOLINGS", "FrontEnd", "build", "front_end", "load_wespeaker", "pool"]

@@ -26,7 +26,7 @@ DEPTHS = {
 _GEMINI_STRIDES = ((2, 1), (2, 2), (2, 1), (2, 1))
 
 
-def df_resnet(image: Any, name: str, channels: int) -> Any:
+def trunk(image: Any, name: str, channels: int) -> Any:
     """Adds the trunk to a functional graph.
 
     (B, F, T, 1) -> (B, F/8, T/8, 8 channels), Gemini: (B, F/16, T/2, 8 channels).

@@ -69,7 +69,15 @@ class FrameSequence(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("tfq_sv")
 class AttentiveStatistics(keras.layers.Layer):
-    """Sequence (B, T, D) and attention logits (B, T, D) -> weighted mean and deviation (B, 2 D)."""
+    """Sequence (B, T, D) and attention logits (B, T, D) -> weighted mean and deviation (B, 2 D).
+
+    Args:
+        epsilon: the least variance under the root.
+    """
+
+    def __init__(self, epsilon: float = 1e-7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Pools in float32, whatever the compute type."""
@@ -77,29 +85,34 @@ class AttentiveStatistics(keras.layers.Layer):
         weights = tf.nn.softmax(logits, axis=1)
         mean = tf.reduce_sum(weights * sequence, axis=1)
         variance = tf.reduce_sum(weights * tf.square(sequence), axis=1) - tf.square(mean)
-        return tf.concat([mean, tf.sqrt(tf.maximum(variance, 1e-7))], axis=-1)
+        return tf.concat([mean, tf.sqrt(tf.maximum(variance, self.epsilon))], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's configuration."""
+        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 POOLINGS = ("TSTP", "TAP", "TSDP", "ASTP")
 
 
-def pool(image: tf.Tensor, pooling: str) -> tf.Tensor:
+def pool(image: tf.Tensor, pooling: str, epsilon: float = 1e-7) -> tf.Tensor:
     """Adds the pooling of WeSpeaker's name to a functional graph.
 
     TSTP: mean and deviation over time; TAP: the mean; TSDP: the deviation; ASTP: both, weighted by
-    attention over frames (two dense layers, `pool.linear1` and `pool.linear2`).
+    attention over frames (two dense layers, `pool.linear1` and `pool.linear2`). `epsilon` is added
+    to the variance, and under attention bounds it from below.
 
     Raises:
         InputError: an unknown name.
     """
     if pooling in ("TSTP", "TAP", "TSDP"):
-        layer = StatisticsPooling(mean=pooling != "TSDP", deviation=pooling != "TAP", name="pool")
-        return layer(image)
+        mean, deviation = pooling != "TSDP", pooling != "TAP"
+        return StatisticsPooling(mean, deviation, epsilon, name="pool")(image)
     if pooling == "ASTP":
         sequence = FrameSequence(name="pool.frames")(image)
         hidden = keras.layers.Dense(128, activation="tanh", name="pool.linear1")(sequence)
         logits = keras.layers.Dense(sequence.shape[-1], name="pool.linear2")(hidden)
-        return AttentiveStatistics(name="pool")((sequence, logits))
+        return AttentiveStatistics(epsilon, name="pool")((sequence, logits))
     raise InputError(f"unknown pooling {pooling!r}; known are {', '.join(POOLINGS)}")
 
 

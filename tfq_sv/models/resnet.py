@@ -19,7 +19,7 @@ DEPTHS = {
 }
 
 
-def resnet(image: Any, name: str, channels: int) -> Any:
+def trunk(image: Any, name: str, channels: int) -> Any:
     """Adds the trunk to a functional graph: (B, F, T, 1) -> (B, F/8, T/8, 8 channels [x 4])."""
     blocks, bottleneck = DEPTHS[name]
     x = norm(conv(image, "conv1", channels, 3), "bn1", relu=True)

@@ -1,0 +1,70 @@
+import pytest
+import tf_keras as keras
+
+import tfq_sv
+from tfq_sv import cli, models
+from tfq_sv.cost import layer_costs
+
+
+@pytest.mark.parametrize(
+    ("name", "everything", "convolutions"),
+    [
+        ("ResNet34", 4.528, 4.527),
+        ("ResNet152", 14.542, 14.537),
+        ("DF_ResNet56", 2.718, 2.716),
+        ("DF_ResNet233", 10.746, 10.745),
+        ("Gemini_DF_ResNet60", 2.793, 2.792),
+    ],
+)
+def test_multiplications_of_full_networks(
+    name: str, everything: float, convolutions: float
+) -> None:
+    """At 200 frames, in G; WeSpeaker publishes 4.55 for ResNet34 and 14.76 for ResNet152."""
+    costs = layer_costs(models.build(name))
+    total = sum(cost.macs for cost in costs.values())
+    assert round(total / 1e9, 3) == everything
+    assert round((total - costs["seg_1"].macs) / 1e9, 3) == convolutions
+
+
+def test_each_kind_of_layer() -> None:
+    layers = keras.layers
+    entry = keras.Input((None, 6))
+    x = layers.Conv1D(4, 5, strides=2, padding="same", name="conv1d")(entry)
+    x = layers.Dense(3, name="frames")(x)
+    x = layers.Reshape((-1, 3, 1))(x)
+    x = layers.Conv2D(8, 3, padding="same", groups=1, name="conv2d")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    costs = layer_costs(keras.Model(entry, layers.Dense(5, name="dense")(x)), frames=20)
+    assert {name: cost.macs for name, cost in costs.items()} == {
+        "conv1d": 10 * 4 * 5 * 6,
+        "frames": 10 * 4 * 3,
+        "conv2d": 10 * 3 * 8 * 9,
+        "depthwise": 10 * 3 * 16 * 9,
+        "dense": 16 * 5,
+    }
+
+
+def test_a_shared_layer_is_computed_twice() -> None:
+    entry = keras.Input((4,))
+    shared = keras.layers.Dense(4, name="shared")
+    costs = layer_costs(keras.Model(entry, shared(shared(entry))))
+    assert (costs["shared"].macs, costs["shared"].weights) == (32, 16)
+
+
+def test_quantized_networks_cost_the_same_work(network: keras.Model) -> None:
+    small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=3))
+    before, after = layer_costs(network), layer_costs(small)
+    assert [cost.macs for cost in after.values()] == [cost.macs for cost in before.values()]
+    assert all(cost.bits == 3 for cost in after.values())
+    assert after["layer1.0.conv1"].bytes() == 9 * 16 * 16 * 3 // 8 + 8
+
+
+def test_info_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", "ResNet18", "--bits=4", "--frames=100"]) == 0
+    said = capsys.readouterr().out
+    assert "3x3x1x32" in said
+    assert "MMACs at 100 frames" in said
+    assert "5120x256" in said
+    assert cli.main(["info", "--model=ResNet18", "--bits=9"]) == 1
+    assert "bits must be a whole number from 1 to 8" in capsys.readouterr().err

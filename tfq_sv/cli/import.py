@@ -1,0 +1,73 @@
+"""turn a WeSpeaker checkpoint into a Keras network that gives the same embeddings
+
+Takes a model folder (avg_model.pt, config.yaml) or a file of weights. Reads tensors only, nothing
+in the file is run. The front end that config.yaml states travels with the network. --verify
+compares it with an independent PyTorch form of the network first. Needs PyTorch and PyYAML:
+pip install 'tfq-sv[torch]'.
+
+example:
+  tfq-sv import --checkpoint=voxceleb_resnet34_LM --out=resnet34.keras --verify
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from tfq_sv.cli.common import no_positional, output, required
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic
+
+if TYPE_CHECKING:
+    import tf_keras as keras
+
+    from tfq_sv.models import wespeaker
+
+TOLERANCE = 1e-3
+"""A greater difference of any coefficient means another network; rounding stays below 1e-5."""
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("checkpoint", None, "WeSpeaker folder, or .pt file", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
+flags.DEFINE_string("model_name", None, "ResNet34, ...; found out if not given", flag_values=FLAGS)
+flags.DEFINE_bool("verify", False, "compare with PyTorch at several lengths", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Imports, verifies if asked, and saves."""
+    no_positional(arguments)
+    path, out = required(FLAGS, "checkpoint", "out")
+    output(out, ".keras", ".h5")
+    from tfq_sv.models import front_end, wespeaker
+
+    checkpoint = wespeaker.read_checkpoint(path)
+    model = wespeaker.to_keras(checkpoint, FLAGS.model_name)
+    print(f"{checkpoint.path}: {model.name}, {model.count_params():,} parameters")
+    fbank = front_end(model)
+    print(
+        f"  front end: {fbank.num_bins} mel bins, frames of {fbank.frame_length} samples every "
+        f"{fbank.frame_shift} at {fbank.sample_rate} Hz, {fbank.window} window, "
+        f"{'mean subtracted' if fbank.subtract_mean else 'mean kept'}"
+    )
+    for note in checkpoint.notes:
+        print(f"  {note}")
+    if FLAGS.verify:
+        _verify(checkpoint, model)
+    with atomic(out) as temporary:
+        model.save(temporary)
+    print(f"wrote {out}; next: tfq-sv quantize --model={out} --bits=4 --out=model-4bit.keras")
+
+
+def _verify(checkpoint: "wespeaker.Checkpoint", model: "keras.Model") -> None:
+    from tfq_sv.models import wespeaker
+    from tfq_sv.report import table
+
+    found = wespeaker.verify(checkpoint, model)
+    rows = [[str(a.frames), f"{a.difference:.1e}", f"{a.cosine:.7f}"] for a in found]
+    print(table(["frames", "max abs difference to PyTorch", "least cosine"], rows))
+    worst = max(a.difference for a in found)
+    if not worst <= TOLERANCE:  # NaN fails too
+        raise InputError(
+            f"{checkpoint.path}: embeddings differ from PyTorch's by up to {worst:.1e}, more than "
+            f"{TOLERANCE}; nothing was written"
+        )

@@ -1,0 +1,85 @@
+"""show what a network or a .tflite is made of, layer by layer
+
+A Keras model or a shipped or known network: kernel shapes, weights, multiply-accumulates for one
+utterance, and bytes in float32 and at given bit widths. A .tflite: the metadata it carries.
+
+example:
+  tfq-sv info --model=ResNet34 --bits=8,4,2
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from tfq_sv.cli.common import load_network, required
+from tfq_sv.codebook import check_bits
+from tfq_sv.errors import InputError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "model", None, ".tflite, .keras, .h5, a shipped name, or ResNet34, ...", flag_values=FLAGS
+)
+flags.DEFINE_list("bits", ["8", "4", "2", "1"], "bit widths to show", flag_values=FLAGS)
+flags.DEFINE_integer("frames", 200, "frames of the utterance, 10 ms each", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Prints the table, or the metadata."""
+    if arguments and FLAGS.model is None:
+        FLAGS.model, *arguments = arguments
+    if arguments:
+        raise InputError(f"unexpected argument {arguments[0]!r}; give one model")
+    (name,) = required(FLAGS, "model")
+    if name.endswith(".tflite"):
+        from tfq_sv.export import read_about
+
+        about = read_about(name)
+        print(f"{name}: {Path(name).stat().st_size:,} bytes")
+        print(json.dumps(about, indent=2, ensure_ascii=False))
+        return
+    widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
+    if FLAGS.frames < 1:
+        raise InputError(f"--frames must be positive, not {FLAGS.frames}")
+    print(network_table(name, widths, FLAGS.frames))
+
+
+def network_table(name: str, widths: Sequence[int], frames: int) -> str:
+    """Returns the table of a network's layers, with totals."""
+    from tfq_sv import models
+    from tfq_sv.cost import layer_costs
+    from tfq_sv.report import table
+
+    known = name in models.NAMES and not Path(name).exists()
+    model = models.build(name) if known else load_network(name)
+    costs = layer_costs(model, frames)
+    quantized = any(cost.bits < 32 for cost in costs.values())
+    columns = [None] if quantized else [32, *widths]
+    rows = [
+        [
+            layer,
+            "x".join(map(str, cost.kernel)),
+            f"{cost.weights:,}",
+            f"{cost.macs / 1e6:,.1f}",
+            *([str(cost.bits)] if quantized else []),
+            *(f"{cost.bytes(bits):,}" for bits in columns),
+        ]
+        for layer, cost in costs.items()
+    ]
+    weights = sum(cost.weights for cost in costs.values())
+    macs = sum(cost.macs for cost in costs.values())
+    sums = [sum(cost.bytes(bits) for cost in costs.values()) for bits in columns]
+    blank = [""] if quantized else []
+    rows.append(
+        ["total", "", f"{weights:,}", f"{macs / 1e6:,.1f}", *blank, *(f"{x:,}" for x in sums)]
+    )
+    sizes = ["bits", "bytes"] if quantized else [f"{b}-bit bytes" for b in widths]
+    header = ["layer", "kernel", "weights", f"MMACs at {frames} frames"]
+    header += sizes if quantized else ["FP32 bytes", *sizes]
+    floats = model.count_params() - weights - sum(2**c.bits for c in costs.values() if c.bits < 32)
+    return (
+        f"{table(header, rows)}\n\n{macs / 1e9:.3f} G multiply-accumulates at {frames} frames. "
+        f"Beside the kernels: {floats:,} floats of biases and BatchNorm.\n"
+        "Bytes are codes and codebooks; a .tflite adds scales, biases and the graph."
+    )

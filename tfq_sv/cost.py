@@ -1,0 +1,83 @@
+"""What each layer of a network costs: weights, multiplications, bytes."""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfq_sv.codebook import packed_bytes
+from tfq_sv.quantization import quantizers
+from tfq_sv.quantizers import kernel_attribute
+
+_PRODUCTS = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2")
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The cost of one convolution or dense layer.
+
+    Attributes:
+        kind: its class, "Conv2D" for instance.
+        kernel: shape of the kernel, as Keras has it.
+        macs: multiply-accumulate operations for one utterance.
+        bits: bits a weight; 32 where it is float.
+    """
+
+    kind: str
+    kernel: tuple[int, ...]
+    macs: int
+    bits: int
+
+    @property
+    def weights(self) -> int:
+        """How many weights the kernel has."""
+        return int(tf.TensorShape(self.kernel).num_elements())
+
+    def bytes(self, bits: int | None = None) -> int:
+        """Bytes of the kernel at so many bits (32: float); as it is if None."""
+        return packed_bytes(self.weights, self.bits if bits is None else bits)
+
+
+def layer_costs(model: keras.Model, frames: int = 200) -> dict[str, LayerCost]:
+    """Counts what convolutions and dense layers cost, quantized or not.
+
+    Args:
+        model: features (B, T, ...) -> embedding.
+        frames: length T of the utterance that operations are counted for.
+
+    Returns:
+        Layer name -> cost, in the model's order. A layer that is used twice is counted twice in
+        `macs`, once in `weights`.
+
+    >>> from tfq_sv import models
+    >>> costs = layer_costs(models.build("ResNet34"))
+    >>> costs["conv1"].kernel, round(sum(cost.macs for cost in costs.values()) / 1e9, 3)
+    ((3, 3, 1, 32), 4.528)
+    """
+    shape = [1, *(frames if size is None else size for size in model.input_shape[1:])]
+    run = tf.function(lambda x: model(x, training=False), autograph=False)
+    graph = run.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph
+    scopes = {layer.name: layer for layer in model.layers}
+    macs = dict.fromkeys(scopes, 0)
+    for operation in graph.get_operations():
+        scope = next((part for part in operation.name.split("/") if part in scopes), None)
+        if scope is not None and operation.type in _PRODUCTS:
+            macs[scope] += _macs(operation)
+    books = quantizers(model)
+    costs = {}
+    for scope, layer in scopes.items():
+        inner = layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
+        if attribute := kernel_attribute(inner):
+            kernel = tuple(getattr(inner, attribute).shape)
+            bits = books[inner.name].bits if inner.name in books else 32
+            costs[inner.name] = LayerCost(type(inner).__name__, kernel, macs[scope], bits)
+    return costs
+
+
+def _macs(operation: tf.Operation) -> int:
+    outputs = operation.outputs[0].shape.num_elements()
+    kernel = operation.inputs[1].shape
+    if operation.type == "DepthwiseConv2dNative":
+        return int(outputs * kernel[0] * kernel[1])
+    inputs = kernel[-2] if operation.type != "Conv2D" else kernel[:-1].num_elements()
+    return int(outputs * inputs)
