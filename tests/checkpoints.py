@@ -3,9 +3,11 @@
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tf_keras as keras
+import torch
 
 DATA = Path(__file__).parent / "data" / "wespeaker"
 State = dict[str, np.ndarray]
@@ -62,3 +64,11 @@ def state_like(model: keras.Model) -> State:
             layout[f"{name}.weight"] = [outputs, inputs, *frame_wise]
             layout[f"{name}.bias"] = [outputs]
     return seeded(layout)
+
+
+def save(path: Path, state: State, wrap: Any = lambda tensors: tensors) -> Path:
+    """Writes a state dict as PyTorch does, wrapped as `wrap` says."""
+    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(wrap(tensors), path)
+    return path

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from checkpoints import DATA, State, golden_features, golden_state, state_like
+from checkpoints import DATA, State, golden_features, golden_state, save, state_like
 
 import tfq_sv
 from tfq_sv import cli, models
@@ -19,13 +19,6 @@ from tfq_sv.models import wespeaker
 
 GOLDEN = ["ResNet18", "ResNet34", "Gemini_DF_ResNet60"]
 SMALL = {"channels": 4, "embed_dim": 8}
-
-
-def save(path: Path, state: State, wrap: Any = lambda tensors: tensors) -> Path:
-    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(wrap(tensors), path)
-    return path
 
 
 def small_state(name: str = "ResNet18", **settings: Any) -> State:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from checkpoints import golden_state, save
 
 from tfq_sv import cli
 
@@ -27,6 +28,7 @@ def test_commands_run_in_order(
     (tmp_path / "my").mkdir()
     for part in ("train", "test", "test/trials.txt"):
         (tmp_path / "my" / Path(part).name).symlink_to(corpus_dir / part)
+    save(tmp_path / "voxceleb_resnet34_LM" / "avg_model.pt", golden_state("ResNet34"))
     wavs = sorted((corpus_dir / "test" / "wav").rglob("*.wav"))
     smaller = {
         "train": ["--steps=2", "--batch_size=4"],
@@ -43,4 +45,13 @@ def test_commands_run_in_order(
         ]
         assert cli.main([name, *words, *smaller.get(name, [])]) == 0, line
         ran.append(name)
-    assert ran == ["train", "quantize", "finetune", "export", "evaluate", "verify"]
+    from_checkpoint = ["import", "info", "quantize", "export", "evaluate"]
+    assert ran == [
+        *from_checkpoint,
+        "train",
+        "quantize",
+        "finetune",
+        "export",
+        "evaluate",
+        "verify",
+    ]

@@ -1,5 +1,7 @@
 """Every network by its name."""
 
+import sys
+
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
@@ -8,6 +10,10 @@ from tfq_sv.models import df_resnet, resnet
 from tfq_sv.models.frontend import FrontEnd
 from tfq_sv.models.layers import embedding
 from tfq_sv.models.pooling import pool
+
+# Keras walks graphs by recursion, a level a layer: ResNet293 is nearly 1,000 layers deep, which is
+# Python's limit. It must hold wherever such a model is built, cloned, saved or loaded.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 5_000))
 
 NAMES = (*resnet.DEPTHS, *df_resnet.DEPTHS)
 
