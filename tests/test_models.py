@@ -99,6 +99,12 @@ def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
     assert models.front_end(loaded) == THREE_D_SPEAKER
 
 
+def test_loads_front_ends_saved_before_they_had_every_option() -> None:
+    config = models.FrontEnd(THREE_D_SPEAKER).get_config()
+    del config["fbank"]["snip_edges"]
+    assert models.FrontEnd.from_config(config).fbank == THREE_D_SPEAKER
+
+
 @pytest.mark.parametrize("pooling", models.POOLINGS)
 def test_poolings(pooling: str) -> None:
     rng = np.random.default_rng(0)
