@@ -10,7 +10,16 @@ import tf_keras as keras
 from tfq_sv import features
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
-from tfq_sv.export import SpeakerEncoder, convert, encoder, inflate, read_about, seal, write_about
+from tfq_sv.export import (
+    SpeakerEncoder,
+    convert,
+    encoder,
+    float32,
+    inflate,
+    read_about,
+    seal,
+    write_about,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,7 @@ def network() -> tuple[Any, dict[str, Codebook]]:
 
 @pytest.fixture(scope="module")
 def good(network: tuple[Any, dict[str, Codebook]]) -> bytes:
-    return convert.build(*network).data
+    return convert.build(*network, "features").data
 
 
 @pytest.fixture
@@ -154,7 +163,7 @@ def test_no_interpreter_sees_a_bad_file(
 def test_a_foreign_network_is_refused(
     path: Path, network: tuple[Any, dict[str, Codebook]], tmp_path: Path
 ) -> None:
-    for foreign in (inflate(path), convert._convert(network[0])):
+    for foreign in (inflate(path), float32.convert(network[0], "features")):
         path.write_bytes(foreign)
         with pytest.raises(InputError, match="not a tfq-sv file"):
             SpeakerEncoder(path)

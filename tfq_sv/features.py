@@ -16,7 +16,8 @@ from tfq_sv.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_FLOOR = 1.1920929e-07  # float32's epsilon, Kaldi's floor under the log
+FLOOR = 1.1920929e-07
+"""What the log is taken of at least: Kaldi's choice, float32's epsilon."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ def fbank(
     frames = frames[:: options.frame_shift]
     frames = frames - frames.mean(axis=1, keepdims=True)
     previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    frames = (frames - np.float32(options.preemphasis) * previous) * _window(options)
+    frames = (frames - np.float32(options.preemphasis) * previous) * window(options)
     power = np.abs(np.fft.rfft(frames, options.fft_length)).astype(np.float32) ** 2
-    energies = np.log(np.maximum(power @ mel_matrix(options), np.float32(_FLOOR)))
+    energies = np.log(np.maximum(power @ mel_matrix(options), np.float32(FLOOR)))
     return energies - energies.mean(axis=0) if options.subtract_mean else energies
 
 
@@ -140,9 +141,9 @@ def fbank_tensor(waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER) -> A
     frames = tf.signal.frame(samples, options.frame_length, options.frame_shift)
     frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
     previous = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
-    frames = (frames - options.preemphasis * previous) * _window(options)
+    frames = (frames - options.preemphasis * previous) * window(options)
     power = tf.square(tf.abs(tf.signal.rfft(frames, [options.fft_length])))
-    energies = tf.math.log(tf.maximum(power @ mel_matrix(options), _FLOOR))
+    energies = tf.math.log(tf.maximum(power @ mel_matrix(options), FLOOR))
     if options.subtract_mean:
         energies -= tf.reduce_mean(energies, axis=-2, keepdims=True)
     return energies
@@ -183,5 +184,6 @@ def _mirrored(positions: Any, size: Any) -> Any:
 
 
 @lru_cache
-def _window(options: FbankOptions) -> npt.NDArray[np.float32]:
+def window(options: FbankOptions) -> npt.NDArray[np.float32]:
+    """Returns what a frame is multiplied with: float32 (frame_length,)."""
     return _WINDOWS[options.window](options.frame_length).astype(np.float32)
