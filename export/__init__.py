@@ -16,7 +16,10 @@ _HOME = {
     "read_about": "encoder",
     "write_about": "metadata",
 }
-_MODULES = "codec convert decoder encoder filters flatbuffer float32 frontend metadata seal".split()
+_MODULES = [
+    *("about", "cache", "codec", "convert", "decoder", "encoder", "filters", "flatbuffer"),
+    *("float32", "frontend", "metadata", "seal"),
+]
 
 __all__ = [*sorted(_HOME), *_MODULES]
 

@@ -22,6 +22,7 @@ from tfq_sv import files
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import filters, flatbuffer, float32, frontend, metadata, seal
+from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
@@ -174,7 +175,7 @@ def build(
         "inflated_sha256": hashlib.sha256(inner).hexdigest(),
         "inflated_bytes": len(inner),
     }
-    metadata.attach(outer, {**standard, **(about or {})})
+    metadata.attach(outer, check({**standard, **(about or {})}, "the about given"))
     return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tfq_sv import files
 from tfq_sv.errors import InputError
-from tfq_sv.export import seal
+from tfq_sv.export import about, cache, seal
 
 _RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 _REQUEST = np.zeros(1, np.int32)
@@ -32,8 +32,9 @@ class SpeakerEncoder:
 
         Args:
             path: the file.
-            fast: inflate the weights to int8 in memory, once, and run as fast as any int8 network;
-                else they are decoded anew for each embedding, in a small memory.
+            fast: inflate the weights to int8, once (the result is kept, see `cache.folder`), and
+                run as fast as any int8 network; else they are decoded anew for each embedding, in
+                a small memory.
             num_threads: how many threads the interpreter may use.
 
         Raises:
@@ -41,8 +42,12 @@ class SpeakerEncoder:
         """
         data = _checked(path)
         packed = _interpreter(data, num_threads)
-        self._about = _about(packed)
-        network = _interpreter(_inflate(packed), num_threads) if fast else packed
+        self._about = _about(packed, path)
+        network = packed
+        if fast:
+            sha256 = self._about["inflated_sha256"]
+            inflated = cache.fetch(sha256, lambda: _inflate(packed), path)
+            network = _interpreter(inflated, num_threads)
         self._run = network.get_signature_runner("embed")
 
     @property
@@ -130,7 +135,7 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: no such file; it is damaged, or is not one of ours.
     """
-    return _about(_interpreter(_checked(path)))
+    return _about(_interpreter(_checked(path)), path)
 
 
 def _checked(path: str | os.PathLike[str]) -> bytes:
@@ -154,6 +159,13 @@ def _inflate(interpreter: Any) -> bytes:
     return interpreter.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
 
 
-def _about(interpreter: Any) -> dict[str, Any]:
+def _about(interpreter: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     text = interpreter.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
-    return dict(json.loads(text))
+    found = about.check(json.loads(text), path)
+    entries = interpreter.get_signature_list()["embed"]["inputs"]
+    if found["input"] not in entries:
+        raise InputError(
+            f"{path} has wrong metadata: input is {found['input']!r}, but the network takes "
+            f"{', '.join(entries)}; export it again"
+        )
+    return found
