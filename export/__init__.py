@@ -10,13 +10,16 @@ from typing import Any
 _HOME = {
     "ExportReport": "convert",
     "SpeakerEncoder": "encoder",
-    "export_float32": "convert",
+    "export_float32": "float32",
     "export_tflite": "convert",
     "inflate": "encoder",
     "read_about": "encoder",
     "write_about": "metadata",
 }
-_MODULES = ["codec", "convert", "decoder", "encoder", "filters", "flatbuffer", "metadata", "seal"]
+_MODULES = [
+    *("about", "cache", "codec", "convert", "decoder", "encoder", "filters", "flatbuffer"),
+    *("float32", "frontend", "metadata", "seal"),
+]
 
 __all__ = [*sorted(_HOME), *_MODULES]
 

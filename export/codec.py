@@ -7,7 +7,7 @@ A byte holds 1, 2 or 4 bits of 8, 4 or 2 codes, the first of them in its lowest 
     planes  1  2  2+1  4  4+1  4+2  4+2+1  8
 
 so that every byte can be looked up in a table of 256 rows, which is all that a decoder made of
-stock ops can do. Each row of codes starts at a whole byte; what is left of its last byte is zero.
+stock ops can do. What is left of a plane's last byte is zero.
 """
 
 from collections.abc import Sequence
@@ -32,38 +32,36 @@ def planes(bits: int) -> tuple[int, ...]:
 
 
 def pack(codes: Bytes, bits: int) -> list[Bytes]:
-    """Packs rows of codes; `unpack` is the inverse.
+    """Packs codes; `unpack` is the inverse.
 
     Args:
-        codes: uint8 (rows, count), each less than 2**bits.
+        codes: uint8 (count,), each less than 2**bits.
         bits: 1-8.
 
     Returns:
-        One array a plane: uint8 (rows, ceil(count * width / 8)).
+        One array a plane: uint8 (ceil(count * width / 8),).
 
-    >>> [plane.tolist() for plane in pack(np.uint8([[1, 2, 3, 7]]), bits=3)]
-    [[[249]], [[8]]]
+    >>> [plane.tolist() for plane in pack(np.uint8([1, 2, 3, 7]), bits=3)]
+    [[249], [8]]
     """
     packed, shift = [], 0
     for width in planes(bits):
         cells = (codes >> shift) & (2**width - 1)
-        fill = -codes.shape[1] % (8 // width)
-        cells = np.pad(cells, ((0, 0), (0, fill))).reshape(len(codes), -1, 8 // width)
+        cells = np.pad(cells, (0, -codes.size % (8 // width))).reshape(-1, 8 // width)
         packed.append((cells << _shifts(width)).sum(-1, dtype=np.uint8))
         shift += width
     return packed
 
 
 def unpack(packed: Sequence[Bytes], bits: int, count: int) -> Bytes:
-    """Returns the codes that `pack` packed: uint8 (rows, count).
+    """Returns the codes that `pack` packed: uint8 (count,).
 
-    >>> unpack([np.uint8([[249]]), np.uint8([[8]])], bits=3, count=4).tolist()
-    [[1, 2, 3, 7]]
+    >>> unpack([np.uint8([249]), np.uint8([8])], bits=3, count=4).tolist()
+    [1, 2, 3, 7]
     """
-    codes, shift = np.zeros((len(packed[0]), count), np.uint8), 0
+    codes, shift = np.zeros(count, np.uint8), 0
     for width, plane in zip(planes(bits), packed, strict=True):
-        cells = unpack_table(width)[plane].reshape(len(plane), -1)
-        codes |= cells[:, :count] << np.uint8(shift)
+        codes |= unpack_table(width)[plane].reshape(-1)[:count] << np.uint8(shift)
         shift += width
     return codes
 

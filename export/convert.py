@@ -18,10 +18,11 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 import tfq_sv
-from tfq_sv import features, files
+from tfq_sv import files
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
-from tfq_sv.export import filters, flatbuffer, metadata, seal
+from tfq_sv.export import filters, flatbuffer, float32, frontend, metadata, seal
+from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
@@ -70,7 +71,7 @@ class Built:
 def export_tflite(
     model: Any,
     path: str | os.PathLike[str],
-    input: str = "features",
+    input: str = "waveform",
     *,
     compute: str = "int8",
     about: Mapping[str, Any] | None = None,
@@ -82,7 +83,8 @@ def export_tflite(
         model: what `tfq_sv.quantize` returned, fine-tuned or not: features (B, T, feat_dim) ->
             embedding (B, embed_dim).
         path: the file to write; folders on the way are made.
-        input: "features". ("waveform", with the front end in the graph, is not there yet.)
+        input: "waveform": the file takes 16 kHz samples in [-1, 1], (1, N), and the front end that
+            the model was trained with is a part of its graph; "features": it is not.
         compute: "int8" (activations are quantized as they come, which is fastest) or "float32".
         about: more fields for the file's metadata, such as {"thresholds": ...}.
         overwrite: whether a file at `path` may be replaced.
@@ -98,16 +100,13 @@ def export_tflite(
     >>> report.float32_bytes / report.bytes  # doctest: +SKIP
     7.8
     """
-    from tfq_sv import models, quantization
+    from tfq_sv import quantization
 
-    if input != "features":
-        raise InputError(f'input must be "features", not {input!r}: "waveform" is not there yet')
     if not overwrite and Path(path).exists():
         raise InputError(f"{path} exists already; give another path or overwrite=True")
     books = quantization.codebooks(model)
     plain = quantization.dequantize(model)
-    fields = {"frontend": dataclasses.asdict(models.front_end(plain)), **(about or {})}
-    built = build(plain, books, about=fields, compute=compute)
+    built = build(plain, books, input, about=about, compute=compute)
     with files.atomic(path) as temporary:
         temporary.write_bytes(built.data)
     return ExportReport(
@@ -119,25 +118,10 @@ def export_tflite(
     )
 
 
-def export_float32(model: Any, path: str | os.PathLike[str]) -> int:
-    """Writes a float model as the plain float32 `.tflite` that the others are compared with.
-
-    Args:
-        model: features (B, T, feat_dim) -> embedding (B, embed_dim), not quantized.
-        path: the file to write.
-
-    Returns:
-        Its size in bytes.
-    """
-    data = _convert(model)
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(data)
-    return len(data)
-
-
 def build(
     float_model: Any,
     books: Mapping[str, Codebook],
+    input: str = "waveform",
     *,
     about: Mapping[str, Any] | None = None,
     compute: str = "int8",
@@ -147,35 +131,43 @@ def build(
     Args:
         float_model: one input (B, T, ..., feat_dim), one output (B, embed_dim).
         books: layer name -> codebook; layers without one stay float.
+        input: "waveform" or "features".
         about: metadata fields that are added to, or replace, the standard ones.
         compute: "int8" or "float32".
 
     Raises:
         InputError: as `export_tflite`.
     """
+    from tfq_sv import models
+
     if compute not in ("int8", "float32"):
         raise InputError(f'compute must be "int8" or "float32", not {compute!r}')
     if not books:
         raise InputError("the model has no quantized layers; quantize it first: tfq_sv.quantize")
-    converted = _convert(float_model)
+    converted = float32.convert(float_model, input)
     network = flatbuffer.read(converted)
     flatbuffer.require_builtin(network)
     flatbuffer.strip(network)
+    graph = Graph(network, network.subgraphs[0])
+    (entry,), (embedding,) = graph.subgraph.inputs, graph.subgraph.outputs
+    graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})
     found = filters.find(network, books)
     inner, places = _inflated(copy.deepcopy(network), found, compute)
     outer = copy.deepcopy(network)
     _embed(outer, found, compute)
     _add_inflate(outer, inner, places)
+    options = models.front_end(float_model)
     standard = {
         "format": seal.VERSION,
         "package": "tfq-sv",
         "version": tfq_sv.__version__,
-        "input": "features",
+        "input": input,
         "compute": compute,
         "feat_dim": int(float_model.input_shape[-1]),
         "embed_dim": int(float_model.output_shape[-1]),
-        "sample_rate": 16000,
-        "frontend": dataclasses.asdict(features.WESPEAKER),
+        "sample_rate": options.sample_rate,
+        "min_samples": frontend.min_samples(options) if input == "waveform" else None,
+        "frontend": dataclasses.asdict(options),
         "recipe": {layer: book.bits for layer, book in books.items()},
         "score": "cosine",
         "thresholds": None,
@@ -183,7 +175,7 @@ def build(
         "inflated_sha256": hashlib.sha256(inner).hexdigest(),
         "inflated_bytes": len(inner),
     }
-    metadata.attach(outer, {**standard, **(about or {})})
+    metadata.attach(outer, check({**standard, **(about or {})}, "the about given"))
     return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))
 
 
@@ -191,24 +183,6 @@ def _layer_report(book: Codebook) -> LayerReport:
     codes = -(-book.codes.size * book.bits // 8)
     levels = 0 if book.bits == 8 else 2**book.bits
     return LayerReport(bits=book.bits, weights=book.codes.size, bytes=codes + levels)
-
-
-def _convert(model: Any) -> bytes:
-    """Converts to a float32 `.tflite` with batch 1 and free time."""
-    import tensorflow as tf
-
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError("a network to export has one input and one output")
-    spec = tf.TensorSpec([1, *model.input_shape[1:]], tf.float32, name="features")
-
-    @tf.function(input_signature=[spec], autograph=False)
-    def embed(features: Any) -> Any:
-        return model(features, training=False)
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [embed.get_concrete_function()], model
-    )
-    return bytes(converter.convert())
 
 
 def _inflated(
@@ -269,8 +243,6 @@ def _quantize(graph: Graph, found: Mapping[int, Filter], compute: str, fill: Fil
             first, _, *rest = operator.inputs
             operator.inputs = np.array([first, new, *rest], np.int32)
         graph.subgraph.operators.append(operator)
-    inputs, outputs = graph.subgraph.inputs, graph.subgraph.outputs
-    graph.signature("embed", {"features": int(inputs[0])}, {"embedding": int(outputs[0])})
 
 
 def _steps(filter: Filter) -> npt.NDArray[np.float32]:

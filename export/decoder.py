@@ -5,14 +5,12 @@ is looked up in the layer's levels by a table of codes that all layers share, so
 no more than its codes and 2**bits levels.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfq_sv.export import codec
 from tfq_sv.export.filters import Filter
-from tfq_sv.export.flatbuffer import INT8, INT32, Graph
+from tfq_sv.export.flatbuffer import INT8, Graph
 
 
 class Decoder:
@@ -31,31 +29,25 @@ class Decoder:
         """Appends the ops that decode a filter of 1-7 bits into a tensor of its shape or flat."""
         graph, bits = self._graph, filter.book.bits
         _, levels = filter.book.grid()
-        stored = graph.constant(np.concatenate([levels, -levels] if filter.signed else [levels]))
-        graph.subgraph.tensors[stored].type = self._kind
-        rows = filter.rows()
-        if len(codec.planes(bits)) == 1:
+        both = np.concatenate([levels, -levels]) if filter.signed else levels
+        stored = graph.constant(both, self._kind)
+        if len(codec.planes(bits)) == 1 and _whole_bytes(filter):
             table = graph.gather(stored, self._table(bits, 0, filter.signed))
             positions = graph.cast_int32(graph.constant(filter.packed()[0]))
-            if filter.signed:
-                positions = self._second_half(filter, positions, 256)
-            cells = self._cut(graph.gather(table, positions), rows.shape, self._kind)
+            positions = self._second_half(filter, positions, 256)
+            cells = self._cut(graph.gather(table, positions), filter.codes.size)
         else:
-            positions = self._codes(filter, rows.shape)
-            if filter.signed:
-                positions = self._second_half(filter, positions, 2**bits)
+            positions = self._second_half(filter, self._codes(filter), 2**bits)
             cells = graph.gather(stored, positions)
-        if filter.signed and filter.axis == 3:
-            cells = self._transpose(cells, rows.shape)
         graph.reshape(cells, graph.subgraph.tensors[output].shape, output)
 
-    def _codes(self, filter: Filter, shape: Sequence[int]) -> int:
+    def _codes(self, filter: Filter) -> int:
         """The sum of the planes, each looked up as the part of the code that it gives."""
         graph, total, shift = self._graph, -1, 0
         for width, plane in zip(codec.planes(filter.book.bits), filter.packed(), strict=True):
             positions = graph.cast_int32(graph.constant(plane))
             part = graph.gather(self._table(width, shift, False), positions)
-            part = self._cut(part, shape, INT32)
+            part = self._cut(part, filter.codes.size)
             total = part if shift == 0 else graph.arithmetic("ADD", total, part)
             shift += width
         return total
@@ -84,29 +76,36 @@ class Decoder:
 
     def _second_half(self, filter: Filter, positions: int, step: int) -> int:
         """Adds `step` to the positions of negated channels."""
-        graph = self._graph
-        signs = graph.cast_int32(graph.constant(filter.signs[:, None]))
+        if not filter.signed:
+            return positions
+        graph, channels = self._graph, len(filter.signs)
+        count = int(np.prod(graph.subgraph.tensors[positions].shape))
+        shape, along = [channels, count // channels], [channels, 1]
+        if filter.axis == 3:
+            shape, along = shape[::-1], along[::-1]
+        signs = graph.cast_int32(graph.constant(filter.signs.reshape(along)))
         factor = graph.constant(np.array([step], np.int32))
-        return graph.arithmetic("ADD", positions, graph.arithmetic("MUL", signs, factor))
+        steps = graph.arithmetic("MUL", signs, factor)
+        return graph.arithmetic("ADD", graph.reshape(positions, shape), steps)
 
-    def _cut(self, cells: int, shape: Sequence[int], kind: int) -> int:
-        """Makes rows of cells, without what fills up their last bytes."""
+    def _cut(self, cells: int, count: int) -> int:
+        """Makes one row of cells, without what fills up its last byte."""
         graph = self._graph
-        count = int(np.prod(graph.subgraph.tensors[cells].shape[1:]))
-        cells = graph.reshape(cells, [shape[0], count])
-        if count == shape[1]:
+        kind = graph.subgraph.tensors[cells].type
+        found = int(np.prod(graph.subgraph.tensors[cells].shape))
+        cells = graph.reshape(cells, [found])
+        if found == count:
             return cells
-        begin = graph.constant(np.zeros(2, np.int32))
-        size = graph.constant(np.array(shape, np.int32))
-        output = graph.tensor(shape, kind)
+        begin = graph.constant(np.zeros(1, np.int32))
+        size = graph.constant(np.array([count], np.int32))
+        output = graph.tensor([count], kind)
         version = 2 if kind == INT8 else 1
         options = schema.SliceOptionsT()
         return graph.op("SLICE", [cells, begin, size], output, version=version, options=options)
 
-    def _transpose(self, cells: int, shape: Sequence[int]) -> int:
-        graph = self._graph
-        order = graph.constant(np.array([1, 0], np.int32))
-        output = graph.tensor(shape[::-1], self._kind)
-        version = 2 if self._kind == INT8 else 1
-        options = schema.TransposeOptionsT()
-        return graph.op("TRANSPOSE", [cells, order], output, version=version, options=options)
+
+def _whole_bytes(filter: Filter) -> bool:
+    """Whether no byte holds codes of two channels, one negated and one not."""
+    if not filter.signed:
+        return True
+    return filter.axis == 0 and filter.codes[0].size * filter.book.bits % 8 == 0

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tfq_sv import files
 from tfq_sv.errors import InputError
-from tfq_sv.export import seal
+from tfq_sv.export import about, cache, seal
 
 _RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 _REQUEST = np.zeros(1, np.int32)
@@ -32,8 +32,9 @@ class SpeakerEncoder:
 
         Args:
             path: the file.
-            fast: inflate the weights to int8 in memory, once, and run as fast as any int8 network;
-                else they are decoded anew for each embedding, in a small memory.
+            fast: inflate the weights to int8, once (the result is kept, see `cache.folder`), and
+                run as fast as any int8 network; else they are decoded anew for each embedding, in
+                a small memory.
             num_threads: how many threads the interpreter may use.
 
         Raises:
@@ -41,8 +42,12 @@ class SpeakerEncoder:
         """
         data = _checked(path)
         packed = _interpreter(data, num_threads)
-        self._about = _about(packed)
-        network = _interpreter(_inflate(packed), num_threads) if fast else packed
+        self._about = _about(packed, path)
+        network = packed
+        if fast:
+            sha256 = self._about["inflated_sha256"]
+            inflated = cache.fetch(sha256, lambda: _inflate(packed), path)
+            network = _interpreter(inflated, num_threads)
         self._run = network.get_signature_runner("embed")
 
     @property
@@ -61,8 +66,9 @@ class SpeakerEncoder:
         """Computes an embedding.
 
         Args:
-            speech: a waveform at 16 kHz in [-1, 1], (N,), from which the front end that the file
-                names computes features; or such features, (T, feat_dim).
+            speech: a waveform at 16 kHz in [-1, 1], (N,). A file that was exported with
+                input="features" takes these as well, (T, feat_dim); of a waveform it is told them
+                by the front end that its metadata names.
 
         Returns:
             float32 (embed_dim,).
@@ -71,31 +77,47 @@ class SpeakerEncoder:
             InputError: another shape, NaN, or less speech than the network can take.
         """
         values = np.asarray(speech, np.float32)
-        features = self._features(values) if values.ndim == 1 else values
+        if not np.isfinite(values).all():
+            raise InputError("speech has values that are NaN or infinite")
+        entry = self._about["input"]
+        inputs = self._waveform(values) if entry == "waveform" else self._features(values)
+        unit = "samples" if values.ndim == 1 else "frames"
+        too_little = f"{len(values)} {unit} are too few for this network; give more speech"
+        try:
+            embedding = np.array(self._run(**{entry: inputs[None]})["embedding"][0], np.float32)
+        except RuntimeError as error:
+            raise InputError(too_little) from error
+        if not np.isfinite(embedding).all():
+            raise InputError(too_little)
+        return embedding
+
+    def _waveform(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if values.ndim != 1:
+            raise InputError(
+                f"speech must be a waveform (N,), not of shape {values.shape}; the front end is "
+                "in the file"
+            )
+        least, rate = self._about["min_samples"], self._about["sample_rate"]
+        if values.size < least:
+            raise InputError(
+                f"{values.size} samples are too few; give at least {least} ({least / rate:g} s)"
+            )
+        return values
+
+    def _features(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        from tfq_sv import features
+
         width = self._about["feat_dim"]
-        if features.ndim != 2 or features.shape[1] != width or not len(features):
+        if values.ndim == 1:
+            if not self._about.get("frontend"):
+                raise InputError("the file names no front end; give features, not a waveform")
+            return features.fbank(values, features.FbankOptions(**self._about["frontend"]))
+        if values.ndim != 2 or values.shape[1] != width or not len(values):
             raise InputError(
                 f"speech must be a waveform (N,) or features (T, {width}), not of shape "
                 f"{values.shape}"
             )
-        if not np.isfinite(features).all():
-            raise InputError("speech has values that are NaN or infinite")
-        too_few = f"{len(features)} frames are too few for this network"
-        try:
-            embedding = np.array(self._run(features=features[None])["embedding"][0], np.float32)
-        except RuntimeError as error:
-            raise InputError(too_few) from error
-        if not np.isfinite(embedding).all():
-            raise InputError(too_few)
-        return embedding
-
-    def _features(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        from tfq_sv import features
-
-        if not self._about.get("frontend"):
-            raise InputError("the file names no front end; give features, not a waveform")
-        options = features.FbankOptions(**self._about["frontend"])
-        return features.fbank(waveform, options)
+        return values
 
 
 def inflate(path: str | os.PathLike[str]) -> bytes:
@@ -113,7 +135,7 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: no such file; it is damaged, or is not one of ours.
     """
-    return _about(_interpreter(_checked(path)))
+    return _about(_interpreter(_checked(path)), path)
 
 
 def _checked(path: str | os.PathLike[str]) -> bytes:
@@ -137,6 +159,13 @@ def _inflate(interpreter: Any) -> bytes:
     return interpreter.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
 
 
-def _about(interpreter: Any) -> dict[str, Any]:
+def _about(interpreter: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     text = interpreter.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
-    return dict(json.loads(text))
+    found = about.check(json.loads(text), path)
+    entries = interpreter.get_signature_list()["embed"]["inputs"]
+    if found["input"] not in entries:
+        raise InputError(
+            f"{path} has wrong metadata: input is {found['input']!r}, but the network takes "
+            f"{', '.join(entries)}; export it again"
+        )
+    return found

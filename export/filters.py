@@ -60,17 +60,11 @@ class Filter:
         shape[self.axis] = -1
         return np.where(self.signs.reshape(shape) == 1, -levels[self.codes], levels[self.codes])
 
-    def rows(self) -> npt.NDArray[np.uint8]:
-        """Returns the codes as they are packed: one row, or one a channel if `signed`."""
-        if not self.signed:
-            return self.codes.reshape(1, -1)
-        return np.moveaxis(self.codes, self.axis, 0).reshape(len(self.gains), -1)
-
     def packed(self) -> list[npt.NDArray[np.uint8]]:
         """Returns the packed planes: at 8 bits the levels themselves, as bytes."""
         if self.book.bits == 8:
-            return [self.levels().view(np.uint8).reshape(1, -1)]
-        return codec.pack(self.rows(), self.book.bits)
+            return [self.levels().view(np.uint8).reshape(-1)]
+        return codec.pack(self.codes.reshape(-1), self.book.bits)
 
 
 def find(model: flatbuffer.Model, books: Mapping[str, Codebook]) -> dict[int, Filter]:

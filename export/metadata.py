@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq_sv import files
 from tfq_sv.errors import InputError
 from tfq_sv.export import flatbuffer, seal
+from tfq_sv.export.about import check
 from tfq_sv.export.flatbuffer import INT32, UINT8, Graph, Model
 
 SEAL_ENTRY = "tfq_sv"
@@ -53,7 +54,8 @@ def write_about(path: str | os.PathLike[str], **fields: Any) -> None:
         fields: what to set; values that JSON can hold.
 
     Raises:
-        InputError: no such file; it is damaged or not one of ours; a value that JSON cannot hold.
+        InputError: no such file; it is damaged or not one of ours; a value that JSON cannot hold,
+            or that no encoder could work by.
     """
     data = files.existing(path, "file").read_bytes()
     seal.check(data, path)
@@ -64,7 +66,7 @@ def write_about(path: str | os.PathLike[str], **fields: Any) -> None:
     about = json.loads(flatbuffer.buffer_bytes(model, tables[0].buffer))
     model.subgraphs.remove(subgraph)
     model.signatureDefs.remove(signature)
-    attach(model, {**about, **fields})
+    attach(model, check({**about, **fields}, path))
     with files.atomic(Path(path)) as temporary:
         temporary.write_bytes(seal.seal(flatbuffer.write(model)))
 

@@ -1,5 +1,6 @@
 """Fixtures that several tests share: a small corpus of made speech, a small network."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,15 @@ import tf_keras as keras
 import tfq_sv
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps inflated files out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -9,15 +9,28 @@ import pytest
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv import codebook
+from tfq_sv import codebook, models
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
-from tfq_sv.export import SpeakerEncoder, convert, export_tflite, filters, flatbuffer, inflate
+from tfq_sv.export import (
+    SpeakerEncoder,
+    convert,
+    export_tflite,
+    filters,
+    flatbuffer,
+    float32,
+    inflate,
+)
+from tfq_sv.features import FbankOptions, fbank
 
 layers = keras.layers
 FEAT_DIM = 16
 RNG = np.random.default_rng(0)
 MIXED = [1, 3, 5, 8, 4, 2]
+FRONT_END_OPS = {
+    *("SUB", "ABS", "STRIDED_SLICE", "RFFT2D", "COMPLEX_ABS", "SQUARE", "BATCH_MATMUL"),
+    *("MAXIMUM", "LOG"),
+}
 OPS = {  # what a file may use beside the network's own ops
     *("CAST", "GATHER", "RESHAPE", "ADD", "MUL", "SLICE", "TRANSPOSE", "DEQUANTIZE"),
     *("CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "PAD", "MEAN"),
@@ -80,6 +93,14 @@ def quantized(model: Any, bits: list[int]) -> dict[str, Codebook]:
     return books
 
 
+def op_names(parsed: Any) -> set[str]:
+    return {
+        flatbuffer.op_name(parsed, operator)
+        for subgraph in parsed.subgraphs
+        for operator in subgraph.operators
+    }
+
+
 def features(frames: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(size=(frames, FEAT_DIM)).astype(np.float32)
 
@@ -89,7 +110,7 @@ def cosine(a: Any, b: Any) -> float:
 
 
 def check(path: Path, model: Any, books: dict[str, Codebook], compute: str) -> None:
-    built = convert.build(model, books, compute=compute)
+    built = convert.build(model, books, "features", compute=compute)
     path.write_bytes(built.data)
     inner = inflate(path)
     for fast in (False, True):
@@ -130,10 +151,34 @@ def test_layers_without_a_codebook_stay_float(tmp_path: Path) -> None:
     check(tmp_path / "a.tflite", model, books, "float32")
 
 
+def test_a_file_that_takes_waveforms(tmp_path: Path) -> None:
+    model, path = image_network(), tmp_path / "a.tflite"
+    books = quantized(model, MIXED)
+    built = convert.build(model, books, compute="float32")
+    path.write_bytes(built.data)
+    assert len(built.data) - len(convert.build(model, books, "features").data) < 40_000
+    parsed = flatbuffer.read(built.data)
+    assert op_names(parsed) <= OPS | FRONT_END_OPS
+    for fast in (False, True):
+        encoder = SpeakerEncoder(path, fast=fast)
+        about = encoder.about
+        entry = about["input"], about["sample_rate"], about["min_samples"]
+        assert entry == ("waveform", 16000, 3200)
+        assert FbankOptions(**about["frontend"]) == models.front_end(model)
+        for samples in (3200, 17777, 16000):
+            waveform = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+            expected = model(fbank(waveform, models.front_end(model))[None]).numpy()[0]
+            np.testing.assert_allclose(encoder.embed(waveform), expected, atol=1e-3, rtol=1e-3)
+        with pytest.raises(InputError, match=r"3199 samples are too few; .* 3200 \(0\.2 s\)"):
+            encoder.embed(waveform[:3199])
+        with pytest.raises(InputError, match="the front end is in the file"):
+            encoder.embed(features(30))
+
+
 def test_inflated_filters_are_the_levels() -> None:
     model = image_network()
     books = quantized(model, MIXED)
-    network = flatbuffer.read(convert._convert(model))
+    network = flatbuffer.read(float32.convert(model, "features"))
     found = filters.find(network, books)
     inner, places = convert._inflated(network, found, "int8")
     parsed = flatbuffer.read(inner)
@@ -163,17 +208,12 @@ Mixed = tuple[Any, dict[str, Codebook], bytes]
 def mixed() -> Mixed:
     model = image_network()
     books = quantized(model, MIXED)
-    return model, books, convert.build(model, books).data
+    return model, books, convert.build(model, books, "features").data
 
 
 def test_file_has_stock_ops_alone(mixed: Mixed) -> None:
     parsed = flatbuffer.read(mixed[2])
-    names = {
-        flatbuffer.op_name(parsed, operator)
-        for subgraph in parsed.subgraphs
-        for operator in subgraph.operators
-    }
-    assert names <= OPS
+    assert op_names(parsed) <= OPS
     assert not any(code.customCode for code in parsed.operatorCodes)
     assert [s.signatureKey for s in parsed.signatureDefs] == [b"embed", b"inflate", b"about"]
 
@@ -185,7 +225,7 @@ def test_a_layer_costs_little_beside_its_codes(bits: int) -> None:
     codes = sum(book.codes.size * bits / 8 for book in books.values())
     channels = 7 + 9 + 9 + 9 + 10 + 12
     shared = 2048 + 1024  # the table of codes in a byte, at most, and the metadata
-    size = len(convert.build(model, books).data)
+    size = len(convert.build(model, books, "features").data)
     assert size < codes + (2**bits + 2500) * len(books) + 8 * channels + shared
 
 
@@ -203,7 +243,7 @@ def test_ops_are_of_versions_that_tflite_2_14_has(
 
 def test_scales_are_stored_once(mixed: Mixed) -> None:
     model, books, data = mixed
-    network = flatbuffer.read(convert._convert(model))
+    network = flatbuffer.read(float32.convert(model, "features"))
     scales = filters.find(network, books).values()
     wide = [match.scales().tobytes() for match in scales if match.codes.shape[match.axis] == 9]
     assert [data.count(content) for content in wide] == [1] * len(wide)
@@ -211,7 +251,7 @@ def test_scales_are_stored_once(mixed: Mixed) -> None:
 
 def test_equal_models_give_equal_bytes(mixed: Mixed) -> None:
     model, books, data = mixed
-    assert convert.build(model, books).data == data
+    assert convert.build(model, books, "features").data == data
 
 
 def test_a_layer_that_left_no_trace_is_named(
@@ -219,24 +259,24 @@ def test_a_layer_that_left_no_trace_is_named(
 ) -> None:
     stray = Codebook(np.float32([-1, 1]), np.ones((3, 3, 7, 9), np.uint8))
     with pytest.raises(InputError, match="'elsewhere'"):
-        convert.build(mixed[0], {**mixed[1], "elsewhere": stray})
+        convert.build(mixed[0], {**mixed[1], "elsewhere": stray}, "features")
 
 
 def test_refuses_options_that_are_not_there(mixed: Mixed, tmp_path: Path) -> None:
     model, books, _ = mixed
     with pytest.raises(InputError, match="compute"):
-        convert.build(model, books, compute="float16")
+        convert.build(model, books, "features", compute="float16")
     with pytest.raises(InputError, match="quantize"):
         convert.build(model, {})
-    with pytest.raises(InputError, match="waveform"):
-        export_tflite(model, tmp_path / "a.tflite", "waveform")
+    with pytest.raises(InputError, match='"waveform" or "features", not \'audio\''):
+        convert.build(model, books, "audio")
 
 
 def test_export_writes_what_quantize_made(tmp_path: Path) -> None:
     model = image_network()
     network = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, bits=4))
     path = tmp_path / "new" / "speaker.tflite"
-    report = export_tflite(network, path, about={"trials": "made"})
+    report = export_tflite(network, path, "features", about={"trials": "made"})
     assert report.bytes == path.stat().st_size
     assert report.layers["down"] == convert.LayerReport(4, 567, 284 + 16)
     encoder, x = SpeakerEncoder(path), features(30)

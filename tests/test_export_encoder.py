@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,17 @@ import tf_keras as keras
 from tfq_sv import features
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
-from tfq_sv.export import SpeakerEncoder, convert, encoder, inflate, read_about, seal, write_about
+from tfq_sv.export import (
+    SpeakerEncoder,
+    convert,
+    encoder,
+    float32,
+    inflate,
+    metadata,
+    read_about,
+    seal,
+    write_about,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +42,7 @@ def network() -> tuple[Any, dict[str, Codebook]]:
 
 @pytest.fixture(scope="module")
 def good(network: tuple[Any, dict[str, Codebook]]) -> bytes:
-    return convert.build(*network).data
+    return convert.build(*network, "features").data
 
 
 @pytest.fixture
@@ -151,10 +163,107 @@ def test_no_interpreter_sees_a_bad_file(
             assert str(path) in str(caught.value)
 
 
+WRONG_METADATA: dict[str, list[Any]] = {
+    "input": [None, "audio", 3, "waveform"],
+    "compute": ["int4"],
+    "feat_dim": [0, -1, 80.5, True, None, "80"],
+    "embed_dim": [0, []],
+    "sample_rate": [None, 0],
+    "frontend": ["kaldi", {"window": "hann"}, {"bins": 80}, 80],
+    "thresholds": [0.3, ["eer"]],
+    "inflated_sha256": [None, "", 64 * "g", 64 * "0"],
+}
+
+
+def with_wrong_metadata(path: Path, good: bytes) -> Iterator[bytes]:
+    """Files whole and sealed, whose metadata no encoder could work by."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "check", lambda about, _: about)
+        for field, values in WRONG_METADATA.items():
+            for value in values:
+                path.write_bytes(good)
+                write_about(path, **{field: value})
+                yield path.read_bytes()
+
+
+def mutated(good: bytes, count: int) -> Iterator[bytes]:
+    """Cut, bit-flipped, blanked, padded and swapped files."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        bad, start = bytearray(good), int(rng.integers(len(good)))
+        match number % 5:
+            case 0:
+                del bad[start:]
+            case 1:
+                for place in rng.integers(len(good), size=rng.integers(1, 9)):
+                    bad[place] ^= 1 << int(rng.integers(8))
+            case 2:
+                bad[start : start + 4096] = bytes(len(bad[start : start + 4096]))
+            case 3:
+                bad[start:start] = rng.bytes(int(rng.integers(1, 99)))
+            case 4:
+                bad = bad[start:] + bad[:start]
+        if bad != good:
+            yield bytes(bad)
+
+
+def test_a_thousand_bad_files_are_one_clear_line_each(
+    path: Path, good: bytes, network: tuple[Any, dict[str, Codebook]]
+) -> None:
+    foreign = [inflate(path), float32.convert(network[0], "features"), bytes(9), b"RIFF" * 99]
+    wrong = list(with_wrong_metadata(path, good))
+    bad = [*foreign, *wrong, *damaged(good).values(), *mutated(good, 1000)]
+    assert len(bad) >= 1000
+    for content in bad:
+        path.write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            SpeakerEncoder(path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+
+
+def test_a_file_cannot_be_told_wrong_metadata(path: Path, good: bytes) -> None:
+    for field, value in {"input": "audio", "thresholds": 0.3}.items():
+        with pytest.raises(InputError, match=f"wrong metadata: {field} is"):
+            write_about(path, **{field: value})
+    assert path.read_bytes() == good
+
+
+def test_inflated_files_are_kept_and_mended(path: Path, own_cache: Path) -> None:
+    kept = own_cache / "tfq-sv" / f"{read_about(path)['inflated_sha256']}.tflite"
+    kept.unlink(missing_ok=True)
+    expected = SpeakerEncoder(path).embed(noise(1))
+    whole = kept.read_bytes()
+    assert whole == inflate(path)
+    kept.write_bytes(whole[:-1])
+    np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
+    assert kept.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = SpeakerEncoder(path).embed(noise(1))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file, not a folder
+    np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
+
+
+def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
+    program = (
+        "import numpy as np; from tfq_sv.export import SpeakerEncoder;"
+        f"SpeakerEncoder({str(path)!r}).embed(np.ones(9000, 'float32') / 9)"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    started = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(4)]
+    assert [process.wait() for process in started] == [0, 0, 0, 0]
+    (kept,) = (tmp_path / "cache" / "tfq-sv").iterdir()
+    assert kept.read_bytes() == inflate(path)
+
+
 def test_a_foreign_network_is_refused(
     path: Path, network: tuple[Any, dict[str, Codebook]], tmp_path: Path
 ) -> None:
-    for foreign in (inflate(path), convert._convert(network[0])):
+    for foreign in (inflate(path), float32.convert(network[0], "features")):
         path.write_bytes(foreign)
         with pytest.raises(InputError, match="not a tfq-sv file"):
             SpeakerEncoder(path)

@@ -47,7 +47,7 @@ def test_parameter_counts(name: str) -> None:
 @pytest.mark.parametrize("name", ["ResNet34", "DF_ResNet56", "Gemini_DF_ResNet60"])
 def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
     model = randomize(models.build(name))
-    export_float32(model, tmp_path / "float.tflite")
+    export_float32(model, tmp_path / "float.tflite", input="features")
     interpreter = Interpreter(str(tmp_path / "float.tflite"))
     entry, end = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     for frames in (198, 301, 97):
@@ -82,6 +82,12 @@ def test_saves_and_loads_weights(name: str, form: str, tmp_path: Path) -> None:
     second.load_weights(tmp_path / form)
     features = np.random.default_rng(0).normal(size=(1, 50, 80)).astype(np.float32)
     np.testing.assert_array_equal(second(features), first(features))
+
+
+def test_loads_front_ends_saved_before_they_had_every_option() -> None:
+    config = models.FrontEnd(THREE_D_SPEAKER).get_config()
+    del config["fbank"]["snip_edges"]
+    assert models.FrontEnd.from_config(config).fbank == THREE_D_SPEAKER
 
 
 @pytest.mark.parametrize("pooling", models.POOLINGS)

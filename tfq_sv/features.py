@@ -16,7 +16,8 @@ from tfq_sv.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_FLOOR = 1.1920929e-07  # float32's epsilon, Kaldi's floor under the log
+FLOOR = 1.1920929e-07
+"""What the log is taken of at least: Kaldi's choice, float32's epsilon."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class FbankOptions:
         preemphasis: coefficient of the first difference.
         sample_scale: what samples in [-1, 1] are multiplied with.
         subtract_mean: subtract each bin's mean over the utterance.
+        snip_edges: take only frames that fit wholly into the signal; else one for each shift, and
+            what they lack at both ends is the signal mirrored.
     """
 
     sample_rate: int = 16000
@@ -46,6 +49,7 @@ class FbankOptions:
     preemphasis: float = 0.97
     sample_scale: float = 32768.0
     subtract_mean: bool = True
+    snip_edges: bool = True
 
     def __post_init__(self) -> None:
         if self.window not in _WINDOWS:
@@ -56,9 +60,16 @@ class FbankOptions:
         """The frame length rounded up to a power of two."""
         return 1 << (self.frame_length - 1).bit_length()
 
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest signal that has a frame."""
+        return self.frame_length if self.snip_edges else (self.frame_shift + 1) // 2
+
     def num_frames(self, num_samples: int) -> int:
-        """Frames that fit wholly into so many samples (Kaldi's snip_edges)."""
-        return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
+        """Frames of a signal of so many samples."""
+        if self.snip_edges:
+            return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
+        return (num_samples + self.frame_shift // 2) // self.frame_shift
 
 
 _WINDOWS = {
@@ -68,6 +79,10 @@ _WINDOWS = {
 
 WESPEAKER = FbankOptions()
 THREE_D_SPEAKER = FbankOptions(window="povey", sample_scale=1.0)
+SHERPA = FbankOptions(
+    window="povey", high_freq=7600.0, sample_scale=1.0, subtract_mean=False, snip_edges=False
+)
+"""What sherpa-onnx computes unless a network's metadata says otherwise."""
 
 
 def fbank(
@@ -80,10 +95,10 @@ def fbank(
         options: the front end.
 
     Returns:
-        float32 (T, num_bins), T = 1 + (N - frame_length) // frame_shift.
+        float32 (T, num_bins), T = options.num_frames(N).
 
     Raises:
-        InputError: not one-dimensional, shorter than a frame, or not finite.
+        InputError: not one-dimensional, too short for a frame, or not finite.
 
     >>> fbank(np.sin(np.arange(16000) / 5).astype("float32")).shape
     (98, 80)
@@ -91,20 +106,22 @@ def fbank(
     samples = np.asarray(waveform, np.float32)
     if samples.ndim != 1:
         raise InputError(f"a waveform has one dimension (N,), not the shape {samples.shape}")
-    if samples.size < options.frame_length:
+    if samples.size < options.min_samples:
         raise InputError(
-            f"{samples.size} samples are less than one frame of {options.frame_length}"
+            f"{samples.size} samples are too few for a frame; it takes {options.min_samples}"
         )
     if not np.isfinite(samples).all():
         raise InputError("the waveform holds NaN or infinite samples")
     samples = samples * np.float32(options.sample_scale)
+    if not options.snip_edges:
+        samples = samples[_mirrored(np.arange(*_reach(samples.size, options)), samples.size)]
     frames = np.lib.stride_tricks.sliding_window_view(samples, options.frame_length)
     frames = frames[:: options.frame_shift]
     frames = frames - frames.mean(axis=1, keepdims=True)
     previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    frames = (frames - np.float32(options.preemphasis) * previous) * _window(options)
+    frames = (frames - np.float32(options.preemphasis) * previous) * window(options)
     power = np.abs(np.fft.rfft(frames, options.fft_length)).astype(np.float32) ** 2
-    energies = np.log(np.maximum(power @ mel_matrix(options), np.float32(_FLOOR)))
+    energies = np.log(np.maximum(power @ mel_matrix(options), np.float32(FLOOR)))
     return energies - energies.mean(axis=0) if options.subtract_mean else energies
 
 
@@ -118,12 +135,15 @@ def fbank_tensor(waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER) -> A
     import tensorflow as tf
 
     samples = waveforms * options.sample_scale
+    if not options.snip_edges:
+        size = tf.shape(samples)[-1]
+        samples = tf.gather(samples, _mirrored(tf.range(*_reach(size, options)), size), axis=-1)
     frames = tf.signal.frame(samples, options.frame_length, options.frame_shift)
     frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
     previous = tf.concat([frames[..., :1], frames[..., :-1]], axis=-1)
-    frames = (frames - options.preemphasis * previous) * _window(options)
+    frames = (frames - options.preemphasis * previous) * window(options)
     power = tf.square(tf.abs(tf.signal.rfft(frames, [options.fft_length])))
-    energies = tf.math.log(tf.maximum(power @ mel_matrix(options), _FLOOR))
+    energies = tf.math.log(tf.maximum(power @ mel_matrix(options), FLOOR))
     if options.subtract_mean:
         energies -= tf.reduce_mean(energies, axis=-2, keepdims=True)
     return energies
@@ -147,6 +167,23 @@ def mel_matrix(options: FbankOptions) -> npt.NDArray[np.float32]:
     return filters.astype(np.float32)
 
 
+def _reach(size: Any, options: FbankOptions) -> tuple[Any, Any]:
+    """Where frames centred on their shifts begin and end: the first is before the signal does."""
+    start = options.frame_shift // 2 - options.frame_length // 2
+    last = (options.num_frames(size) - 1) * options.frame_shift
+    return start, start + last + options.frame_length
+
+
+def _mirrored(positions: Any, size: Any) -> Any:
+    """Maps positions outside [0, size) into it, by reflection at both ends as often as need be.
+
+    Plain arithmetic, which NumPy's arrays and TensorFlow's share.
+    """
+    there_and_back = 2 * size - 1
+    return (there_and_back - abs(2 * (positions % (2 * size)) - there_and_back)) // 2
+
+
 @lru_cache
-def _window(options: FbankOptions) -> npt.NDArray[np.float32]:
+def window(options: FbankOptions) -> npt.NDArray[np.float32]:
+    """Returns what a frame is multiplied with: float32 (frame_length,)."""
     return _WINDOWS[options.window](options.frame_length).astype(np.float32)

@@ -1,7 +1,8 @@
 """write a quantized network as a standard .tflite
 
 The file holds the packed codes and decodes them with stock ops (signature `embed`), or gives the
-bytes of a fast int8 model (signature `inflate`).
+bytes of a fast int8 model (signature `inflate`). It takes 16 kHz samples; the network's front end
+is a part of it.
 
 example:
   tfq-sv export --model=model-4bit.keras --out=model.tflite
@@ -16,6 +17,13 @@ from tfq_sv.cli.common import load_network, no_positional, output, required
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "quantized network (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the .tflite goes", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "input",
+    "waveform",
+    ["waveform", "features"],
+    "waveform: the file takes 16 kHz samples; features: it takes log mel filter banks",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "compute",
     "int8",
@@ -33,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
     model = load_network(name)
     from tfq_sv.export import export_tflite
 
-    report = export_tflite(model, out, compute=FLAGS.compute)
+    report = export_tflite(model, out, FLAGS.input, compute=FLAGS.compute)
     ratio = report.float32_bytes / report.bytes
     print(f"wrote {out}: {report.bytes:,} bytes, {ratio:.2f}x smaller than float32's")
     print(f"  float32 .tflite  {report.float32_bytes:,} bytes")

@@ -1,0 +1,86 @@
+"""A Keras network as a plain float32 `.tflite`, by TensorFlow's converter."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv import files
+from tfq_sv.errors import InputError
+from tfq_sv.export import flatbuffer, frontend
+
+_PLANNED_SAMPLES = 16000
+
+
+def export_float32(model: Any, path: str | os.PathLike[str], input: str = "waveform") -> int:
+    """Writes a float model as the plain float32 `.tflite` that the others are compared with.
+
+    Args:
+        model: features (B, T, feat_dim) -> embedding (B, embed_dim), not quantized.
+        path: the file to write.
+        input: as in `export_tflite`.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        InputError: an input that is not there; a model that is no such network.
+    """
+    data = convert(model, input)
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return len(data)
+
+
+def convert(model: Any, input: str) -> bytes:
+    """Returns a model as a float32 `.tflite` of batch 1 and free time; see `export_float32`."""
+    import tensorflow as tf
+
+    from tfq_sv import models
+
+    if input not in ("waveform", "features"):
+        raise InputError(f'input must be "waveform" or "features", not {input!r}')
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError("a network to export has one input and one output")
+    if input == "waveform" and len(model.input_shape) != 3:
+        raise InputError(
+            f"the front end gives features (B, T, feat_dim), but the network takes "
+            f'{model.input_shape}; export it with input="features"'
+        )
+    options = models.front_end(model)
+    tables = frontend.constants(options) if input == "waveform" else {}
+    shape = (1, None) if input == "waveform" else (1, *model.input_shape[1:])
+    signature = [
+        tf.TensorSpec(shape, tf.float32, input),
+        *(tf.TensorSpec(table.shape, tf.float32, name) for name, table in tables.items()),
+    ]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def embed(entry: Any, *rest: Any) -> Any:
+        if input == "waveform":
+            entry = frontend.log_mel(entry, options, dict(zip(tables, rest, strict=True)))
+        return model(entry, training=False)
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [embed.get_concrete_function()], model
+    )
+    data = bytes(converter.convert())
+    return _with_constants(data, tables) if tables else data
+
+
+def _with_constants(data: bytes, tables: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
+    """Makes the inputs of these names constants."""
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    inputs = {entry.name.decode(): entry.tensorIndex for entry in model.signatureDefs[0].inputs}
+    for name, table in tables.items():
+        tensor = graph.tensors[inputs.pop(name)]
+        tensor.buffer = flatbuffer.add_buffer(model, table.tobytes())
+    (waveform,) = inputs.values()
+    graph.inputs = np.array([waveform], np.int32)
+    # Runtimes plan for this shape before anybody resizes it; one sample has no frame.
+    graph.tensors[waveform].shape = np.array([1, _PLANNED_SAMPLES], np.int32)
+    model.signatureDefs = []
+    return flatbuffer.write(model)
