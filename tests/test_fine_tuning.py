@@ -35,6 +35,26 @@ def test_fine_tuning_brings_two_bits_back_to_the_teacher(
         np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["adaptive", "static"])
+def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
+    kind: str, network: keras.Model, train_corpus: Corpus
+) -> None:
+    recipe = tfq_sv.QuantizationRecipe.binary(network, kind)
+    quantized, fresh = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    dataset = [next(stream) for _ in range(6)]
+    options = FineTuningOptions(steps=30, follow_every=5)
+    tfq_sv.finetune(quantized, dataset, teacher=network, options=options, progress=False)
+    features = fbank_tensor(dataset[0][0])
+    assert distance(quantized, network, features) < 0.7 * distance(fresh, network, features)
+    before = tfq_sv.codebooks(fresh)
+    moved = [
+        np.any(book.centroids != before[name].centroids)
+        for name, book in tfq_sv.codebooks(quantized).items()
+    ]
+    assert all(moved) if kind == "adaptive" else not any(moved)
+
+
 def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
     quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
     with pytest.raises(InputError, match="is not quantized"):

@@ -3,11 +3,13 @@ from pathlib import Path
 import keras as keras3
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfq_sv
 from tfq_sv.errors import InputError
+from tfq_sv.quantization import quantizers
 from tfq_sv.recipe import LayerRecipe
 
 LAYERS = keras.layers
@@ -54,6 +56,71 @@ def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> Non
     for name, book in tfq_sv.codebooks(loaded).items():
         np.testing.assert_array_equal(book.codes, books[name].codes)
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "static"])
+@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_binary_networks_save_and_load(
+    network: keras.Model, kind: str, form: str, tmp_path: Path
+) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
+    for number, quantizer in enumerate(quantizers(quantized).values()):
+        if quantizer.scale is not None:
+            quantizer.scale.assign(0.8 + 0.01 * number)
+    quantized.save(tmp_path / form)
+    loaded = tfq_sv.load_model(tmp_path / form)
+    np.testing.assert_array_equal(loaded(FEATURES), quantized(FEATURES))
+    books = tfq_sv.codebooks(quantized)
+    for name, book in tfq_sv.codebooks(loaded).items():
+        np.testing.assert_array_equal(book.centroids, books[name].centroids)
+    plain = tfq_sv.dequantize(quantized)
+    np.testing.assert_allclose(plain(FEATURES), quantized(FEATURES), rtol=1e-4, atol=1e-5)
+
+
+def test_static_levels_are_mean_plus_and_minus_the_mean_distance(network: keras.Model) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, "static"))
+    before = tfq_sv.codebooks(quantized)
+    for name, book in before.items():
+        kernel = network.get_layer(name).kernel.numpy()
+        distance = np.abs(kernel - kernel.mean()).mean()
+        wanted = [kernel.mean() - distance, kernel.mean() + distance]
+        grid_step = np.abs(wanted).max() / 127
+        np.testing.assert_allclose(book.centroids, wanted, atol=grid_step)
+        # Of all pairs around the mean, this distance has the least squared error.
+        error = np.sum((kernel - book.decode()) ** 2)
+        for factor in (0.9, 1.1):
+            levels = kernel.mean() + factor * distance * np.where(kernel < kernel.mean(), -1, 1)
+            assert error < np.sum((kernel - levels) ** 2)
+    for quantizer in quantizers(quantized).values():
+        quantizer.latent.assign_add(0.05 * tf.ones_like(quantizer.latent))
+        quantizer.follow(steps=3)
+    for name, book in tfq_sv.codebooks(quantized).items():
+        np.testing.assert_array_equal(book.centroids, before[name].centroids)
+
+
+def test_a_learned_scale_gets_its_gradient_and_leaves_the_others() -> None:
+    model = keras.Sequential([LAYERS.Dense(3, use_bias=False, input_shape=(4,))])
+    recipe = tfq_sv.QuantizationRecipe.binary(model, "adaptive")
+    quantized = tfq_sv.quantize(model, recipe)
+    (quantizer,) = quantizers(quantized).values()
+    quantizer.scale.assign(2.0)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(quantized(tf.eye(4)) * np.arange(12.0).reshape(4, 3))
+    by_scale, by_kernel = tape.gradient(loss, [quantizer.scale, quantizer.latent])
+    decoded = quantizer.codebook().decode()
+    np.testing.assert_allclose(by_scale, np.sum(decoded / 2 * np.arange(12.0).reshape(4, 3)), 1e-5)
+    np.testing.assert_allclose(by_kernel, np.arange(12.0).reshape(4, 3))
+    quantizer.scale.assign(-1.0)
+    with pytest.raises(InputError, match=r"learned scale became -1\.0"):
+        quantizer.codebook()
+
+
+def test_unknown_binary_kinds(network: keras.Model) -> None:
+    with pytest.raises(InputError, match='must be "adaptive" or "static", not \'sign\''):
+        tfq_sv.QuantizationRecipe.binary(network, "sign")
+    with pytest.raises(InputError, match="static_binary has 1 bit, not 2"):
+        LayerRecipe("static_binary", 2)
 
 
 def test_loading_fits_nothing(
@@ -110,8 +177,6 @@ def test_tfmots_own_functions_on_any_model() -> None:
 
 
 def test_gradients_pass_straight_through() -> None:
-    import tensorflow as tf
-
     from tfq_sv.quantizers import straight_through
 
     weights = tf.Variable([[-0.9, 0.2], [0.4, 3.0]])

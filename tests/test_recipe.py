@@ -8,7 +8,9 @@ from tfq_sv.recipe import LayerRecipe
 
 
 def test_json_round_trip_in_order(tmp_path: Path) -> None:
-    recipe = QuantizationRecipe({"b": LayerRecipe("kmeans", 3), "a": LayerRecipe("kmeans", 8)})
+    recipe = QuantizationRecipe(
+        {"b": LayerRecipe("kmeans", 3), "a": LayerRecipe("static_binary", 1)}
+    )
     recipe.to_json(tmp_path / "recipe.json")
     read = QuantizationRecipe.from_json(tmp_path / "recipe.json")
     assert read == recipe

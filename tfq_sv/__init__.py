@@ -19,10 +19,12 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdaptiveBinaryQuantizeConfig": "quantize_config",
     "Codebook": "codebook",
     "InputError": "errors",
     "KMeansQuantizeConfig": "quantize_config",
     "QuantizationRecipe": "recipe",
+    "StaticBinaryQuantizeConfig": "quantize_config",
     "WeightOnlyScheme": "quantize_config",
     "codebooks": "quantization",
     "dequantize": "quantization",

@@ -10,11 +10,20 @@ import tf_keras as keras
 import tfq_sv.models  # noqa: F401  (registers the layers that saved models name)
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
-from tfq_sv.quantize_config import KMeansQuantizeConfig, WeightOnlyScheme
+from tfq_sv.quantize_config import (
+    AdaptiveBinaryQuantizeConfig,
+    KMeansQuantizeConfig,
+    StaticBinaryQuantizeConfig,
+    WeightOnlyScheme,
+)
 from tfq_sv.quantizers import KMeans, quantizable
 from tfq_sv.recipe import QuantizationRecipe
 
-_CONFIGS = {"kmeans": KMeansQuantizeConfig}
+_CONFIGS = {
+    "kmeans": lambda bits: KMeansQuantizeConfig(bits),
+    "static_binary": lambda bits: StaticBinaryQuantizeConfig(),
+    "adaptive_binary": lambda bits: AdaptiveBinaryQuantizeConfig(),
+}
 
 
 def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
@@ -54,7 +63,7 @@ def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
             return copy
         entry = recipe.layers[layer.name]
         return tfmot.quantization.keras.quantize_annotate_layer(
-            copy, _CONFIGS[entry.kind](bits=entry.bits)
+            copy, _CONFIGS[entry.kind](entry.bits)
         )
 
     annotated = keras.models.clone_model(model, clone_function=annotate)

@@ -16,32 +16,21 @@ import tf_keras as keras
 
 from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
-from tfq_sv.quantizers import KMeans, kernel_attribute
+from tfq_sv.quantizers import AdaptiveBinary, KMeans, StaticBinary, kernel_attribute
 
 
-@keras.utils.register_keras_serializable("tfq_sv")
-class KMeansQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
-    """A layer's kernel as a k-means codebook; bias and activations stay float.
+class _KernelQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
+    """What the configs share: the kernel is quantized; bias and activations stay float."""
 
-    For Conv1D, Conv2D, DepthwiseConv2D and Dense.
+    quantizer: KMeans | None = None
 
-    Args:
-        bits: 1-8.
-
-    Attributes:
-        quantizer: the quantizer of the layer it was applied to; None before.
-
-    Raises:
-        InputError: bits out of range, or (when applied) a layer without such a kernel.
-    """
-
-    def __init__(self, bits: int = 4) -> None:
-        self.bits = check_bits(bits)
-        self.quantizer: KMeans | None = None
+    def new_quantizer(self) -> KMeans:
+        """Returns the quantizer for one layer."""
+        raise NotImplementedError
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, KMeans]]:
         """The kernel and a new quantizer."""
-        self.quantizer = KMeans(self.bits)
+        self.quantizer = self.new_quantizer()
         return [(getattr(layer, _kernel(layer)), self.quantizer)]
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list[tf.Tensor]) -> None:
@@ -60,9 +49,67 @@ class KMeansQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         """None: outputs stay float."""
         return []
 
+
+@keras.utils.register_keras_serializable("tfq_sv")
+class KMeansQuantizeConfig(_KernelQuantizeConfig):
+    """A layer's kernel as a k-means codebook; bias and activations stay float.
+
+    For Conv1D, Conv2D, DepthwiseConv2D and Dense.
+
+    Args:
+        bits: 1-8.
+        learned_scale: whether a factor on the codebook is trained, see `quantizers.KMeans`.
+
+    Attributes:
+        quantizer: the quantizer of the layer it was applied to; None before.
+
+    Raises:
+        InputError: bits out of range, or (when applied) a layer without such a kernel.
+    """
+
+    def __init__(self, bits: int = 4, learned_scale: bool = False) -> None:
+        self.bits, self.learned_scale = check_bits(bits), learned_scale
+
+    def new_quantizer(self) -> KMeans:
+        """Returns the quantizer for one layer."""
+        return KMeans(self.bits, self.learned_scale)
+
     def get_config(self) -> dict[str, Any]:
         """What a saved model keeps."""
-        return {"bits": self.bits}
+        return {"bits": self.bits, "learned_scale": self.learned_scale}
+
+
+@keras.utils.register_keras_serializable("tfq_sv")
+class AdaptiveBinaryQuantizeConfig(_KernelQuantizeConfig):
+    """A layer's kernel in one bit, on two levels that follow the weights: `AdaptiveBinary`.
+
+    Args:
+        learned_scale: whether a factor on both levels is trained.
+    """
+
+    def __init__(self, learned_scale: bool = True) -> None:
+        self.learned_scale = learned_scale
+
+    def new_quantizer(self) -> KMeans:
+        """Returns the quantizer for one layer."""
+        return AdaptiveBinary(self.learned_scale)
+
+    def get_config(self) -> dict[str, Any]:
+        """What a saved model keeps."""
+        return {"learned_scale": self.learned_scale}
+
+
+@keras.utils.register_keras_serializable("tfq_sv")
+class StaticBinaryQuantizeConfig(_KernelQuantizeConfig):
+    """A layer's kernel in one bit, on two levels that stay as they are: `StaticBinary`."""
+
+    def new_quantizer(self) -> KMeans:
+        """Returns the quantizer for one layer."""
+        return StaticBinary()
+
+    def get_config(self) -> dict[str, Any]:
+        """What a saved model keeps: nothing but its class."""
+        return {}
 
 
 class _NoLayer(tfmot.quantization.keras.QuantizeRegistry):

@@ -60,26 +60,32 @@ def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
-    """q(w) = the centroid nearest to w; dq/dw = 1 (straight-through).
+    """q(w) = s c_k, c_k the centroid nearest to w; dq/dw = 1 (straight-through).
 
     The 2**bits centroids are fitted by k-means to the kernel that the layer holds when it is
     wrapped, on the int8 grid that the exported file stores. They are a non-trainable weight of
-    the wrapper: fine-tuning moves them by Lloyd's steps, not by gradients.
+    the wrapper: fine-tuning moves them by Lloyd's steps, not by gradients. The scale s is 1, or
+    learned by its own gradient, dq/ds = c_k; a scaled grid is a grid too.
 
-    Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive uniform precision.
+    Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive uniform precision; the learned scale as in
+    LSQ (Esser et al., 2020) and APoT (Li et al., 2020).
 
     Args:
         bits: 1-8.
+        learned_scale: whether s is trained. Behind a BatchNorm it has no effect in training.
 
     Attributes:
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
+        scale: s, a variable; None if it is not learned.
     """
 
-    def __init__(self, bits: int = 4) -> None:
+    def __init__(self, bits: int = 4, learned_scale: bool = False) -> None:
         self.bits = codebook.check_bits(bits)
+        self.learned_scale = learned_scale
         self.latent: tf.Variable | None = None
         self.centroids: tf.Variable | None = None
+        self.scale: tf.Variable | None = None
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, tf.Variable]:
         """Fits the codebook to the kernel; called by tfmot with its wrapper as `layer`."""
@@ -101,37 +107,105 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
             dtype=tf.float32,
             trainable=False,
         )
-        return {"centroids": self.centroids}
+        weights = {"centroids": self.centroids}
+        if self.learned_scale:
+            self.scale = layer.add_weight(
+                f"{name}_scale", (), initializer="ones", dtype=tf.float32, trainable=True
+            )
+            weights["scale"] = self.scale
+        return weights
 
     def _initial(self, kernel: np.ndarray, trained: bool) -> npt.NDArray[np.float32]:
         if trained:
-            return codebook.snap(codebook.fit(kernel, self.bits))
+            return codebook.snap(self._fit(kernel))
         # Random weights, which a saved model's are about to replace: not worth a fit.
         return codebook.snap(np.linspace(kernel.min(), kernel.max(), 2**self.bits))
+
+    def _fit(self, kernel: np.ndarray) -> npt.NDArray[np.float32]:
+        return codebook.fit(kernel, self.bits)
 
     def __call__(
         self, inputs: tf.Tensor, training: bool, weights: dict[str, tf.Variable], **kwargs: Any
     ) -> tf.Tensor:
         """Latent kernel -> the kernel its codes stand for, same shape."""
-        return straight_through(inputs, tf.convert_to_tensor(weights["centroids"]))
+        values = straight_through(inputs, tf.convert_to_tensor(weights["centroids"]))
+        if "scale" not in weights:
+            return values
+        # The value is s c; the gradient must reach the latent weights as if s were 1.
+        scaled = tf.stop_gradient(values) * weights["scale"]
+        return scaled + values - tf.stop_gradient(values)
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""
-        return {"bits": self.bits}
+        return {"bits": self.bits, "learned_scale": self.learned_scale}
 
     def codebook(self) -> codebook.Codebook:
-        """Returns the codebook as it stands."""
-        if self.latent is None or self.centroids is None:
-            raise InputError("the quantized layer is not built yet; call the model once")
-        centroids = self.centroids.numpy()
-        return codebook.Codebook(centroids, codebook.assign(self.latent.numpy(), centroids))
+        """Returns the codebook as it stands, its scale folded in.
+
+        Raises:
+            InputError: the layer is not built yet, or its learned scale is not positive.
+        """
+        latent, centroids = self._built()
+        codes = codebook.assign(latent.numpy(), centroids.numpy())
+        scale = np.float32(1 if self.scale is None else self.scale.numpy())
+        if not scale > 0:
+            raise InputError(f"a learned scale became {scale}; try a lower learning rate")
+        return codebook.Codebook(scale * centroids.numpy(), codes)
 
     def follow(self, steps: int) -> None:
         """Moves the centroids by Lloyd's steps to where the latent weights are now."""
+        latent, centroids = self._built()
+        moved = codebook.refine(latent.numpy(), centroids.numpy(), steps=steps)
+        centroids.assign(codebook.snap(moved))
+
+    def _built(self) -> tuple[tf.Variable, tf.Variable]:
         if self.latent is None or self.centroids is None:
             raise InputError("the quantized layer is not built yet; call the model once")
-        moved = codebook.refine(self.latent.numpy(), self.centroids.numpy(), steps=steps)
-        self.centroids.assign(codebook.snap(moved))
+        return self.latent, self.centroids
+
+
+class AdaptiveBinary(KMeans):
+    """One bit: q(w) = s c_0 below the midpoint of two k-means centroids, s c_1 above it.
+
+    The centroids follow the latent weights in fine-tuning, so that neither their distance nor
+    their middle is fixed; s is learned.
+
+    Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive binary quantizer.
+    """
+
+    def __init__(self, learned_scale: bool = True) -> None:
+        super().__init__(bits=1, learned_scale=learned_scale)
+
+    def get_config(self) -> dict[str, Any]:
+        """What tfmot needs to make this quantizer again."""
+        return {"learned_scale": self.learned_scale}
+
+
+class StaticBinary(KMeans):
+    """One bit: q(w) = m + a sign(w - m), m the mean of the trained kernel, a that of |w - m|.
+
+    Both levels stay as they are in fine-tuning; only the codes change.
+
+    Source: Liu, Wang, Qian, arXiv 2406.05359, static binary quantizer; a is the optimal distance
+    of XNOR-Net (Rastegari et al., 2016).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(bits=1)
+
+    def _fit(self, kernel: np.ndarray) -> npt.NDArray[np.float32]:
+        codebook.fit(kernel, bits=1)  # refuses NaN and infinite weights
+        mean = np.mean(kernel, dtype=np.float64)
+        distance = np.mean(np.abs(kernel - mean), dtype=np.float64)
+        return np.array([mean - distance, mean + distance], np.float32)
+
+    def follow(self, steps: int) -> None:
+        """Nothing: the levels are fixed."""
+        self._built()
+
+    def get_config(self) -> dict[str, Any]:
+        """What tfmot needs to make this quantizer again: nothing."""
+        return {}
 
 
 @tf.custom_gradient

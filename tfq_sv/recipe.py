@@ -11,7 +11,7 @@ from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, existing
 
-KINDS = ("kmeans",)
+KINDS = ("kmeans", "static_binary", "adaptive_binary")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class LayerRecipe:
     """How one layer is quantized.
 
     Attributes:
-        kind: "kmeans".
-        bits: 1-8.
+        kind: "kmeans", "static_binary" or "adaptive_binary".
+        bits: 1-8; 1 for the binary kinds.
     """
 
     kind: str
@@ -29,7 +29,8 @@ class LayerRecipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        check_bits(self.bits)
+        if check_bits(self.bits) != 1 and self.kind != "kmeans":
+            raise InputError(f"{self.kind} has 1 bit, not {self.bits}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,23 @@ class QuantizationRecipe:
 
         layer = LayerRecipe("kmeans", check_bits(bits))
         return cls(dict.fromkeys(quantizable(model), layer))
+
+    @classmethod
+    def binary(cls, model: Any, kind: str = "adaptive") -> "QuantizationRecipe":
+        """Every convolution and dense kernel in one bit.
+
+        Args:
+            model: a network.
+            kind: "adaptive" (levels follow the weights in fine-tuning) or "static" (they stay).
+
+        Raises:
+            InputError: another kind, or a model without such layers.
+        """
+        from tfq_sv.quantizers import quantizable
+
+        if kind not in ("adaptive", "static"):
+            raise InputError(f'kind must be "adaptive" or "static", not {kind!r}')
+        return cls(dict.fromkeys(quantizable(model), LayerRecipe(f"{kind}_binary", 1)))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> "QuantizationRecipe":

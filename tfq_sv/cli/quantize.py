@@ -18,6 +18,13 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the quantized model goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_integer("bits", 4, "bits a weight, 1-8, for every layer", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "binary",
+    None,
+    ["adaptive", "static"],
+    "one bit a weight, on two levels that follow the weights in fine-tuning or stay; for --bits",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
 
@@ -36,6 +43,8 @@ def run(arguments: Sequence[str]) -> None:
 
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
+    elif FLAGS.binary:
+        recipe = QuantizationRecipe.binary(network, FLAGS.binary)
     else:
         recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
     model = quantize(network, recipe)
