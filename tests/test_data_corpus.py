@@ -50,7 +50,7 @@ def test_bad_folders_are_named(tree: Path, corpus_dir: Path) -> None:
     (tree / "empty").mkdir()
     cases = [
         (tree / "missing", "does not exist"),
-        (tree / "empty", "holds no .flac, .ogg, .wav file"),
+        (tree / "empty", "holds no .aac, .flac, .m4a, .mp3, .ogg, .wav file"),
         (tree / "ann", "lies in no speaker's folder"),
         (corpus_dir, "holds two corpora"),
     ]
