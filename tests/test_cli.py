@@ -152,7 +152,7 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["train", good, out, "extra"], "unexpected argument 'extra'"),
         (["train", f"--corpus={tmp_path}/none", out], "none does not exist"),
         (["train", f"--corpus={tmp_path}/empty", out], "empty holds no"),
-        (["train", f"--corpus={broken}", out], "cannot be read as audio"),
+        (["train", f"--corpus={broken}", out, "--strict"], "cannot be read as audio"),
         (["train", good, out, "--network=ResNet1"], "unknown network 'ResNet1'"),
         (["train", good, out, "--steps=0"], "steps must be positive, not 0"),
         (["quantize", "--model=none.keras", out], "none.keras does not exist; shipped networks"),
