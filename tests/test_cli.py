@@ -79,6 +79,83 @@ def test_both_signatures_and_keras_agree(
         np.testing.assert_allclose(scores[name], scores["keras"], atol=0.02)
 
 
+def test_cohort_as_norm_scale_plot_and_kept_embeddings(
+    made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, scores, plot = tmp_path / "kept", tmp_path / "scores", tmp_path / "det.png"
+    base = ["evaluate", f"--model={made}/small.tflite", f"--corpus={corpus_dir / 'test'}"]
+    base.append(f"--embeddings={kept}")
+    assert cli.main([*base, f"--scores_out={scores}", "--score_scale=half"]) == 0
+    said = capsys.readouterr().out
+    assert "0 of 18 embeddings were there" in said
+    assert "((cosine + 1) / 2, 0 to 1)" in said
+    assert re.search(r"minDCF +\d\.\d{4} +\(p_target 0\.05\)", said)
+    half = [float(line.split()[2]) for line in scores.read_text().splitlines()]
+    assert cli.main([*base, f"--scores_out={scores}", f"--plot={plot}"]) == 0
+    assert "18 of 18 embeddings were there" in capsys.readouterr().out
+    plain = [float(line.split()[2]) for line in scores.read_text().splitlines()]
+    np.testing.assert_allclose(half, (np.array(plain) + 1) / 2, atol=2e-5)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    cohort = [*base, f"--cohort={corpus_dir / 'train'}"]
+    assert cli.main([*cohort, "--as_norm", f"--scores_out={scores}"]) == 0
+    said = capsys.readouterr().out
+    assert "AS-norm, top 6 of 6; mean of 18 cohort embeddings subtracted" in said
+    assert all(len(line.split()) == 8 for line in scores.read_text().splitlines())
+    assert cli.main(cohort) == 0
+    said = capsys.readouterr().out
+    assert "scores  cosine, -1 to 1; mean of 18 cohort embeddings subtracted" in said
+    assert "18 of 18 embeddings were there" in said
+
+
+def test_embed_in_shards_and_files(
+    made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, corpus = f"--model={made}/small.tflite", f"--corpus={corpus_dir / 'test'}"
+    kept, matrix = tmp_path / "kept", tmp_path / "x.npy"
+    for shard in ("1/2", "2/2"):
+        assert cli.main(["embed", model, corpus, f"--out={kept}", f"--shard={shard}"]) == 0
+    assert "9 embeddings, share 2 of 2" in capsys.readouterr().out
+    assert cli.main(["evaluate", model, corpus, f"--embeddings={kept}"]) == 0
+    said = capsys.readouterr().out
+    assert "18 of 18 embeddings were there" in said
+    whole = tmp_path / "all.scp"
+    whole.write_text("".join(path.read_text() for path in kept.glob("*.scp")))
+    assert cli.main(["embed", model, corpus, f"--out={matrix}"]) == 0
+    for file in (whole, matrix):
+        capsys.readouterr()
+        assert cli.main(["evaluate", corpus, f"--embeddings={file}"]) == 0
+        again = capsys.readouterr().out
+        assert re.findall(r"EER .*", again) == re.findall(r"EER .*", said)
+    shutil.copy(made / "small.tflite", tmp_path / "model.tflite")
+    store = ["evaluate", f"--model={tmp_path}/model.tflite", corpus, f"--embeddings={kept}"]
+    for _ in range(2):  # storing thresholds does not make it another network
+        assert cli.main([*store, "--store"]) == 0
+        assert "18 of 18 embeddings were there" in capsys.readouterr().out
+
+
+def test_bad_recordings_are_left_out_and_listed(
+    made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(corpus_dir / "test", tmp_path / "test")
+    first, second = sorted((folder / "wav").rglob("*.wav"))[:2]
+    first.unlink()
+    soundfile.write(second, np.zeros(16000), 16000)
+    base = ["evaluate", f"--model={made}/small.tflite", f"--corpus={folder}"]
+    assert cli.main(base) == 0
+    said = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(said) if line.startswith("left out"))
+    assert re.fullmatch(
+        r"left out: 2 of 18 recordings \(1 missing, 1 silent\), and with them \d+ of \d+ trials",
+        said[start],
+    )
+    assert len(said) == start + 3
+    assert str(second) in said[-1] or str(second) in said[-2]
+    assert cli.main([*base, "--strict"]) == 1
+    assert cli.main(["train", f"--corpus={folder}", f"--out={tmp_path}/x.keras", "--steps=1",
+                     "--batch_size=2", "--seconds=0.3", "--embed_dim=8"]) == 0  # fmt: skip
+    assert cli.main(["finetune", "--help"]) == 0
+
+
 def test_verify_needs_a_threshold_and_then_decides(
     made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,7 +229,7 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["train", good, out, "extra"], "unexpected argument 'extra'"),
         (["train", f"--corpus={tmp_path}/none", out], "none does not exist"),
         (["train", f"--corpus={tmp_path}/empty", out], "empty holds no"),
-        (["train", f"--corpus={broken}", out], "cannot be read as audio"),
+        (["train", f"--corpus={broken}", out, "--strict"], "cannot be read as audio"),
         (["train", good, out, "--network=ResNet1"], "unknown network 'ResNet1'"),
         (["train", good, out, "--steps=0"], "steps must be positive, not 0"),
         (["quantize", "--model=none.keras", out], "none.keras does not exist; shipped networks"),
@@ -167,6 +244,15 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["evaluate", model, good, f"--trials={tmp_path}/none"], "none does not exist"),
         (["evaluate", f"--model={made}/model.keras", good, "--store"], "--store writes into a"),
         (["evaluate", f"--model={text}", good], "text.tflite is not a .tflite file"),
+        (["evaluate", good], "--model is missing"),
+        (["evaluate", model, good, "--as_norm"], "--as_norm needs --cohort"),
+        (["evaluate", model, good, "--store", good.replace("corpus", "cohort")], "leave --cohort"),
+        (["evaluate", model, good, "--plot=det.pdf"], "must end in .png"),
+        (["evaluate", model, good, f"--embeddings={text}"], "leave --model out"),
+        (["evaluate", good, f"--embeddings={text}"], "embeddings come from .ark"),
+        (["evaluate", model, good, f"--embeddings={made}"], "no cache of embeddings"),
+        (["embed", model, good, f"--out={tmp_path}/e", "--shard=0/2"], "must be i/n"),
+        (["embed", model, good, f"--out={tmp_path}/e.ark", "--shard=1/2"], "is a file"),
         (["verify", str(foreign), wav, wav], "foreign.tflite"),
         (["verify", str(text), wav, wav], "text.tflite"),
         (["verify", str(made / "small.tflite"), wav], "found 2 arguments"),

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,56 @@ def test_a_truncated_flac_is_an_error_or_short(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[:20000])
     with pytest.raises(InputError, match=r"cut\.flac"):
         audio.read(cut)
+
+
+def write_aac(path: Path, samples: np.ndarray, rate: int) -> None:
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        stream.bit_rate = 128_000  # FFmpeg's encoder spoils a pure tone at its default
+        frame = av.AudioFrame.from_ndarray(
+            samples[None].astype(np.float32), format="fltp", layout="mono"
+        )
+        frame.rate, frame.pts = rate, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_aac_as_voxceleb2_has_it(rate: int, tmp_path: Path) -> None:
+    path = tmp_path / "tone.m4a"
+    write_aac(path, tone(rate), rate)
+    recording = audio.read(path)
+    inner = slice(2000, 14000)
+    np.testing.assert_allclose(recording.samples[inner], tone(16000)[inner], atol=0.05)
+    assert recording.changes == audio.probe(path).changes
+    assert audio.probe(path).seconds == pytest.approx(1.0, abs=0.1)
+    part = audio.read(path, start=0.25, seconds=0.5).samples
+    np.testing.assert_allclose(part[100:-100], recording.samples[4100:11900], atol=0.02)
+    (tmp_path / "text.m4a").write_text("hello")
+    for call in (audio.read, audio.probe):
+        with pytest.raises(audio.BadAudioError, match=r"text\.m4a cannot be read as audio"):
+            call(tmp_path / "text.m4a")
+
+
+def test_aac_without_a_decoder_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.m4a").write_text("hello")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"pip install 'tfq-sv\[aac\]'") as caught:
+        audio.read(tmp_path / "a.m4a")
+    assert not isinstance(caught.value, audio.BadAudioError)  # no file would be read: it ends a run
+
+
+def test_a_survey_counts(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "good.wav", tone(8000), 8000)
+    (tmp_path / "bad.wav").write_text("hello")
+    paths = {name: tmp_path / f"{name}.wav" for name in ("good", "bad", "missing")}
+    found = audio.survey(paths)
+    assert found.changes == {"resampled from 8000 Hz": 1}
+    assert {key: error.kind for key, error in found.bad.items()} == {
+        "bad": "not audio",
+        "missing": "missing",
+    }
+    with pytest.raises(audio.BadAudioError, match=r"bad\.wav"):
+        audio.survey(paths, strict=True)

@@ -50,7 +50,7 @@ def test_bad_folders_are_named(tree: Path, corpus_dir: Path) -> None:
     (tree / "empty").mkdir()
     cases = [
         (tree / "missing", "does not exist"),
-        (tree / "empty", "holds no .flac, .ogg, .wav file"),
+        (tree / "empty", "holds no .aac, .flac, .m4a, .mp3, .ogg, .wav file"),
         (tree / "ann", "lies in no speaker's folder"),
         (corpus_dir, "holds two corpora"),
     ]
@@ -155,3 +155,64 @@ def test_a_broken_file_stops_the_batches_with_its_name(tree: Path) -> None:
     with pytest.raises(InputError, match=r"bob/c\.wav cannot be read"):
         for _, _ in zip(range(4), batches(Corpus.read(tree), batch_size=2), strict=False):
             pass
+
+
+def test_both_parts_of_voxceleb(tmp_path: Path) -> None:
+    make_tree(tmp_path / "dev/wav", "id10002/v/1.wav", "id10003/v/1.wav")
+    make_tree(tmp_path / "test/wav", "id10270/v/1.wav")
+    corpus = Corpus.read(tmp_path)
+    assert list(corpus.paths) == ["id10002/v/1.wav", "id10003/v/1.wav", "id10270/v/1.wav"]
+    assert Corpus.read(tmp_path / "test").speaker_ids == ["id10270"]
+    make_tree(tmp_path / "test/wav", "id10002/v/1.wav")
+    with pytest.raises(InputError, match="1 keys stand in two of its parts"):
+        Corpus.read(tmp_path)
+
+
+def test_voxceleb2_as_aac_and_converted_in_place(tmp_path: Path) -> None:
+    make_tree(tmp_path / "vox2_dev_aac/aac", "id1/v/1.wav")
+    for name in ("1.m4a", "2.m4a"):
+        (tmp_path / "vox2_dev_aac/aac/id1/v" / name).write_bytes(b"x")
+    assert list(Corpus.read(tmp_path).paths) == ["id1/v/1.wav", "id1/v/2.m4a"]
+
+
+def test_spk2utt_will_do(tree: Path) -> None:
+    (tree / "wav.scp").write_text("u1 ann/a.wav\nu2 bob/c.wav\nu3 bob/d.wav\n")
+    (tree / "spk2utt").write_text("ann u1\nbob u2 u3\n")
+    assert Corpus.read(tree).speakers == {"u1": "ann", "u2": "bob", "u3": "bob"}
+    (tree / "spk2utt").write_text("ann u1 u2\nbob u2 u3\n")
+    with pytest.raises(InputError, match="u2 has two speakers, ann and bob"):
+        Corpus.read(tree)
+    (tree / "wav.scp").write_text("u1 sox a.wav -t wav - |\nu2 bob/c.wav\n")
+    with pytest.raises(InputError, match="commands for 1 of 2 utterances, u1 first"):
+        Corpus.read(tree)
+
+
+def test_enrolments_by_a_map(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    (tree / "map").write_text("ann-enroll ann/a.wav ann/talk/b.flac\nother bob/d.wav\n")
+    (tree / "trials").write_text("ann-enroll bob/c.wav 0\nann-enroll ann/a.wav 1\n")
+    trials = Trials.read(tree / "trials", corpus, enroll_map=tree / "map")
+    assert trials.models == {"ann-enroll": ["ann/a.wav", "ann/talk/b.flac"]}
+    assert trials.utterances == ["ann/a.wav", "ann/talk/b.flac", "bob/c.wav"]
+    assert trials.speakers(corpus) == (["ann", "ann"], ["bob", "ann"])
+    less = trials.without({"ann/a.wav"})
+    assert (less.enroll, less.test) == (["ann-enroll"], ["bob/c.wav"])
+    assert less.models == {"ann-enroll": ["ann/talk/b.flac"]}
+    assert len(trials.without({"ann/a.wav", "ann/talk/b.flac"})) == 0
+    (tree / "trials").write_text("who bob/c.wav 0\n")
+    with pytest.raises(InputError, match=r"names 1 enrolments that .*map has not, who first"):
+        Trials.read(tree / "trials", corpus, enroll_map=tree / "map")
+
+
+def test_lists_that_are_not_quite_right(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    (tree / "trials").write_text("1 ann/a.wav x.wav\n0 ann/a.wav bob/c.wav\n" * 2)
+    trials = Trials.read(tree / "trials", corpus, strict=False)
+    assert trials.repeated == 2
+    assert len(trials.without({"x.wav"})) == 2
+    (tree / "trials").write_text("1 ann/a.wav bob/c.wav\n0 ann/a.wav bob/c.wav\n")
+    with pytest.raises(InputError, match="calls 1 trials both target and nontarget"):
+        Trials.read(tree / "trials", corpus)
+    (tree / "trials").write_text("1 x.wav bob/c.wav\n")
+    with pytest.raises(InputError, match="names 1 utterances that"):
+        Trials.read(tree / "trials", corpus, strict=False)

@@ -111,9 +111,54 @@ def test_paired_interval_is_narrower_and_sees_no_difference_where_there_is_none(
 
 
 def test_weighting_by_speakers_equals_repeating_their_trials() -> None:
-    scores, labels, _ = speakers_and_scores(2)
-    counts = np.random.default_rng(0).integers(0, 3, scores.size)
-    curve = metrics._Curve(scores, labels)
-    weighted = curve.crossing(counts[None].astype(float))[0][0]
+    scores, labels, (enrolled, tested) = speakers_and_scores(2)
+    drawn = np.random.default_rng(0).integers(0, 3, 41)
+    drawn[-1] = 1
+    first, second = np.array(enrolled, int), np.array(tested, int)
+    second[first == second] = 40
+    resampler = metrics._Resampler(metrics._Curve(scores, labels), first, second)
+    weighted = resampler.eer(drawn.astype(float))
+    counts = drawn[first] * drawn[second]
     repeated = metrics.eer(np.repeat(scores, counts), np.repeat(labels, counts))[0]
     assert weighted == pytest.approx(repeated, abs=1e-9)
+
+
+def test_few_operating_points_give_nearly_the_same_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores, labels, speakers = speakers_and_scores(3)
+    every = metrics.eer_interval(scores, labels, speakers, resamples=100)
+    monkeypatch.setattr(metrics, "_POINTS", 500)
+    few = metrics.eer_interval(scores, labels, speakers, resamples=100)
+    np.testing.assert_allclose(few, every, atol=1e-3)
+
+
+def test_draws_without_a_nontarget_trial_are_drawn_again() -> None:
+    low, high = metrics.eer_interval([0.9, 0.1, 0.5], [1, 1, 0], (list("aba"), list("abb")))
+    assert 0 <= low <= high <= 1
+
+
+one_sided = st.sampled_from(["same", "above", "below", "infinite"])
+
+
+@given(scores_and_labels, one_sided)
+def test_both_measures_equal_brute_force(drawn: tuple[np.ndarray, np.ndarray], shape: str) -> None:
+    """Every threshold tried one by one: tied, separated, inverted and infinite scores."""
+    scores, labels = drawn
+    assume(labels.any() and not labels.all())
+    shift = {"same": 0.0, "above": 20.0, "below": -20.0, "infinite": np.inf}[shape]
+    scores = np.where(labels, scores + shift, scores)
+    points = []
+    for threshold in [*np.unique(scores), None]:  # None rejects everything
+        accept = scores >= threshold if threshold is not None else np.zeros(len(scores), bool)
+        points.append((np.mean(~accept[labels]), np.mean(accept[~labels])))
+    for p_target, c_miss, c_fa in [(0.01, 1, 1), (0.05, 1, 1), (0.5, 10, 1)]:
+        costs = [c_miss * p_target * m + c_fa * (1 - p_target) * a for m, a in points]
+        expected = min(costs) / min(c_miss * p_target, c_fa * (1 - p_target))
+        found = metrics.min_dcf(scores, labels, p_target, c_miss, c_fa)
+        assert found == pytest.approx(expected)
+    after = next(i for i, (m, a) in enumerate(points) if m >= a)
+    (m0, a0), (m1, a1) = points[after - 1], points[after]
+    # Where the segment between the two points crosses misses = alarms.
+    share = (a0 - m0) / ((m1 - m0) + (a0 - a1))
+    assert metrics.eer(scores, labels)[0] == pytest.approx(m0 + share * (m1 - m0))

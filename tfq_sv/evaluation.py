@@ -4,29 +4,21 @@ An encoder is anything with `embed(waveform) -> (embed_dim,)`: a Keras model her
 `tfq_sv.export`. Both go through the same lines below, so their figures can be compared.
 """
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
+from tfq_sv.extraction import Cache, Encoder, Extraction, extract
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer, eer_interval, min_dcf, threshold_at_far
-from tfq_sv.scoring import cosine_scores
+from tfq_sv.scoring import Cohort, NormalizedScores, as_norm, cosine_scores
 
-Embeddings = dict[str, npt.NDArray[np.float32]]
-
-
-class Encoder(Protocol):
-    """What turns a recording into an embedding."""
-
-    def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,)."""
+__all__ = ["Encoder", "Evaluation", "KerasEncoder", "evaluate", "measure"]
 
 
 class KerasEncoder:
@@ -54,10 +46,13 @@ class Evaluation:
     Attributes:
         eer: equal error rate, a fraction.
         interval: its 95 % interval, by a bootstrap over speakers.
-        threshold: the cosine at the EER.
+        threshold: the score at the EER.
         min_dcf: at p_target 0.01, normalised.
-        scores: raw cosines, float64 (N,).
+        scores: what was measured, float64 (N,): raw cosines, or AS-norm's scores.
         trials: what was compared.
+        extraction: the embeddings, and the recordings that were left out.
+        trials_left_out: how many trials needed one of those.
+        normalized: AS-norm's scores with their columns; None without AS-norm.
     """
 
     eer: float
@@ -66,6 +61,9 @@ class Evaluation:
     min_dcf: float
     scores: npt.NDArray[np.float64]
     trials: Trials
+    extraction: Extraction | None = None
+    trials_left_out: int = 0
+    normalized: NormalizedScores | None = None
 
     def thresholds(self) -> dict[str, Any]:
         """What a file keeps, so that an app can decide: thresholds and the trials behind them.
@@ -90,7 +88,15 @@ class Evaluation:
 
 
 def evaluate(
-    encoder: Encoder, corpus: Corpus, trials: Trials, *, progress: str | None = None
+    encoder: Encoder,
+    corpus: Corpus,
+    trials: Trials,
+    *,
+    cohort: Cohort | None = None,
+    normalize: bool = False,
+    cache: Cache | None = None,
+    strict: bool = False,
+    progress: str | None = None,
 ) -> Evaluation:
     """Measures an encoder on trials.
 
@@ -98,33 +104,47 @@ def evaluate(
         encoder: what embeds.
         corpus: where the trials' utterances are.
         trials: what is compared.
+        cohort: whose mean embedding is subtracted from every embedding; none if None.
+        normalize: AS-norm against the cohort.
+        cache: keeps embeddings from run to run.
+        strict: raise the first bad recording; else trials that need one are left out, and counted.
         progress: name of the progress bar; none if None.
 
     Raises:
-        InputError: an utterance that cannot be read.
+        InputError: trials of one kind only, no trial left, or a bad recording, if `strict`.
     """
-    embeddings = embed_all(encoder, corpus, trials.utterances, progress=progress)
-    scores = cosine_scores(embeddings, trials)
-    rate, threshold = eer(scores, trials.labels)
-    interval = eer_interval(scores, trials.labels, trials.speakers(corpus))
-    cost = min_dcf(scores, trials.labels)
-    return Evaluation(rate, interval, threshold, cost, scores, trials)
+    trials.check()
+    extraction = extract(
+        encoder, corpus, trials.utterances, cache=cache, strict=strict, progress=progress
+    )
+    return measure(extraction, corpus, trials, cohort=cohort, normalize=normalize)
 
 
-def embed_all(
-    encoder: Encoder, corpus: Corpus, keys: list[str], *, progress: str | None = None
-) -> Embeddings:
-    """Embeds utterances whole: key -> float32 (embed_dim,)."""
-    with tqdm(keys, desc=progress, unit="utt", disable=progress is None) as shown:
-        return {key: encoder.embed(audio.read(corpus.paths[key]).samples) for key in shown}
-
-
-def changes(corpus: Corpus, *, progress: str | None = None) -> Counter[str]:
-    """Counts what reading a corpus changes ("resampled from 44100 Hz": 12), by headers alone.
-
-    Raises:
-        InputError: a file that is missing, not audio or too short.
-    """
-    paths = corpus.paths.values()
-    with tqdm(paths, desc=progress, unit="file", disable=progress is None) as shown:
-        return Counter(change for path in shown for change in audio.probe(path).changes)
+def measure(
+    extraction: Extraction,
+    corpus: Corpus,
+    trials: Trials,
+    *,
+    cohort: Cohort | None = None,
+    normalize: bool = False,
+) -> Evaluation:
+    """Measures embeddings on trials; as `evaluate`, which makes them first."""
+    kept = trials.without(extraction.left_out) if extraction.left_out else trials
+    if not len(kept):
+        first = next(iter(extraction.left_out.values()))
+        raise InputError(f"no trial is left of {len(trials)} from {trials.source}: {first}")
+    kept.check()
+    embeddings = extraction.embeddings - cohort.mean if cohort else extraction.embeddings
+    normalized = None
+    if normalize:
+        if cohort is None:
+            raise InputError("AS-norm needs a cohort")
+        normalized = as_norm(embeddings, kept, cohort.speakers)
+    scores = normalized.scores if normalized else cosine_scores(embeddings, kept)
+    rate, threshold = eer(scores, kept.labels)
+    interval = eer_interval(scores, kept.labels, kept.speakers(corpus))
+    cost = min_dcf(scores, kept.labels)
+    left_out = len(trials) - len(kept)
+    return Evaluation(
+        rate, interval, threshold, cost, scores, kept, extraction, left_out, normalized
+    )

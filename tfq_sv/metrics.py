@@ -13,6 +13,9 @@ from tfq_sv.errors import InputError
 
 Scores = npt.ArrayLike
 
+# So many operating points of a long list are kept for resampling.
+_POINTS = 1 << 14
+
 
 def eer(scores: Scores, labels: npt.ArrayLike) -> tuple[float, float]:
     """Equal error rate: where as many targets are rejected as nontargets are accepted.
@@ -33,8 +36,8 @@ def eer(scores: Scores, labels: npt.ArrayLike) -> tuple[float, float]:
     0.0
     """
     curve = _Curve(scores, labels)
-    rate, position = curve.crossing(np.ones((1, curve.size)))
-    return float(rate[0]), curve.threshold(float(position[0]))
+    rate, position = _crossing(*curve.rates())
+    return rate, curve.threshold(position)
 
 
 def min_dcf(
@@ -61,9 +64,7 @@ def error_rates(
 
     Points go from accepting everything to rejecting everything; tied scores make one step.
     """
-    curve = _Curve(scores, labels)
-    misses, alarms = curve.rates(np.ones((1, curve.size)))
-    return misses[0], alarms[0]
+    return _Curve(scores, labels).rates()
 
 
 def threshold_at_far(scores: Scores, labels: npt.ArrayLike, far: float) -> float | None:
@@ -90,7 +91,8 @@ def eer_interval(
     """Confidence interval of the EER by a bootstrap over speakers.
 
     Trials of one speaker are not independent, so whole speakers are drawn, with replacement; a
-    trial counts as often as the draws of its two speakers multiply to.
+    trial counts as often as the draws of its two speakers multiply to. 600,000 trials take some
+    seconds; of lists longer than 16,384 trials so many operating points are kept.
 
     Args:
         scores: (N,).
@@ -109,21 +111,22 @@ def eer_interval(
     >>> eer_interval(scores, labels, (["a", "b", "a", "b"], ["a", "b", "b", "a"]))
     (0.0, 0.0)
     """
-    names, codes = np.unique(np.concatenate([speakers[0], speakers[1]]), return_inverse=True)
-    enrolled, tested = np.split(codes, 2)
-    curves = [_Curve(s, labels) for s in ([scores] if minus is None else [scores, minus])]
-    target = np.asarray(labels, bool)
+    # A dictionary, because sorting 1.2 million strings in NumPy takes seconds.
+    place = {name: i for i, name in enumerate(sorted({*speakers[0], *speakers[1]}))}
+    first, second = (np.array([place[name] for name in names]) for names in speakers)
+    # A trial within one speaker counts once a draw, not squared: its second factor is a constant 1.
+    second = np.where(first == second, len(place), second)
+    curves = [_Curve(s, labels, _POINTS) for s in ([scores] if minus is None else [scores, minus])]
+    resamplers = [_Resampler(curve, first, second) for curve in curves]
     rng = np.random.default_rng(seed)
-    rates = []
-    for _ in range(resamples):
+    rates: list[float] = []
+    while len(rates) < resamples:
+        draw = rng.integers(len(place), size=len(place))
+        drawn = np.append(np.bincount(draw, minlength=len(place)), 1).astype(np.float64)
+        found = [resampler.eer(drawn) for resampler in resamplers]
         # Draws that leave a class empty have no EER; with several speakers they hardly occur.
-        while True:
-            drawn = np.bincount(rng.integers(names.size, size=names.size), minlength=names.size)
-            weights = np.where(enrolled == tested, drawn[enrolled], drawn[enrolled] * drawn[tested])
-            if weights[target].any() and weights[~target].any():
-                break
-        found = [curve.crossing(weights[None].astype(np.float64))[0][0] for curve in curves]
-        rates.append(found[0] - found[1] if minus is not None else found[0])
+        if found[0] is not None:
+            rates.append(found[0] - (found[1] or 0.0) if minus is not None else found[0])
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -131,7 +134,8 @@ def eer_interval(
 class _Curve:
     """Trials sorted once, so that error rates under many weightings are cumulated sums."""
 
-    def __init__(self, scores: Scores, labels: npt.ArrayLike) -> None:
+    def __init__(self, scores: Scores, labels: npt.ArrayLike, points: int | None = None) -> None:
+        """Keeps every operating point, or about `points` of them, evenly over the trials."""
         values, target = np.asarray(scores, np.float64), np.asarray(labels, bool)
         if values.ndim != 1 or values.shape != target.shape:
             raise InputError(f"{values.shape} scores do not match {target.shape} labels")
@@ -140,40 +144,66 @@ class _Curve:
         if target.all() or not target.any():
             kind = "nontarget" if target.size and target.all() else "target"
             raise InputError(f"none of the {target.size} trials is a {kind} trial")
-        self.order = np.argsort(values, kind="stable")
-        self.target = target[self.order]
-        self.values = values[self.order]
-        self.ends = np.append(np.flatnonzero(np.diff(self.values)), values.size - 1)
-        self.size = values.size
+        order = np.argsort(values, kind="stable")
+        values, target = values[order], target[order]
+        ends = np.append(np.flatnonzero(values[1:] != values[:-1]), values.size - 1)
+        if points is not None and ends.size > points:
+            ends = ends[np.unique(np.linspace(0, ends.size - 1, points).astype(int))]
+        self.steps = values[ends]
+        # Trials of each kind in the order of their scores, and how many lie below each point.
+        self.trials = order[target], order[~target]
+        targets = np.cumsum(target)[ends]
+        self.below = np.append(0, targets), np.append(0, ends + 1 - targets)
 
-    def rates(
-        self, weights: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Weights (R, N) -> miss and false alarm rates, (R, points)."""
-        ordered = weights[:, self.order]
-        below = []
-        for kind in (self.target, ~self.target):
-            cumulated = np.cumsum(ordered * kind, axis=1)[:, self.ends]
-            share = cumulated / cumulated[:, -1:]
-            below.append(np.concatenate([np.zeros((len(share), 1)), share], axis=1))
-        return below[0], 1.0 - below[1]
-
-    def crossing(
-        self, weights: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Weights (R, N) -> (EER, fractional index of its operating point), (R,) each."""
-        misses, alarms = self.rates(weights)
-        gap = misses - alarms
-        after = np.argmax(gap >= 0, axis=1)
-        rows = np.arange(len(gap))
-        share = -gap[rows, after - 1] / (gap[rows, after] - gap[rows, after - 1])
-        rate = misses[rows, after - 1] + share * (misses[rows, after] - misses[rows, after - 1])
-        return rate, after - 1 + share
+    def rates(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Miss and false alarm rates, (points,) each."""
+        misses, rejected = (count / count[-1] for count in self.below)
+        return misses, 1.0 - rejected
 
     def threshold(self, position: float) -> float:
         """The score at a fractional operating point: accept what reaches it."""
-        steps = self.values[self.ends]
+        steps = self.steps
         between = np.concatenate([steps[:1], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
         # Rejecting everything needs a threshold above the greatest score.
         between[-1] = np.nextafter(between[-1], np.inf)
         return float(np.interp(position, np.arange(between.size), between))
+
+
+class _Resampler:
+    """EERs of one list of trials under many weightings, in buffers that are made once."""
+
+    def __init__(
+        self, curve: _Curve, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
+    ) -> None:
+        """A trial will weigh drawn[first] * drawn[second]."""
+        self.kinds = [
+            (first[trials], second[trials], below, np.empty((2, trials.size)))
+            for trials, below in zip(curve.trials, curve.below, strict=True)
+        ]
+
+    def eer(self, drawn: npt.NDArray[np.float64]) -> float | None:
+        """The EER; None where a class is empty."""
+        shares = []
+        for first, second, below, (weights, other) in self.kinds:
+            # With a mode, NumPy writes into `out` directly.
+            np.take(drawn, first, out=weights, mode="clip")
+            np.take(drawn, second, out=other, mode="clip")
+            weights *= other
+            steps = np.diff(below)
+            steps[steps > 0] = np.add.reduceat(weights, below[:-1][steps > 0])
+            sums = np.append(0, np.cumsum(steps))
+            if not sums[-1]:
+                return None
+            shares.append(sums / sums[-1])
+        return _crossing(shares[0], 1.0 - shares[1])[0]
+
+
+def _crossing(
+    misses: npt.NDArray[np.float64], alarms: npt.NDArray[np.float64]
+) -> tuple[float, float]:
+    """Error rates (points,) -> EER, and the fractional index of its operating point."""
+    gap = misses - alarms
+    after = int(np.argmax(gap >= 0))
+    share = -gap[after - 1] / (gap[after] - gap[after - 1])
+    rate = misses[after - 1] + share * (misses[after] - misses[after - 1])
+    return float(rate), float(after - 1 + share)

@@ -95,6 +95,17 @@ def comparison_figure(
         figure.savefig(temporary, format="png", dpi=130)
 
 
+def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: str) -> None:
+    """Draws DET curves alone, as PNG; `title` names the trials."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 5.0), layout="constrained")
+    det_curves(figure.subplots(), systems)
+    figure.suptitle(title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
 def det_curves(axes: Any, systems: Sequence[System]) -> None:
     """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 % into matplotlib axes."""
     from sklearn.metrics import DetCurveDisplay

@@ -1,15 +1,21 @@
 """What several commands share: flags of their own, models by path, refusing what is left over."""
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from tfq_sv.data.audio import BadAudioError, survey
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import Encoder, KerasEncoder, changes
+from tfq_sv.evaluation import Encoder, KerasEncoder
+
+LISTED = 100
+"""Bad recordings that are printed one by one, at most."""
 
 
 def no_positional(arguments: Sequence[str]) -> None:
@@ -61,19 +67,63 @@ def open_encoder(name: str, *, fast: bool = True) -> Encoder:
     return KerasEncoder(load_network(name))
 
 
-def read_trials(path: str | None, corpus: Corpus) -> Trials:
+def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:
+    """What changes when a network's embeddings do; thresholds stored in a .tflite are no part."""
+    from tfq_sv import assets
+
+    about = getattr(encoder, "about", None)
+    if about is not None:
+        kind = "inflate" if fast else "embed"
+        return f"{about['inflated_sha256']} {kind} {sorted((about['frontend'] or {}).items())}"
+    if name in assets.NAMES and not Path(name).exists():
+        name = str(Path(assets.__file__).parent / f"{name}.h5.gz")
+    with Path(name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_trials(
+    path: str | None, corpus: Corpus, *, enroll_map: str | None = None, strict: bool = True
+) -> Trials:
     """The list asked for, or the corpus's own trials.txt, or pairs drawn at random."""
     own = corpus.root / "trials.txt"
-    if path or own.is_file():
-        return Trials.read(path or own, corpus)
-    return Trials.all_pairs(corpus)
+    if not path and not own.is_file():
+        if enroll_map:
+            raise InputError("--enroll_map needs --trials")
+        return Trials.all_pairs(corpus)
+    trials = Trials.read(path or own, corpus, enroll_map=enroll_map, strict=strict)
+    if trials.repeated:
+        print(f"{trials.source}: {trials.repeated:,} trials stand twice; each counts as it stands")
+    return trials
 
 
-def read_corpus(folder: str) -> Corpus:
-    """Reads a corpus, checks every file's header, and says what reading will change."""
+def read_corpus(folder: str, *, strict: bool = False) -> Corpus:
+    """Reads a corpus, checks every file's header, and says what reading will change.
+
+    Bad files are left out and listed; if `strict`, the first one ends it.
+    """
     corpus = Corpus.read(folder)
-    changed = changes(corpus, progress="checking audio")
+    found = survey(corpus.paths, strict=strict, progress="checking audio")
+    if len(found.bad) == len(corpus.paths):
+        raise InputError(f"{folder} has no good recording: {next(iter(found.bad.values()))}")
+    print_corpus(folder, corpus, found.changes)
+    if found.bad:
+        print_left_out(found.bad, len(corpus.paths))
+    return corpus.without(found.bad)
+
+
+def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:
+    """Says how large a corpus is, and what reading changes."""
     print(f"{folder}: {len(corpus.paths)} utterances of {len(corpus.speaker_ids)} speakers")
-    for change, files in sorted(changed.items()):
+    for change, files in sorted(changes.items()):
         print(f"  {files} files: {change}")
-    return corpus
+
+
+def print_left_out(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
+    """Lists recordings that are left out, with a count of each kind and each one's reason."""
+    kinds = Counter(error.kind for error in bad.values())
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    print(f"left out: {len(bad):,} of {total:,} recordings ({counts}){trials}")
+    for key, error in list(bad.items())[:LISTED]:
+        print(f"  {key}: {error}")
+    if len(bad) > LISTED:
+        print(f"  and {len(bad) - LISTED:,} more")

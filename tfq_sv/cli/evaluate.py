@@ -2,25 +2,42 @@
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
-tfq-sv verify and apps read them.
+tfq-sv verify and apps read them. A recording that cannot be used is left out with its trials, and
+listed at the end.
 
 example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
+  tfq-sv evaluate --model=model.keras --corpus=voxceleb1 --trials=veri_test2.txt \
+      --cohort=voxceleb2/dev --as_norm --embeddings=kept --plot=det.png
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import flags
 
-from tfq_sv.cli.common import no_positional, open_encoder, read_corpus, read_trials, required
+from tfq_sv import report
+from tfq_sv.cli.common import (
+    fingerprint,
+    no_positional,
+    open_encoder,
+    print_corpus,
+    print_left_out,
+    read_trials,
+    required,
+)
+from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import evaluate
-from tfq_sv.files import atomic
+from tfq_sv.evaluation import Evaluation, measure
+from tfq_sv.extraction import Cache, Extraction, extract, from_file
+from tfq_sv.metrics import min_dcf
+from tfq_sv.scoring import SCALES, TOP, Cohort, to_scale, write_scores
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
-flags.DEFINE_string("corpus", None, "folder of test speech", flag_values=FLAGS)
+flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
+flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
 flags.DEFINE_enum(
     "signature",
     "inflate",
@@ -28,38 +45,131 @@ flags.DEFINE_enum(
     "how a .tflite runs: inflated first (fast) or decoding as it runs (small)",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "embeddings",
+    None,
+    "folder that keeps embeddings from run to run, for later runs and tfq-sv embed; or a finished "
+    ".scp, .ark or .npy, and then no --model is needed",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "cohort",
+    None,
+    "training speech, a corpus: its mean embedding is subtracted from all others",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool("as_norm", False, "AS-norm against the cohort's speakers", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "score_scale",
+    "cosine",
+    list(SCALES),
+    "of printed thresholds and written scores; half is (cosine + 1) / 2",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_values=FLAGS)
-flags.DEFINE_string("scores_out", None, "write `enroll test score label` lines", flag_values=FLAGS)
+flags.DEFINE_string(
+    "scores_out", None, "write `enroll test score target|nontarget` lines", flag_values=FLAGS
+)
+flags.DEFINE_string("plot", None, "write the DET curve (.png)", flag_values=FLAGS)
 
 
 def run(arguments: Sequence[str]) -> None:
     """Evaluates, prints, and stores if asked."""
     no_positional(arguments)
-    name, folder = required(FLAGS, "model", "corpus")
-    if FLAGS.store and not name.endswith(".tflite"):
-        raise InputError(f"--store writes into a .tflite; {name} is none")
-    encoder = open_encoder(name, fast=FLAGS.signature == "inflate")
-    corpus = read_corpus(folder)
-    trials = read_trials(FLAGS.trials, corpus)
-    result = evaluate(encoder, corpus, trials, progress="embedding")
-    targets = int(trials.labels.sum())
-    low, high = result.interval
-    print(f"{name}: {len(trials):,} trials ({targets:,} target) from {trials.source}")
-    print(f"  EER     {100 * result.eer:.3f} %  (95 %: {100 * low:.3f} to {100 * high:.3f})")
-    print(f"  minDCF  {result.min_dcf:.4f}  (p_target 0.01)")
-    print(f"  threshold at the EER  {result.threshold:.4f}  (cosine, -1 to 1)")
+    (folder,) = required(FLAGS, "corpus")
+    _check_flags()
+    corpus = Corpus.read(folder)
+    trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
+    trials.check()
+    embeddings = _embeddings()
+    extraction = embeddings(corpus, trials.utterances, "embedding")
+    cohort = _cohort(embeddings) if FLAGS.cohort else None
+    print_corpus(folder, corpus, extraction.changes)
+    result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
+    name = FLAGS.model or FLAGS.embeddings
+    _print(name, result, cohort)
     if FLAGS.scores_out:
-        rows = zip(trials.enroll, trials.test, result.scores, trials.labels, strict=True)
-        with atomic(FLAGS.scores_out) as temporary:
-            temporary.write_text(
-                "".join(
-                    f"{enroll} {test} {score:.5f} {'target' if label else 'nontarget'}\n"
-                    for enroll, test, score, label in rows
-                )
-            )
+        scores = result.normalized or to_scale(result.scores, FLAGS.score_scale)
+        write_scores(FLAGS.scores_out, result.trials, scores)
         print(f"  wrote {FLAGS.scores_out}")
+    if FLAGS.plot:
+        report.det_figure([report.System(name, result)], FLAGS.plot, trials.source)
+        print(f"  wrote {FLAGS.plot}")
     if FLAGS.store:
         from tfq_sv.export import write_about
 
         write_about(name, **result.thresholds())
-        print(f"  stored the thresholds in {name}")
+        print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
+    if extraction.left_out:
+        lost = f", and with them {result.trials_left_out:,} of {len(trials):,} trials"
+        print_left_out(extraction.left_out, len(trials.utterances), lost)
+
+
+def _check_flags() -> None:
+    """Refuses what does not go together before the work is done."""
+    name = FLAGS.model or ""
+    if FLAGS.store and not name.endswith(".tflite"):
+        raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
+    if FLAGS.store and FLAGS.cohort:
+        raise InputError("--store keeps thresholds of plain cosines; leave --cohort out")
+    if FLAGS.as_norm and not FLAGS.cohort:
+        raise InputError("--as_norm needs --cohort, the speakers to compare with")
+    if FLAGS.as_norm and FLAGS.score_scale != "cosine":
+        raise InputError(
+            f"AS-norm's scores are no cosines: --score_scale={FLAGS.score_scale} has no meaning"
+        )
+    if FLAGS.plot and not FLAGS.plot.endswith(".png"):
+        raise InputError(f"--plot {FLAGS.plot} must end in .png")
+
+
+def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
+    """How embeddings are come by: read from a file, or extracted and perhaps kept."""
+    kept = FLAGS.embeddings
+    if kept and Path(kept).is_file():
+        if FLAGS.model:
+            raise InputError(f"{kept} has embeddings already; leave --model out, or name a folder")
+        return lambda corpus, keys, _: from_file(kept, keys, strict=FLAGS.strict)
+    (name,) = required(FLAGS, "model")
+    fast = FLAGS.signature == "inflate"
+    encoder = open_encoder(name, fast=fast)
+    cache = Cache(kept, fingerprint(name, encoder, fast=fast)) if kept else None
+
+    def extracted(corpus: Corpus, keys: list[str], progress: str) -> Extraction:
+        found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress=progress)
+        if cache:
+            print(f"{kept}: {found.reused:,} of {len(keys):,} embeddings were there")
+        return found
+
+    return extracted
+
+
+def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohort:
+    corpus = Corpus.read(FLAGS.cohort)
+    found = embeddings(corpus, list(corpus.paths), "cohort")
+    print_corpus(FLAGS.cohort, corpus, found.changes)
+    if found.left_out:
+        print_left_out(found.left_out, len(corpus.paths))
+    if not found.embeddings:
+        raise InputError(f"cohort {FLAGS.cohort} has no good recording")
+    return Cohort.of(found.embeddings, corpus.speakers)
+
+
+def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
+    trials = result.trials
+    targets = int(trials.labels.sum())
+    low, high = result.interval
+    print(f"{name}: {len(trials):,} trials ({targets:,} target) from {trials.source}")
+    scale = SCALES[FLAGS.score_scale]
+    if cohort:
+        subtracted = f"mean of {cohort.utterances:,} cohort embeddings subtracted"
+        if result.normalized:
+            scale = f"AS-norm, top {min(TOP, len(cohort.speakers))} of {len(cohort.speakers):,}"
+        print(f"  scores  {scale}; {subtracted}")
+    print(f"  EER     {100 * result.eer:.3f} %  (95 %: {100 * low:.3f} to {100 * high:.3f})")
+    for p_target in (0.01, 0.05):
+        cost = min_dcf(result.scores, trials.labels, p_target)
+        print(f"  minDCF  {cost:.4f}  (p_target {p_target})")
+    scaled = result.normalized is None
+    threshold = to_scale(result.threshold, FLAGS.score_scale) if scaled else result.threshold
+    print(f"  threshold at the EER  {threshold:.4f}  ({scale})")

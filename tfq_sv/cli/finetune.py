@@ -28,6 +28,7 @@ flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
 flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the data order", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -36,7 +37,7 @@ def run(arguments: Sequence[str]) -> None:
     name, teacher, folder, out = required(FLAGS, "model", "teacher", "corpus", "out")
     output(out, ".keras", ".h5")
     model, network = load_network(name), load_network(teacher)
-    corpus = read_corpus(folder)
+    corpus = read_corpus(folder, strict=FLAGS.strict)
     from tfq_sv.fine_tuning import FineTuningOptions, finetune
 
     stream = batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)

@@ -28,6 +28,7 @@ flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 3e-3, "peak learning rate (Adam)", flag_values=FLAGS)
 flags.DEFINE_float("margin", 0.2, "final AAM margin", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of weights and data order", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -35,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
     no_positional(arguments)
     folder, out = required(FLAGS, "corpus", "out")
     output(out, ".keras", ".h5")
-    corpus = read_corpus(folder)
+    corpus = read_corpus(folder, strict=FLAGS.strict)
     import tf_keras as keras
 
     from tfq_sv import models

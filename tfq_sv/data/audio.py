@@ -1,19 +1,45 @@
-"""Reading recordings: any rate and channel count in, 16 kHz mono float32 out, and what was done."""
+"""Reading recordings: any rate and channel count in, 16 kHz mono float32 out, and what was done.
 
+WAV, FLAC, OGG and MP3 through libsndfile; AAC (VoxCeleb2's .m4a) through PyAV, which carries
+FFmpeg's decoders.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from tqdm import tqdm
 
+from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 
 SAMPLE_RATE = 16000
 MIN_SECONDS = 0.2
-SUFFIXES = frozenset({".wav", ".flac", ".ogg"})
+AAC = frozenset({".aac", ".m4a"})
+SUFFIXES = frozenset({".flac", ".mp3", ".ogg", ".wav"}) | AAC
 # libsndfile reports damage in several ways.
 _UNREADABLE = (soundfile.LibsndfileError, RuntimeError, TypeError)
+
+Source = Path | Member
+"""A file, or a file inside a shard."""
+
+
+class BadAudioError(InputError):
+    """A recording that cannot be used; `kind` says in a word or two why, for counting.
+
+    >>> BadAudioError("silent", "a.wav is silent").kind
+    'silent'
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -29,8 +55,8 @@ class Recording:
     changes: tuple[str, ...] = ()
 
 
-def read(path: str | Path, *, start: float = 0.0, seconds: float | None = None) -> Recording:
-    """Reads a WAV, FLAC or OGG file.
+def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None) -> Recording:
+    """Reads a WAV, FLAC, OGG, MP3 or AAC file.
 
     Args:
         path: the file.
@@ -38,24 +64,21 @@ def read(path: str | Path, *, start: float = 0.0, seconds: float | None = None) 
         seconds: at most so many seconds; all if None.
 
     Raises:
-        InputError: missing, not audio, truncated, shorter than 0.2 s, NaN or pure silence.
+        BadAudioError: missing, not audio, truncated, shorter than 0.2 s, NaN or pure silence.
+        InputError: AAC, and no decoder is installed.
     """
-    file = _file(path)
-    try:
-        with soundfile.SoundFile(file) as sound:
-            rate = sound.samplerate
-            sound.seek(min(int(start * rate), sound.frames))
-            frames = -1 if seconds is None else int(np.ceil(seconds * rate))
-            channels = sound.read(frames, dtype="float32", always_2d=True)
-    except _UNREADABLE as error:
-        raise _unreadable(file, error) from None
+    source = _source(path)
+    channels, rate = _decoded(source, lambda file: _sound(file, start, seconds), _aac)
+    if _is_aac(source):
+        end = None if seconds is None else int(np.ceil((start + seconds) * rate))
+        channels = channels[int(start * rate) : end]
     samples = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
     if not np.isfinite(samples).all():
-        raise InputError(f"{file} holds NaN or infinite samples")
+        raise BadAudioError("NaN", f"{source} holds NaN or infinite samples")
     if not start and seconds is None:  # a part of a good file may well be short or silent
-        _check_length(file, len(samples), rate)
+        _check_length(source, len(samples), rate)
         if not samples.any():
-            raise InputError(f"{file} is silent: every sample is zero")
+            raise BadAudioError("silent", f"{source} is silent: every sample is zero")
     if rate != SAMPLE_RATE:
         import librosa  # takes a second to import, and few corpora need it
 
@@ -76,32 +99,160 @@ class Header:
     changes: tuple[str, ...]
 
 
-def probe(path: str | Path) -> Header:
-    """Reads a file's header alone; raises InputError if it is missing, not audio or too short."""
-    file = _file(path)
+def probe(path: str | Source) -> Header:
+    """Reads a header alone; raises BadAudioError if missing, not audio or too short."""
+    source = _source(path)
+    frames, rate, channels = _decoded(source, _sound_header, _aac_header)
+    _check_length(source, frames, rate)
+    return Header(frames / rate, _changes(rate, channels))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the headers of many files say.
+
+    Attributes:
+        changes: what reading will change -> number of files.
+        bad: key -> why the file cannot be used.
+    """
+
+    changes: Counter[str]
+    bad: dict[str, BadAudioError]
+
+
+def survey(
+    paths: Mapping[str, Source], *, strict: bool = False, progress: str | None = None
+) -> Survey:
+    """Probes many files.
+
+    Args:
+        paths: key -> file.
+        strict: raise the first bad file instead of collecting it.
+        progress: name of the progress bar; none if None.
+
+    Raises:
+        BadAudioError: a bad file, if `strict`.
+        InputError: AAC, and no decoder is installed.
+    """
+    changes: Counter[str] = Counter()
+    bad = {}
+    for key, path in tqdm(paths.items(), desc=progress, unit="file", disable=progress is None):
+        try:
+            changes.update(probe(path).changes)
+        except BadAudioError as error:
+            if strict:
+                raise
+            bad[key] = error
+    return Survey(changes, bad)
+
+
+def stamp(source: Source) -> str:
+    """What changes when a file does: its size and time (and place in a shard).
+
+    Raises:
+        BadAudioError: missing.
+    """
+    file = source.archive if isinstance(source, Member) else source
     try:
-        info = soundfile.info(file)
-    except _UNREADABLE as error:
-        raise _unreadable(file, error) from None
-    _check_length(file, info.frames, info.samplerate)
-    return Header(float(info.duration), _changes(info.samplerate, info.channels))
+        status = file.stat()
+    except OSError:
+        raise _missing(source) from None
+    place = f"-{source.offset}" if isinstance(source, Member) else ""
+    return f"{status.st_size}-{status.st_mtime_ns}{place}"
 
 
-def _file(path: str | Path) -> Path:
+def _source(path: str | Source) -> Source:
+    if isinstance(path, Member):
+        return path
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"{file} is not a file" if file.exists() else f"{file} does not exist")
+        raise BadAudioError("missing", f"{file} is not a file") if file.exists() else _missing(file)
+    if not file.stat().st_size:
+        raise _unreadable(file, "the file is empty")
     return file
 
 
-def _unreadable(file: Path, error: Exception) -> InputError:
-    return InputError(f"{file} cannot be read as audio: {error}")
+def _decoded(
+    source: Source, sound: Callable[[Any], Any], aac: Callable[[Any], Any]
+) -> tuple[Any, ...]:
+    """Runs the decoder that a file's name asks for; all that it may throw becomes BadAudioError."""
+    try:
+        file: Path | io.BytesIO = source.open() if isinstance(source, Member) else source
+        if not _is_aac(source):
+            return sound(file)
+        av = _av(source)
+        try:
+            return aac(file)
+        except av.FFmpegError as error:
+            raise _unreadable(source, error.strerror) from None
+        except IndexError:
+            raise _unreadable(source, "it holds no sound") from None
+    except _UNREADABLE as error:
+        raise _unreadable(source, error) from None
 
 
-def _check_length(file: Path, frames: int, rate: int) -> None:
-    if frames < MIN_SECONDS * rate:
+def _sound(file: Any, start: float, seconds: float | None) -> tuple[npt.NDArray[np.float32], int]:
+    with soundfile.SoundFile(file) as sound:
+        rate = sound.samplerate
+        sound.seek(min(int(start * rate), sound.frames))
+        frames = -1 if seconds is None else int(np.ceil(seconds * rate))
+        return sound.read(frames, dtype="float32", always_2d=True), rate
+
+
+def _sound_header(file: Any) -> tuple[int, int, int]:
+    info = soundfile.info(file)
+    return info.frames, info.samplerate, info.channels
+
+
+def _aac(file: Any) -> tuple[npt.NDArray[np.float32], int]:
+    import av
+
+    with av.open(file) as container:
+        stream = container.streams.audio[0]
+        plain = av.AudioResampler(format="fltp")
+        frames = [x for frame in container.decode(stream) for x in plain.resample(frame)]
+        if not frames:
+            raise RuntimeError("it holds no sound")
+        return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T, stream.rate
+
+
+def _aac_header(file: Any) -> tuple[int, int, int]:
+    import av
+
+    with av.open(file) as container:
+        stream = container.streams.audio[0]
+        seconds = float((stream.duration or 0) * stream.time_base)
+        return round(seconds * stream.rate), stream.rate, stream.channels
+
+
+def _is_aac(source: Source) -> bool:
+    name = source.name
+    return name[name.rfind(".") :].lower() in AAC
+
+
+def _av(source: Source) -> Any:
+    try:
+        import av
+    except ImportError:
         raise InputError(
-            f"{file} holds {frames / rate:.3f} s of audio; at least {MIN_SECONDS} s are needed"
+            f"{source} is AAC, which needs a decoder: pip install 'tfq-sv[aac]' (PyAV)"
+        ) from None
+    return av
+
+
+def _missing(source: Source) -> BadAudioError:
+    return BadAudioError("missing", f"{source} does not exist")
+
+
+def _unreadable(source: Source, error: object) -> BadAudioError:
+    return BadAudioError("not audio", f"{source} cannot be read as audio: {error}")
+
+
+def _check_length(source: Source, frames: int, rate: int) -> None:
+    if frames < MIN_SECONDS * rate:
+        raise BadAudioError(
+            "too short",
+            f"{source} holds {frames / rate:.3f} s of audio; at least {MIN_SECONDS} s are needed",
         )
 
 

@@ -1,0 +1,112 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tfq_sv.data import audio
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+
+KEYS = ["id2/a/1.wav", "id1/a/1.wav", "id1/b/2.wav"]
+
+
+def recordings(root: Path) -> dict[str, Path]:
+    rng = np.random.default_rng(0)
+    files = {}
+    for key in KEYS:
+        files[key] = root / key
+        files[key].parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(files[key], rng.normal(0, 0.1, 8000), 16000)
+    return files
+
+
+def write_shard(path: Path, entries: dict[str, bytes], mode: str = "w") -> None:
+    with tarfile.open(path, mode) as tar:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """As WeSpeaker's make_shard_list.py writes them: key.spk, then key.wav."""
+    files = recordings(tmp_path / "wav")
+    for number, keys in enumerate((KEYS[:2], KEYS[2:])):
+        entries = {}
+        for key in keys:
+            entries[f"{key}.spk"] = key.split("/")[0].encode()
+            entries[f"{key}.wav"] = files[key].read_bytes()
+        write_shard(tmp_path / f"shards_{number:09d}.tar", entries)
+    (tmp_path / "shard.list").write_text("shards_000000000.tar\nshards_000000001.tar\n")
+    return tmp_path / "shard.list"
+
+
+def test_shards_read_like_the_files_they_were_made_of(shards: Path) -> None:
+    corpus = Corpus.read(shards)
+    assert list(corpus.paths) == KEYS  # their own order
+    assert corpus.speakers == {key: key.split("/")[0] for key in KEYS}
+    assert Corpus.read(shards.parent).paths == corpus.paths
+    for key, member in corpus.paths.items():
+        file = shards.parent / "wav" / key
+        np.testing.assert_array_equal(audio.read(member).samples, audio.read(file).samples)
+        assert audio.probe(member) == audio.probe(file)
+        part = audio.read(member, start=0.1, seconds=0.2).samples
+        np.testing.assert_array_equal(part, audio.read(file, start=0.1, seconds=0.2).samples)
+    assert len({audio.stamp(member) for member in corpus.paths.values()}) == 3
+    waveforms, _ = next(batches(corpus, batch_size=3, seconds=0.3))
+    assert waveforms.shape == (3, 4800)
+
+
+def test_bad_shards_are_named(shards: Path) -> None:
+    folder = shards.parent
+    whole = (folder / "shards_000000000.tar").read_bytes()
+    (folder / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.tar").write_text("hello " * 200)
+    write_shard(folder / "packed.tar", {"a.spk": b"a"}, "w:gz")
+    write_shard(folder / "nobody.tar", {"a.wav": b"x"})
+    write_shard(folder / "silent.tar", {"a.spk": b"a"})
+    for line, message in [
+        ("none.tar", "shard none.tar does not exist"),
+        ("cut.tar", "is cut short|not an uncompressed tar"),
+        ("text.tar", "is not an uncompressed tar"),
+        ("packed.tar", "is not an uncompressed tar"),
+        ("nobody.tar", "no .spk for 1 of 1 recordings, a first"),
+        ("silent.tar", "holds no .aac"),
+        ("shards_000000000.tar\nshards_000000000.tar", "2 keys stand twice, id2/a/1.wav first"),
+        ("", "lists nothing"),
+    ]:
+        shards.write_text(line)
+        with pytest.raises(InputError, match=message):
+            Corpus.read(shards)
+
+
+def test_a_bad_recording_in_a_shard_is_named(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x.tar", {"a.spk": b"ann", "a.wav": b"no audio", "a.txt": b"?"})
+    (tmp_path / "my.list").write_text(f"{tmp_path / 'x.tar'}\n")
+    member = Corpus.read(tmp_path / "my.list").paths["a"]
+    with pytest.raises(audio.BadAudioError, match=r"x\.tar:a\.wav cannot be read as audio"):
+        audio.read(member)
+
+
+def test_raw_lists(tmp_path: Path) -> None:
+    recordings(tmp_path / "wav")
+    rows = [{"key": key, "spk": key.split("/")[0], "wav": f"wav/{key}"} for key in KEYS]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / "raw.list").write_text(text)
+    for corpus in (Corpus.read(tmp_path), Corpus.read(tmp_path / "raw.list")):
+        assert corpus.paths == {key: tmp_path / "wav" / key for key in sorted(KEYS)}
+        assert corpus.speakers == {key: key.split("/")[0] for key in KEYS}
+    for broken, message in [
+        ('{"key": "a", "wav": "a.wav"}\n', "raw.list:1: expected"),
+        (text + "{oops\n", "raw.list:4: expected"),
+        (text + text, "3 keys stand twice"),
+    ]:
+        (tmp_path / "raw.list").write_text(broken)
+        with pytest.raises(InputError, match=message):
+            Corpus.read(tmp_path)

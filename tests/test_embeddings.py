@@ -1,0 +1,77 @@
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfq_sv.embeddings import Embeddings
+from tfq_sv.errors import InputError
+
+
+@pytest.fixture
+def some() -> Embeddings:
+    matrix = np.random.default_rng(0).normal(size=(5, 3))
+    return Embeddings([f"id{i}/a.wav" for i in range(5)], matrix)
+
+
+@pytest.mark.parametrize("suffix", [".ark", ".scp", ".npy"])
+def test_round_trips(suffix: str, some: Embeddings, tmp_path: Path) -> None:
+    some.write(tmp_path / f"x{suffix}")
+    back = Embeddings.read(tmp_path / f"x{suffix}")
+    assert back.names == some.names
+    np.testing.assert_array_equal(back.matrix, some.matrix)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_archive_is_kaldis_byte_for_byte(some: Embeddings, tmp_path: Path) -> None:
+    some.write(tmp_path / "x.ark")
+    expected, places = b"", []
+    for name, vector in some.items():
+        expected += name.encode() + b" "
+        places.append(f"{name} {tmp_path / 'x.ark'}:{len(expected)}\n")
+        expected += b"\0BFV \4" + struct.pack("<i", 3) + vector.tobytes()
+    assert (tmp_path / "x.ark").read_bytes() == expected
+    assert (tmp_path / "x.scp").read_text() == "".join(places)
+
+
+def test_a_list_may_name_many_archives(some: Embeddings, tmp_path: Path) -> None:
+    for i, name in enumerate(some):
+        Embeddings([name], some[name][None]).write(tmp_path / f"{i}.ark")
+    lists = sorted(tmp_path.glob("*.scp"))
+    (tmp_path / "all.scp").write_text("".join(path.read_text() for path in lists))
+    np.testing.assert_array_equal(Embeddings.read(tmp_path / "all.scp").matrix, some.matrix)
+
+
+def test_bad_files_are_named(some: Embeddings, tmp_path: Path) -> None:
+    some.write(tmp_path / "cut.ark")
+    (tmp_path / "cut.ark").write_bytes((tmp_path / "cut.ark").read_bytes()[:60])
+    (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "text.txt").write_text("a\n")
+    (tmp_path / "text.ark").write_text("hello")
+    some.write(tmp_path / "short.npy")
+    (tmp_path / "short.txt").write_text("a\n")
+    (tmp_path / "piped.scp").write_text("a touch /tmp/never |\n")
+    for name, message in [
+        ("none.ark", "does not exist"),
+        ("cut.ark", "does not hold vectors"),
+        ("text.ark", "does not hold vectors"),
+        ("text.npy", "is not a NumPy matrix"),
+        ("short.npy", "1 names do not match"),
+        ("piped.scp", "has commands"),
+        ("text.txt", "embeddings come from .ark, .npy, .scp"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            Embeddings.read(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(InputError, match="embeddings go into"):
+        some.write(tmp_path / "x.txt")
+
+
+def test_names_and_rows_must_match() -> None:
+    with pytest.raises(InputError, match="1 names of embeddings stand twice, a first"):
+        Embeddings(["a", "a"], np.ones((2, 3)))
+    with pytest.raises(InputError, match="3 names do not match"):
+        Embeddings(["a", "b", "c"], np.ones((2, 3)))
+    with pytest.raises(InputError, match="vectors of one length"):
+        Embeddings.of({"a": np.ones(2), "b": np.ones(3)})
+    assert len(Embeddings.of({})) == 0

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.embeddings import Embeddings
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation import evaluate, measure
+from tfq_sv.extraction import Cache, extract, from_file
+
+
+class Loudness:
+    """An encoder that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        return np.array([waveform.std(), waveform[0], 1.0], np.float32)
+
+
+def tone(rate: int, seconds: float = 0.5) -> np.ndarray:
+    return 0.5 * np.sin(np.arange(int(rate * seconds)) / 5)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """Three good recordings of each of two speakers, and everything that can be wrong."""
+    root = tmp_path / "speech"
+    for speaker in ("ann", "bob"):
+        (root / speaker).mkdir(parents=True)
+        for i, rate in enumerate((8000, 16000, 48000)):
+            soundfile.write(root / speaker / f"{i}.wav", tone(rate), rate)
+    soundfile.write(root / "ann/2.wav", np.stack([tone(16000), tone(16000)], axis=1), 16000)
+    bad = root / "bob"
+    (bad / "corrupt.wav").write_text("no audio")
+    (bad / "empty.wav").write_bytes(b"")
+    soundfile.write(bad / "silent.wav", np.zeros(8000), 16000)
+    soundfile.write(bad / "short.wav", tone(16000, 0.05), 16000)
+    soundfile.write(bad / "nan.wav", np.full(8000, np.nan), 16000, subtype="FLOAT")
+    (bad / "missing.wav").write_bytes(b"")
+    found = Corpus.read(root)
+    (bad / "missing.wav").unlink()
+    return found
+
+
+def test_bad_recordings_are_left_out_with_their_reason(corpus: Corpus) -> None:
+    found = extract(Loudness(), corpus, [*corpus.paths, "bob/unknown.wav"])
+    assert sorted(found.embeddings) == [f"{s}/{i}.wav" for s in ("ann", "bob") for i in range(3)]
+    assert {key: error.kind for key, error in found.left_out.items()} == {
+        "bob/corrupt.wav": "not audio",
+        "bob/empty.wav": "not audio",
+        "bob/silent.wav": "silent",
+        "bob/short.wav": "too short",
+        "bob/nan.wav": "NaN",
+        "bob/missing.wav": "missing",
+        "bob/unknown.wav": "unknown",
+    }
+    for key, error in found.left_out.items():
+        assert key.split("/")[1] in str(error)
+    assert found.changes == {
+        "resampled from 8000 Hz": 2,
+        "resampled from 48000 Hz": 1,
+        "2 channels mixed down": 1,
+    }
+    with pytest.raises(InputError, match=r"corrupt\.wav cannot be read"):
+        extract(Loudness(), corpus, list(corpus.paths), strict=True)
+
+
+def test_trials_that_need_a_bad_recording_are_counted(corpus: Corpus) -> None:
+    enroll = ["ann/0.wav", "ann/0.wav", "bob/1.wav", "bob/silent.wav"]
+    test = ["ann/1.wav", "bob/1.wav", "bob/nan.wav", "bob/nan.wav"]
+    trials = Trials(enroll, test, np.array([True, False, True, True]), "four")
+    result = evaluate(Loudness(), corpus, trials)
+    assert (len(result.trials), result.trials_left_out) == (2, 2)
+    assert result.extraction is not None
+    assert len(result.extraction.left_out) == 2
+    with pytest.raises(InputError, match=r"is silent|NaN"):
+        evaluate(Loudness(), corpus, trials, strict=True)
+    lost = Trials(["bob/silent.wav"] * 2, ["ann/0.wav"] * 2, np.array([True, False]), "lost")
+    with pytest.raises(InputError, match=r"no trial is left of 2 from lost: .* is silent"):
+        evaluate(Loudness(), corpus, lost)
+    one_kind = Trials(enroll[:1], test[:1], np.array([True]), "one kind")
+    with pytest.raises(InputError, match="one kind: none of the 1 trials is a nontarget trial"):
+        evaluate(Loudness(), corpus, one_kind)
+
+
+def test_a_network_that_answers_nan_is_no_embedding(corpus: Corpus) -> None:
+    class Broken:
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            return np.full(3, np.nan, np.float32)
+
+    found = extract(Broken(), corpus, ["ann/0.wav"])
+    assert not found.embeddings
+    assert found.left_out["ann/0.wav"].kind == "without embedding"
+
+
+def test_a_cache_spares_what_has_not_changed(corpus: Corpus, tmp_path: Path) -> None:
+    keys = [key for key in corpus.paths if key.startswith("ann")]
+    encoder = Loudness()
+    first = extract(encoder, corpus, keys, cache=Cache(tmp_path / "kept", "one"))
+    again = extract(encoder, corpus, keys, cache=Cache(tmp_path / "kept", "one"))
+    assert (encoder.asked, first.reused, again.reused) == (3, 0, 3)
+    np.testing.assert_array_equal(again.embeddings.matrix, first.embeddings.matrix)
+    soundfile.write(str(corpus.paths["ann/0.wav"]), 0.1 * tone(8000), 8000)  # the same length
+    changed = extract(encoder, corpus, keys, cache=Cache(tmp_path / "kept", "one"))
+    assert (encoder.asked, changed.reused) == (4, 2)
+    assert changed.embeddings["ann/0.wav"][0] < 0.2 * first.embeddings["ann/0.wav"][0]
+    assert extract(encoder, corpus, keys, cache=Cache(tmp_path / "kept", "one")).reused == 3
+    with pytest.raises(InputError, match="kept holds embeddings of another network"):
+        Cache(tmp_path / "kept", "two")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("hello")
+    with pytest.raises(InputError, match="not empty, and no cache"):
+        Cache(tmp_path / "full", "one")
+
+
+def test_shards_merge_and_interruptions_cost_one_part(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [key for key in corpus.paths if key[4].isdigit()]
+    whole = extract(Loudness(), corpus, keys).embeddings
+    for share in (keys[3:], keys[:3]):
+        extract(Loudness(), corpus, share, cache=Cache(tmp_path / "kept", "one"))
+    merged = extract(Loudness(), corpus, keys, cache=Cache(tmp_path / "kept", "one"))
+    assert merged.reused == 6
+    assert merged.embeddings.names == keys
+    np.testing.assert_array_equal(merged.embeddings.matrix, whole.matrix)
+
+    class Interrupted(Loudness):
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            if self.asked == 5:
+                raise KeyboardInterrupt
+            return super().embed(waveform)
+
+    monkeypatch.setattr("tfq_sv.extraction.PART", 2)
+    with pytest.raises(KeyboardInterrupt):
+        extract(Interrupted(), corpus, keys, cache=Cache(tmp_path / "other", "one"))
+    resumed = extract(Loudness(), corpus, keys, cache=Cache(tmp_path / "other", "one"))
+    assert resumed.reused == 5
+
+
+def test_names_that_kaldi_cannot_keep(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'a b' has a space"):
+        extract(Loudness(), corpus, ["a b"], cache=Cache(tmp_path / "kept", "one"))
+
+
+def test_embeddings_of_somebody_else(corpus: Corpus, tmp_path: Path) -> None:
+    keys = ["ann/0.wav", "ann/1.wav", "bob/0.wav"]
+    matrix = np.array([[1.0, 0], [1.0, 0.1], [0, 1.0]])
+    Embeddings(keys, matrix).write(tmp_path / "x.npy")
+    trials = Trials(
+        ["ann/0.wav"] * 3, [*keys[1:], "bob/1.wav"], np.array([True, False, False]), "three"
+    )
+    result = measure(from_file(tmp_path / "x.npy", trials.utterances), corpus, trials)
+    assert (result.eer, result.trials_left_out) == (0.0, 1)
+    with pytest.raises(InputError, match=r"1 utterances have no embedding, bob/1\.wav first"):
+        from_file(tmp_path / "x.npy", trials.utterances, strict=True)
+    with pytest.raises(InputError, match="AS-norm needs a cohort"):
+        measure(from_file(tmp_path / "x.npy", keys), corpus, trials, normalize=True)

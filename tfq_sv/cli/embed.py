@@ -1,0 +1,80 @@
+"""embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be
+
+--out=DIR keeps the embeddings in parts (Kaldi's .ark with .scp; `cat DIR/*.scp` lists them all).
+A second run goes on where the first ended, and tfq-sv evaluate --embeddings=DIR uses them. With
+--shard, each of several processes or machines embeds its share into the same folder; whoever reads
+the folder has them all. --out=FILE writes one .ark (and .scp), or one .npy (and names in .txt).
+
+example:
+  tfq-sv embed --model=model.tflite --corpus=corpus/test --out=kept
+  tfq-sv embed --model=model.tflite --corpus=corpus/test --out=kept --shard=2/8
+  tfq-sv embed --model=model.tflite --corpus=corpus/test --out=embeddings.npy
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from tfq_sv.cli.common import (
+    fingerprint,
+    no_positional,
+    open_encoder,
+    print_corpus,
+    print_left_out,
+    required,
+)
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.embeddings import SUFFIXES
+from tfq_sv.errors import InputError
+from tfq_sv.extraction import Cache, extract
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
+flags.DEFINE_string("corpus", None, "speech: folder, raw.list or shard.list", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_values=FLAGS)
+flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "signature",
+    "inflate",
+    ["inflate", "embed"],
+    "how a .tflite runs: inflated first (fast) or decoding as it runs (small)",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Embeds and writes."""
+    no_positional(arguments)
+    name, folder, out = required(FLAGS, "model", "corpus", "out")
+    file = Path(out).suffix in SUFFIXES
+    number, shares = _shard(FLAGS.shard) if FLAGS.shard else (1, 1)
+    if file and shares > 1:
+        raise InputError(f"--shard goes with a folder that all shares write to; {out} is a file")
+    corpus = Corpus.read(folder)
+    fast = FLAGS.signature == "inflate"
+    encoder = open_encoder(name, fast=fast)
+    cache = None if file else Cache(out, fingerprint(name, encoder, fast=fast))
+    # Neighbours stay together: they lie in one shard file, or one speaker's folder.
+    keys = list(corpus.paths)
+    first, last = (len(keys) * i // shares for i in (number - 1, number))
+    keys = keys[first:last]
+    found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress="embedding")
+    print_corpus(folder, corpus, found.changes)
+    if found.left_out:
+        print_left_out(found.left_out, len(keys))
+    if not found.embeddings:
+        raise InputError(f"{folder}: no recording of {len(keys)} could be embedded")
+    if file:
+        found.embeddings.write(out)
+    share = f", share {number} of {shares}" if shares > 1 else ""
+    reused = f"; {found.reused:,} were there" if found.reused else ""
+    print(f"wrote {out}: {len(found.embeddings):,} embeddings{share}{reused}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, shares = text.partition("/")
+    if not (number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)):
+        raise InputError(f"--shard must be i/n with i from 1 to n, 2/8 for instance, not {text!r}")
+    return int(number), int(shares)

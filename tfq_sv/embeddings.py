@@ -1,0 +1,153 @@
+"""Embeddings by name, and the files that keep them: Kaldi's ark and scp, or a NumPy matrix."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.data.corpus import read_lines, read_pairs
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic, existing
+
+SUFFIXES = (".ark", ".npy", ".scp")
+
+
+class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
+    """Names and the rows of one matrix.
+
+    >>> both = Embeddings(["a", "b"], np.array([[1.0, 0.0], [0.0, 1.0]]))
+    >>> both["b"]
+    array([0., 1.], dtype=float32)
+    >>> both.averaged({"ann": ["a", "b"]})["ann"]
+    array([0.5, 0.5], dtype=float32)
+    >>> (both - both.mean())["a"]
+    array([ 0.5, -0.5], dtype=float32)
+
+    Attributes:
+        names: N different names.
+        matrix: float32 (N, embed_dim).
+    """
+
+    def __init__(self, names: Sequence[str], matrix: npt.ArrayLike) -> None:
+        """Raises InputError if names and rows do not match, or names stand twice."""
+        self.names = list(names)
+        self.matrix = np.asarray(matrix, np.float32)
+        if self.matrix.ndim != 2 or len(self.matrix) != len(self.names):
+            raise InputError(
+                f"{len(self.names)} names do not match embeddings of shape {self.matrix.shape}"
+            )
+        self._rows = {name: row for row, name in enumerate(self.names)}
+        if len(self._rows) < len(self.names):
+            twice = next(name for row, name in enumerate(self.names) if self._rows[name] != row)
+            more = len(self.names) - len(self._rows)
+            raise InputError(f"{more} names of embeddings stand twice, {twice} first")
+
+    @classmethod
+    def of(cls, vectors: Mapping[str, npt.ArrayLike]) -> "Embeddings":
+        """From a dictionary of vectors (embed_dim,)."""
+        if isinstance(vectors, Embeddings):
+            return vectors
+        if not vectors:
+            return cls([], np.zeros((0, 0)))
+        try:
+            return cls(list(vectors), np.stack(list(vectors.values())))
+        except ValueError:
+            raise InputError("embeddings must be vectors of one length") from None
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        return self.matrix[self._rows[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Row of each name, int64; raises InputError if some have none."""
+        missing = sorted({name for name in names if name not in self._rows})
+        if missing:
+            raise InputError(f"{len(missing)} utterances have no embedding, {missing[0]} first")
+        return np.fromiter((self._rows[name] for name in names), np.int64, len(names))
+
+    def mean(self) -> npt.NDArray[np.float32]:
+        """The mean embedding, float32 (embed_dim,)."""
+        return self.matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def __sub__(self, vector: npt.NDArray[np.floating]) -> "Embeddings":
+        return Embeddings(self.names, self.matrix - np.asarray(vector, np.float32))
+
+    def averaged(self, groups: Mapping[str, Sequence[str]]) -> "Embeddings":
+        """Means of several embeddings each: of a speaker's, or of an enrolment's utterances."""
+        means = [self.matrix[self.rows(names)].mean(axis=0) for names in groups.values()]
+        return Embeddings(list(groups), np.reshape(means, (len(groups), -1)))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes X.ark with X.scp beside it, or X.npy with its names in X.txt.
+
+        Raises:
+            InputError: another suffix.
+        """
+        target = Path(path)
+        if target.suffix in (".ark", ".scp"):
+            self._write_kaldi(target.with_suffix(".ark"), target.with_suffix(".scp"))
+        elif target.suffix == ".npy":
+            with atomic(target) as temporary, temporary.open("wb") as file:
+                np.save(file, self.matrix)
+            with atomic(target.with_suffix(".txt")) as temporary:
+                temporary.write_text("".join(f"{name}\n" for name in self.names))
+        else:
+            raise InputError(f"embeddings go into {', '.join(SUFFIXES)}, not {target}")
+
+    def _write_kaldi(self, ark: Path, scp: Path) -> None:
+        kaldiio = _kaldiio()
+        with atomic(scp) as list_:
+            with atomic(ark) as archive:
+                kaldiio.save_ark(str(archive), self, scp=str(list_))
+            # The list names the archive as it will be called.
+            list_.write_text(list_.read_text().replace(f" {archive}:", f" {ark}:"))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Embeddings":
+        """Reads what `write` wrote, or any .ark or .scp of vectors (an .scp may name many .ark).
+
+        Raises:
+            InputError: missing, damaged, not vectors of one length, a name that stands twice.
+        """
+        file = existing(path, "embeddings")
+        if file.suffix == ".npy":
+            return cls._read_numpy(file)
+        if file.suffix not in SUFFIXES:
+            raise InputError(f"embeddings come from {', '.join(SUFFIXES)}, not {file}")
+        load = _kaldiio().load_ark
+        if file.suffix == ".scp":
+            load = _kaldiio().load_scp_sequential
+            # Kaldi would run commands that a list names; nobody expects that of a result.
+            if any(place.endswith("|") for place in read_pairs(file).values()):
+                raise InputError(f"{file} has commands where paths are expected")
+        try:
+            names, vectors = zip(*load(str(file)), strict=True)
+            return cls(names, np.stack(vectors))
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged file makes of the parser
+            raise InputError(f"{file} does not hold vectors of one length: {error}") from None
+
+    @classmethod
+    def _read_numpy(cls, file: Path) -> "Embeddings":
+        names = [line for _, line in read_lines(file.with_suffix(".txt"))]
+        try:
+            return cls(names, np.load(file, allow_pickle=False))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{file} is not a NumPy matrix: {error}") from None
+
+
+def _kaldiio() -> Any:
+    import kaldiio  # only where Kaldi's files are used
+
+    return kaldiio

@@ -1,0 +1,201 @@
+"""Embedding many recordings: bad ones are collected, finished ones are kept from run to run."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from tfq_sv.data import audio
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.corpus import Corpus, read_pairs
+from tfq_sv.embeddings import Embeddings
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic
+
+PART = 1000
+"""Utterances a part of a cache: what an interruption can cost at most."""
+
+
+class Encoder(Protocol):
+    """What turns a recording into an embedding."""
+
+    def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """What came out.
+
+    Attributes:
+        embeddings: of the utterances that could be read.
+        left_out: the others, and why.
+        changes: what reading changed -> number of files read ("resampled from 44100 Hz": 12).
+        reused: how many embeddings come from a cache.
+    """
+
+    embeddings: Embeddings
+    left_out: dict[str, BadAudioError] = field(default_factory=dict)
+    changes: Counter[str] = field(default_factory=Counter)
+    reused: int = 0
+
+
+class Cache:
+    """A folder that keeps a network's embeddings, in parts that many processes may write.
+
+        network.json                which network they are of
+        1f0c2a....ark, .scp         a part, in Kaldi's form: `cat *.scp` makes one list
+        1f0c2a....stamps            `utterance stamp`: size and time of the file it was made from
+
+    An embedding is used again if the network is the same, and the utterance's name and its file's
+    size and time are.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], network: str) -> None:
+        """Opens or makes a folder for the embeddings of a network, named by a fingerprint.
+
+        Raises:
+            InputError: it holds another network's embeddings, or is something else.
+        """
+        self.folder = Path(folder)
+        about = self.folder / "network.json"
+        if about.is_file():
+            try:
+                found = json.loads(about.read_text(encoding="utf-8"))["network"]
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{about} is not what a cache of embeddings has there") from None
+            if found != network:
+                raise InputError(
+                    f"{self.folder} holds embeddings of another network, or of an earlier state of "
+                    "this one; name another folder, or delete it"
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} is not empty, and no cache of embeddings")
+        else:
+            with atomic(about) as temporary:
+                temporary.write_text(json.dumps({"network": network}) + "\n")
+
+    def read(self, stamps: Mapping[str, str]) -> dict[str, npt.NDArray[np.float32]]:
+        """Embeddings of the utterances whose stamps (`audio.stamp`) are what they were."""
+        found = {}
+        for path in sorted(self.folder.glob("*.stamps")):
+            kept = read_pairs(path)
+            if any(stamps.get(key) == stamp for key, stamp in kept.items()):
+                part = Embeddings.read(path.with_suffix(".ark"))
+                found.update({key: part[key] for key in part if stamps.get(key) == kept.get(key)})
+        return found
+
+    def write(self, embeddings: Embeddings, stamps: Mapping[str, str]) -> None:
+        """Adds a part."""
+        lines = "".join(f"{key} {stamps[key]}\n" for key in embeddings)
+        # Named by what is in it: processes do not collide, and a repeated one changes nothing.
+        part = self.folder / hashlib.sha256(lines.encode()).hexdigest()[:16]
+        embeddings.write(part.with_suffix(".ark"))
+        with atomic(part.with_suffix(".stamps")) as temporary:
+            temporary.write_text(lines)
+
+
+def extract(
+    encoder: Encoder,
+    corpus: Corpus,
+    keys: Sequence[str],
+    *,
+    cache: Cache | None = None,
+    strict: bool = False,
+    progress: str | None = None,
+) -> Extraction:
+    """Embeds utterances whole.
+
+    Args:
+        encoder: what embeds.
+        corpus: where the utterances are.
+        keys: which ones.
+        cache: where embeddings come from that it has, and where new ones go.
+        strict: raise the first bad recording instead of leaving it out.
+        progress: name of the progress bar; none if None.
+
+    Raises:
+        InputError: a bad recording, if `strict`; a cache or a decoder that fails.
+    """
+    stamps: dict[str, str] = {}
+    left_out: dict[str, BadAudioError] = {}
+    changes: Counter[str] = Counter()
+    for key in keys if cache else ():
+        if len(key.split()) != 1:
+            raise InputError(f"{key!r} has a space; Kaldi's files cannot keep such a name")
+        if key in corpus.paths:
+            try:
+                stamps[key] = audio.stamp(corpus.paths[key])
+            except BadAudioError:
+                continue  # met again below
+    found = cache.read(stamps) if cache else {}
+    reused = len(found)
+    fresh: dict[str, npt.NDArray[np.float32]] = {}
+
+    def keep() -> None:
+        if cache and fresh:
+            cache.write(Embeddings.of(fresh), stamps)
+        found.update(fresh)
+        fresh.clear()
+
+    missing = [key for key in keys if key not in found]
+    try:
+        for key in tqdm(missing, desc=progress, unit="utt", disable=progress is None):
+            try:
+                fresh[key], changed = _embedded(encoder, corpus, key)
+            except BadAudioError as error:
+                if strict:
+                    raise
+                left_out[key] = error
+                continue
+            changes.update(changed)
+            if len(fresh) == PART:
+                keep()
+    finally:
+        keep()
+    embeddings = Embeddings.of({key: found[key] for key in keys if key in found})
+    return Extraction(embeddings, left_out, changes, reused)
+
+
+def from_file(
+    path: str | os.PathLike[str], keys: Sequence[str], *, strict: bool = False
+) -> Extraction:
+    """Embeddings that somebody else extracted; utterances that the file lacks are left out.
+
+    Raises:
+        InputError: a file that is not one, or one that lacks an utterance, if `strict`.
+    """
+    every = Embeddings.read(path)
+    if strict:
+        every.rows(keys)
+    kept = [key for key in keys if key in every]
+    left_out = {
+        key: BadAudioError("without embedding", f"{path} has no {key}")
+        for key in keys
+        if key not in every
+    }
+    return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), left_out)
+
+
+def _embedded(
+    encoder: Encoder, corpus: Corpus, key: str
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    if key not in corpus.paths:
+        raise BadAudioError("unknown", f"{corpus.root} has no {key}")
+    path = corpus.paths[key]
+    recording = audio.read(path)
+    try:
+        embedding = encoder.embed(recording.samples)
+    except InputError as error:
+        raise BadAudioError("refused by the network", f"{path}: {error}") from None
+    if not np.isfinite(embedding).all() or not embedding.any():
+        raise BadAudioError("without embedding", f"{path}: the network answers zero or NaN")
+    return embedding, recording.changes
