@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.ready-dev
 
 .PHONY: demo test lint typecheck clean
 
@@ -14,12 +15,12 @@ demo: $(READY)
 test: lint typecheck
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # The type checker does not follow setup.py's map of export/ to tfq_sv.export: check a build.
-typecheck: $(READY)
+typecheck: $(TOOLS)
 	rm -rf build/typecheck
 	$(BIN)/python setup.py -q build_py --build-lib build/typecheck
 	$(BIN)/mypy build/typecheck/tfq_sv
@@ -31,6 +32,11 @@ $(READY): setup.py pyproject.toml
 	  { echo "This Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[demo]'
+	@touch $@
+
+# Apart, because the demo needs neither PyTorch nor the checkers.
+$(TOOLS): $(READY)
 	$(BIN)/pip install --quiet -e '.[demo,dev]'
 	@touch $@
 
