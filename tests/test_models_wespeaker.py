@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfq_sv import cli, models
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER
 from tfq_sv.models import wespeaker
+from tfq_sv.models.checkpoint import read_checkpoint
 
 GOLDEN = ["ResNet18", "ResNet34", "Gemini_DF_ResNet60"]
 SMALL = {"channels": 4, "embed_dim": 8}
@@ -95,7 +97,7 @@ def test_every_network_agrees_with_pytorch(
     arguments |= {key: x for key, x in settings.items() if key in ("two_emb_layer", "feat_dim")}
     state = small_state(name, **settings)
     settings_file = config(model=name, model_args=arguments, dataset_args={})
-    checkpoint = wespeaker.read_checkpoint(folder(tmp_path, state, settings_file))
+    checkpoint = read_checkpoint(folder(tmp_path, state, settings_file))
     model = wespeaker.to_keras(checkpoint)
     for agreement in wespeaker.verify(checkpoint, model, frames=(61, 100)):
         assert agreement.difference < 1e-4
@@ -103,7 +105,7 @@ def test_every_network_agrees_with_pytorch(
 
 
 def test_verify_sees_a_wrong_weight(tmp_path: Path) -> None:
-    checkpoint = wespeaker.read_checkpoint(save(tmp_path / "a.pt", small_state()))
+    checkpoint = read_checkpoint(save(tmp_path / "a.pt", small_state()))
     model = wespeaker.to_keras(checkpoint)
     layer = model.get_layer("layer2.0.conv1")
     layer.set_weights([-layer.get_weights()[0]])
@@ -135,7 +137,7 @@ def test_golden_geminis_own_files(tmp_path: Path) -> None:
     """Their last layer is `embedding`, and their pooling adds 1e-10."""
     state = small_state("Gemini_DF_ResNet60")
     own = {key.replace("seg_1.", "embedding."): value for key, value in state.items()}
-    checkpoint = wespeaker.read_checkpoint(save(tmp_path / "own.pt", own))
+    checkpoint = read_checkpoint(save(tmp_path / "own.pt", own))
     model = wespeaker.to_keras(checkpoint)
     assert model.get_layer("pool").epsilon == 1e-10
     assert all(found.difference < 1e-5 for found in wespeaker.verify(checkpoint, model))
@@ -287,6 +289,16 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model: [")
     with pytest.raises(InputError, match=r"config.yaml is not YAML"):
         models.load_wespeaker(tmp_path / "whole.pt")
+
+
+@pytest.mark.parametrize(("module", "name"), [("torch", "PyTorch"), ("yaml", "PyYAML")])
+def test_missing_extras_say_what_to_install(
+    module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path, small_state(), config())
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"needs {name}: pip install 'tfq-sv\[torch\]'"):
+        models.load_wespeaker(path)
 
 
 def test_import_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from tfq_sv.files import atomic
 if TYPE_CHECKING:
     import tf_keras as keras
 
-    from tfq_sv.models import wespeaker
+    from tfq_sv.models.checkpoint import Checkpoint
 
 TOLERANCE = 1e-3
 """A greater difference of any coefficient means another network; rounding stays below 1e-5."""
@@ -39,8 +39,9 @@ def run(arguments: Sequence[str]) -> None:
     path, out = required(FLAGS, "checkpoint", "out")
     output(out, ".keras", ".h5")
     from tfq_sv.models import front_end, wespeaker
+    from tfq_sv.models.checkpoint import read_checkpoint
 
-    checkpoint = wespeaker.read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
     model = wespeaker.to_keras(checkpoint, FLAGS.model_name)
     print(f"{checkpoint.path}: {model.name}, {model.count_params():,} parameters")
     fbank = front_end(model)
@@ -58,7 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     print(f"wrote {out}; next: tfq-sv quantize --model={out} --bits=4 --out=model-4bit.keras")
 
 
-def _verify(checkpoint: "wespeaker.Checkpoint", model: "keras.Model") -> None:
+def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> None:
     from tfq_sv.models import wespeaker
     from tfq_sv.report import table
 

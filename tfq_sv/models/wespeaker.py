@@ -1,66 +1,27 @@
 """WeSpeaker checkpoints (PyTorch) as Keras models of the same answers.
 
-Strict: every tensor of the checkpoint must find its place, and every place its tensor. Keys and
-configurations are those of wenet-e2e/wespeaker, of pyannote's copies of it (`resnet.` before every
-key) and of Golden Gemini's own files (`embedding` for `seg_1`).
-
-Needs PyTorch and PyYAML (`pip install 'tfq-sv[torch]'`).
+Strict: every tensor of the checkpoint must find its place, and every place its tensor.
 """
 
 import logging
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, FbankOptions
-from tfq_sv.files import existing
 from tfq_sv.models import df_resnet, resnet
+from tfq_sv.models.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from tfq_sv.models.registry import NAMES, build
 
 VERIFY_FRAMES = (97, 198, 200, 301)
 """Lengths that `verify` tries: odd and even, so that every stride meets both."""
 
-_WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.", "model.", "resnet.")
-_CONFIG = "config.yaml"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """What is on disk, under WeSpeaker's own keys.
-
-    Attributes:
-        path: the file of the weights.
-        state: key -> float32 array, in PyTorch's layout; counters and training head left out.
-        dropped: keys of the training head, which no embedding needs.
-        config: what config.yaml says; empty without one.
-        epsilon: what the pooling adds to its variance.
-    """
-
-    path: Path
-    state: Mapping[str, npt.NDArray[np.float32]]
-    dropped: tuple[str, ...]
-    config: Mapping[str, Any]
-    epsilon: float
-
-    @property
-    def notes(self) -> list[str]:
-        """What an import leaves out or takes for granted, a sentence each."""
-        notes = []
-        if self.dropped:
-            notes.append(f"dropped the training head: {', '.join(self.dropped)}")
-        if not self.config:
-            notes.append(f"no {_CONFIG} beside it: WeSpeaker's usual front end is assumed")
-        return notes
 
 
 @dataclass(frozen=True)
@@ -107,33 +68,6 @@ def load_wespeaker(path: str | os.PathLike[str], model_name: str | None = None) 
     return to_keras(checkpoint, model_name)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Reads weights and configuration; see `load_wespeaker`."""
-    weights, config = _locate(Path(path))
-    tensors = _unwrapped(weights, _torch_load(weights))
-    state: dict[str, npt.NDArray[np.float32]] = {}
-    dropped, epsilon = [], 1e-7
-    for key, tensor in tensors.items():
-        name = key
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        if name.endswith("num_batches_tracked"):
-            continue
-        if name.startswith("projection."):
-            dropped.append(key)
-            continue
-        if name.startswith("embedding."):
-            name, epsilon = name.replace("embedding.", "seg_1."), 1e-10
-        if name in state:
-            raise InputError(f"{weights} holds {name} twice, the second time as {key}")
-        if not tensor.is_floating_point():
-            raise InputError(f"{weights}: {key} is {tensor.dtype}; expected floating point")
-        state[name] = tensor.detach().float().numpy()
-        if not np.isfinite(state[name]).all():
-            raise InputError(f"{weights}: {key} holds NaN or infinite values")
-    return Checkpoint(weights, state, tuple(dropped), config, epsilon)
-
-
 def to_keras(checkpoint: Checkpoint, model_name: str | None = None) -> keras.Model:
     """Builds the network that a checkpoint is of, and fills it; see `load_wespeaker`."""
     model = build(**_architecture(checkpoint, model_name))
@@ -150,7 +84,7 @@ def to_keras(checkpoint: Checkpoint, model_name: str | None = None) -> keras.Mod
             # Attention layers are convolutions of width one in PyTorch.
             found = value[..., 0] if value.ndim == 3 and value.shape[-1] == 1 else value
             if found.shape != tuple(wanted):
-                assumed = f"; without {_CONFIG}, 80 mel bins and the usual pooling are assumed"
+                assumed = f"; without {CONFIG}, 80 mel bins and the usual pooling are assumed"
                 raise InputError(
                     f"{checkpoint.path}: {key} has the shape {value.shape}, {model.name} expects "
                     f"{tuple(map(int, wanted))}{'' if checkpoint.config else assumed}"
@@ -198,78 +132,6 @@ def verify(
     return found
 
 
-def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Finds the file of weights, and reads the configuration that belongs to it."""
-    weights = path
-    if path.is_dir():
-        places = [path / "avg_model.pt", path / "models" / "avg_model.pt"]
-        found = [place for place in places if place.is_file()] or sorted(path.glob("*.pt"))
-        if len(found) != 1:
-            names = ", ".join(file.name for file in found) or "none"
-            raise InputError(f"{path} should hold avg_model.pt or a single .pt file; found {names}")
-        weights = found[0]
-    existing(weights, "checkpoint")
-    # An experiment keeps its weights in models/, and config.yaml beside that folder.
-    upper = [weights.parent.parent] if weights.parent.name == "models" else []
-    for folder in [weights.parent, *upper]:
-        if (folder / _CONFIG).is_file():
-            return weights, _read_config(folder / _CONFIG)
-    return weights, {}
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError:
-        raise InputError(f"reading {file} needs PyYAML: pip install 'tfq-sv[torch]'") from None
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
-        raise InputError(f"{file} is not a WeSpeaker configuration: it names no `model`")
-    return config
-
-
-def _torch_load(file: Path) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise InputError(f"reading {file} needs PyTorch: pip install 'tfq-sv[torch]'") from None
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
-            raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged") from None
-        raise InputError(
-            f"{file} holds more than tensors, which could run code and is not read; save the bare "
-            "weights where you trust the file: torch.save(model.state_dict(), path)"
-        ) from None
-    # What its zip and tar readers raise on other files and on damaged ones, it does not wrap.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged ({reason})") from None
-
-
-def _unwrapped(file: Path, content: Any) -> dict[str, Any]:
-    import torch
-
-    for wrapper in _WRAPPERS * 2:  # as {"model": {"state_dict": ...}} too
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if isinstance(content, dict) and content:
-        odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-        if not odd:
-            return dict(content)
-        what = f"{odd[0]!r} is no tensor"
-    else:
-        what = f"it holds {type(content).__name__}"
-    raise InputError(
-        f"{file} is not a state dict ({what}); expected key -> tensor, bare or under "
-        f"{' or '.join(map(repr, _WRAPPERS))}"
-    )
-
-
 def _architecture(checkpoint: Checkpoint, model_name: str | None) -> dict[str, Any]:
     """Returns the arguments for `build`."""
     state, config = checkpoint.state, checkpoint.config
@@ -294,7 +156,7 @@ def _architecture(checkpoint: Checkpoint, model_name: str | None) -> dict[str, A
     for argument in arguments:
         if argument not in known:
             raise InputError(
-                f"{checkpoint.path}: model_args of {_CONFIG} has {argument!r}, which is not "
+                f"{checkpoint.path}: model_args of {CONFIG} has {argument!r}, which is not "
                 f"supported; known are {', '.join(known)}"
             )
     bins = arguments.get("feat_dim", 80)
@@ -353,7 +215,7 @@ def _front_end(checkpoint: Checkpoint, bins: int) -> FbankOptions:
     frontend = dataset.get("frontend", "fbank")
 
     def refuse(what: str, expected: str) -> InputError:
-        return InputError(f"{checkpoint.path}: {_CONFIG} asks for {what}; only {expected} is read")
+        return InputError(f"{checkpoint.path}: {CONFIG} asks for {what}; only {expected} is read")
 
     if frontend != "fbank":
         raise refuse(f"the front end {frontend!r}", "'fbank'")
@@ -392,7 +254,7 @@ def _section(
 ) -> dict[str, Any]:
     section = (checkpoint.config if parent is None else parent).get(name) or {}
     if not isinstance(section, dict):
-        raise InputError(f"{checkpoint.path}: {name} in {_CONFIG} should hold settings by name")
+        raise InputError(f"{checkpoint.path}: {name} in {CONFIG} should hold settings by name")
     return dict(section)
 
 
