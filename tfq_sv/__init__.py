@@ -31,9 +31,11 @@ _HOME = {
     "finetune": "fine_tuning",
     "load_model": "quantization",
     "quantize": "quantization",
+    "reestimate_batch_norm": "calibration",
 }
 _MODULES = [
     "assets",
+    "calibration",
     "codebook",
     "data",
     "export",

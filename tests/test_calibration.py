@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import tf_keras as keras
+from test_fine_tuning import distance
+
+import tfq_sv
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.features import fbank_tensor
+
+
+def test_statistics_are_means_over_the_batches() -> None:
+    model = keras.Sequential([keras.layers.BatchNormalization(input_shape=(5, 3), name="norm")])
+    rng = np.random.default_rng(0)
+    dataset = [rng.normal(i, 1 + i, (8, 5, 3)).astype(np.float32) for i in range(4)]
+    assert tfq_sv.reestimate_batch_norm(model, dataset, progress=False) == 1
+    norm = model.get_layer("norm")
+    assert norm.momentum == 0.99
+    np.testing.assert_allclose(
+        norm.moving_mean, np.mean([x.mean((0, 1)) for x in dataset], axis=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        norm.moving_variance, np.mean([x.var((0, 1)) for x in dataset], axis=0), rtol=0.05
+    )
+
+
+def test_two_bits_come_nearer_to_the_float_network(
+    network: keras.Model, train_corpus: Corpus
+) -> None:
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    dataset = [next(stream) for _ in range(6)]
+    # Statistics that fit the data, as a trained network has them.
+    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    books = tfq_sv.codebooks(quantized)
+    features = fbank_tensor(dataset[0][0])
+    before = distance(quantized, network, features)
+    tfq_sv.reestimate_batch_norm(quantized, dataset, progress=False)
+    assert distance(quantized, network, features) < 0.9 * before
+    for name, book in tfq_sv.codebooks(quantized).items():
+        np.testing.assert_array_equal(book.codes, books[name].codes)
+        np.testing.assert_array_equal(book.centroids, books[name].centroids)
+
+
+def test_a_failure_leaves_the_model_as_it_was(network: keras.Model) -> None:
+    before = network.get_weights()
+    bad = np.full([2, 40, 80], np.nan, np.float32)
+    for dataset, message in [([], "gave no batch"), ([bad], "not finite")]:
+        with pytest.raises(InputError, match=message):
+            tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
+        for a, b in zip(before, network.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    plain = keras.Sequential([keras.layers.Dense(2, input_shape=(3,))])
+    with pytest.raises(InputError, match="has no BatchNorm"):
+        tfq_sv.reestimate_batch_norm(plain, [], progress=False)
