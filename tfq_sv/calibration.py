@@ -9,8 +9,7 @@ import tf_keras as keras
 from tqdm import tqdm
 
 from tfq_sv.errors import InputError
-from tfq_sv.features import fbank_tensor
-from tfq_sv.models import front_end
+from tfq_sv.models import front_end, network_input
 
 
 def reestimate_batch_norm(
@@ -24,8 +23,7 @@ def reestimate_batch_norm(
 
     Args:
         model: quantized or not.
-        dataset: batches, a few dozen as a rule; each one an array, or a tuple that begins with
-            one: waveforms (B, N), 16 kHz in [-1, 1], or features (B, T, F).
+        dataset: batches, a few dozen as a rule, of waveforms or features: see `network_input`.
         progress: show a bar.
 
     Returns:
@@ -40,32 +38,31 @@ def reestimate_batch_norm(
     layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
     if not layers:
         raise InputError(f"{model.name} has no BatchNorm to re-estimate")
-    variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
-    before = [v.numpy() for v in variables]
-    momenta = [layer.momentum for layer in layers]
     fbank = front_end(model)
+    variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+    statistics = [v.numpy() for v in variables]
+    momenta = [layer.momentum for layer in layers]
 
     @tf.function(reduce_retracing=True)
-    def step(batch: tf.Tensor) -> None:
-        model(fbank_tensor(batch, fbank) if batch.shape.rank == 2 else batch, training=True)
+    def step(features: tf.Tensor) -> None:
+        model(features, training=True)
 
-    sums, count = [np.zeros_like(value) for value in before], 0
+    sums, count = [np.zeros_like(value) for value in statistics], 0
     try:
         for layer in layers:
             layer.momentum = 0.0  # each batch leaves its own statistics
         for batch in tqdm(dataset, desc="BatchNorm", unit="batch", disable=not progress):
-            first = batch[0] if isinstance(batch, tuple | list) else batch
-            step(tf.convert_to_tensor(first, tf.float32))
+            step(network_input(batch, fbank))
             sums = [total + v.numpy() for total, v in zip(sums, variables, strict=True)]
             count += 1
         if not count:
             raise InputError("the dataset for BatchNorm gave no batch")
         if not all(np.isfinite(total).all() for total in sums):
             raise InputError("the dataset for BatchNorm gives activations that are not finite")
-        before = [total / count for total in sums]
+        statistics = [total / count for total in sums]
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        for v, value in zip(variables, before, strict=True):
+        for v, value in zip(variables, statistics, strict=True):
             v.assign(value)
     return len(layers)

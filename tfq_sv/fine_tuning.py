@@ -10,8 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
-from tfq_sv.features import fbank_tensor
-from tfq_sv.models import front_end
+from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
 from tfq_sv.training import schedules
 from tfq_sv.training.loop import run
@@ -61,8 +60,8 @@ def finetune(
 
     Args:
         model: what `tfq_sv.quantize` returned.
-        dataset: batches; each one an array, or a tuple that begins with one: waveforms (B, N), 16
-            kHz in [-1, 1], or features (B, T, F). Begun again when it ends.
+        dataset: batches of waveforms or features, see `models.network_input`. Begun again when
+            it ends.
         teacher: the FP32 network, of the same features and embedding size.
         options: settings; the defaults if None.
         checkpoint_dir: where the state is kept every 100 steps, and resumed from.
@@ -91,8 +90,7 @@ def finetune(
     last_move = int(options.steps * (1 - options.freeze))
 
     @tf.function(reduce_retracing=True)
-    def step(batch: tf.Tensor) -> tf.Tensor:
-        features = fbank_tensor(batch, fbank) if batch.shape.rank == 2 else batch
+    def step(features: tf.Tensor) -> tf.Tensor:
         wanted = teacher(features, training=False)
         with tf.GradientTape() as tape:
             loss = cosine_distillation(model(features, training=True), wanted)
@@ -104,8 +102,7 @@ def finetune(
         if number and number % options.follow_every == 0 and number < last_move:
             for quantizer in books.values():
                 quantizer.follow(options.lloyd_steps)
-        first = batch[0] if isinstance(batch, tuple | list) else batch
-        return float(step(tf.convert_to_tensor(first, tf.float32)))
+        return float(step(network_input(batch, fbank)))
 
     state = tf.train.Checkpoint(model=model, optimizer=optimizer)
     bits = {name: quantizer.bits for name, quantizer in books.items()}

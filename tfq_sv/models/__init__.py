@@ -1,8 +1,17 @@
 """The networks, by name: `build("ResNet34")`. Plain functional tf_keras models."""
 
-from tfq_sv.models.frontend import FrontEnd, front_end
+from tfq_sv.models.frontend import FrontEnd, front_end, network_input
 from tfq_sv.models.pooling import POOLINGS, pool
 from tfq_sv.models.registry import NAMES, build
 from tfq_sv.models.wespeaker import load_wespeaker
 
-__all__ = ["NAMES", "POOLINGS", "FrontEnd", "build", "front_end", "load_wespeaker", "pool"]
+__all__ = [
+    "NAMES",
+    "POOLINGS",
+    "FrontEnd",
+    "build",
+    "front_end",
+    "load_wespeaker",
+    "network_input",
+    "pool",
+]

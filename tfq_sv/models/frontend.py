@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv.features import WESPEAKER, FbankOptions
+from tfq_sv.features import WESPEAKER, FbankOptions, fbank_tensor
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -31,6 +31,21 @@ class FrontEnd(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The layer's configuration, front end included."""
         return {**super().get_config(), "fbank": dataclasses.asdict(self.fbank)}
+
+
+def network_input(batch: Any, fbank: FbankOptions) -> tf.Tensor:
+    """Returns what a network takes of a batch of a dataset, float32 (B, T, F).
+
+    Args:
+        batch: an array, or a tuple that begins with one: waveforms (B, N), 16 kHz in [-1, 1], or
+            features (B, T, F).
+        fbank: the network's front end.
+
+    >>> network_input((tf.zeros([2, 16000]), tf.zeros([2])), WESPEAKER).shape
+    TensorShape([2, 98, 80])
+    """
+    first = tf.convert_to_tensor(batch[0] if isinstance(batch, tuple | list) else batch, tf.float32)
+    return fbank_tensor(first, fbank) if first.shape.rank == 2 else first
 
 
 def front_end(model: keras.Model) -> FbankOptions:
