@@ -26,6 +26,17 @@ def no_positional(arguments: Sequence[str]) -> None:
         )
 
 
+def define_signature(flag_values: flags.FlagValues) -> None:
+    """Defines --signature, for commands that run a .tflite on many recordings."""
+    flags.DEFINE_enum(
+        "signature",
+        "inflate",
+        ["inflate", "embed"],
+        "how a .tflite runs: inflated first (fast) or decoding as it runs (small)",
+        flag_values=flag_values,
+    )
+
+
 def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
     """Returns the values of flags that must be given."""
     for name in names:

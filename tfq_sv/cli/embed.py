@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from tfq_sv.cli.common import (
+    define_signature,
     fingerprint,
     no_positional,
     open_encoder,
@@ -34,13 +35,7 @@ flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", fla
 flags.DEFINE_string("corpus", None, "speech: folder, raw.list or shard.list", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_values=FLAGS)
 flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "signature",
-    "inflate",
-    ["inflate", "embed"],
-    "how a .tflite runs: inflated first (fast) or decoding as it runs (small)",
-    flag_values=FLAGS,
-)
+define_signature(FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from tfq_sv import report
 from tfq_sv.cli.common import (
+    define_signature,
     fingerprint,
     no_positional,
     open_encoder,
@@ -38,13 +39,7 @@ flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", fla
 flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "signature",
-    "inflate",
-    ["inflate", "embed"],
-    "how a .tflite runs: inflated first (fast) or decoding as it runs (small)",
-    flag_values=FLAGS,
-)
+define_signature(FLAGS)
 flags.DEFINE_string(
     "embeddings",
     None,
