@@ -19,7 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 import tfq_sv
 from tfq_sv import files
-from tfq_sv.codebook import Codebook
+from tfq_sv.codebook import Codebook, packed_bytes
 from tfq_sv.errors import InputError
 from tfq_sv.export import filters, flatbuffer, float32, frontend, metadata, seal
 from tfq_sv.export.about import check
@@ -180,9 +180,8 @@ def build(
 
 
 def _layer_report(book: Codebook) -> LayerReport:
-    codes = -(-book.codes.size * book.bits // 8)
-    levels = 0 if book.bits == 8 else 2**book.bits
-    return LayerReport(bits=book.bits, weights=book.codes.size, bytes=codes + levels)
+    weights = book.codes.size
+    return LayerReport(book.bits, weights, packed_bytes(weights, book.bits))
 
 
 def _inflated(

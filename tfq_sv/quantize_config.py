@@ -8,6 +8,7 @@ For people who call tfmot's own functions:
     quantized = tfmot.quantization.keras.quantize_apply(model, WeightOnlyScheme())
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import tensorflow as tf
@@ -24,9 +25,9 @@ class _KernelQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
 
     quantizer: KMeans | None = None
 
+    @abstractmethod
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
-        raise NotImplementedError
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, KMeans]]:
         """The kernel and a new quantizer."""
