@@ -204,6 +204,16 @@ def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str])
     assert cli.main(["export", f"--model={tuned}", f"--out={made}/tuned.tflite"]) == 0
 
 
+def test_one_bit(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["quantize", f"--model={made}/model.keras", "--binary=static"]
+    assert cli.main([*arguments, f"--out={made}/static.keras"]) == 0
+    assert re.search(r"conv1 +144 +1 ", capsys.readouterr().out)
+    assert cli.main(["export", f"--model={made}/static.keras", f"--out={made}/static.tflite"]) == 0
+    arguments += [f"--recipe={made}/recipe.json", f"--out={made}/both.keras"]
+    assert cli.main(arguments) == 1
+    assert "--recipe and --binary exclude each other" in capsys.readouterr().err
+
+
 def test_everything_wrong_is_one_line_and_exit_code_1(
     made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

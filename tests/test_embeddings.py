@@ -50,7 +50,7 @@ def test_bad_files_are_named(some: Embeddings, tmp_path: Path) -> None:
     (tmp_path / "text.ark").write_text("hello")
     some.write(tmp_path / "short.npy")
     (tmp_path / "short.txt").write_text("a\n")
-    (tmp_path / "piped.scp").write_text("a touch /tmp/never |\n")
+    (tmp_path / "piped.scp").write_text(f"a touch {tmp_path}/never |\n")
     for name, message in [
         ("none.ark", "does not exist"),
         ("cut.ark", "does not hold vectors"),
@@ -63,6 +63,7 @@ def test_bad_files_are_named(some: Embeddings, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             Embeddings.read(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+    assert not (tmp_path / "never").exists()
     with pytest.raises(InputError, match="embeddings go into"):
         some.write(tmp_path / "x.txt")
 

@@ -284,3 +284,18 @@ def test_export_writes_what_quantize_made(tmp_path: Path) -> None:
     assert cosine(encoder.embed(x), network(x[None], training=False).numpy()[0]) > 0.999
     with pytest.raises(InputError, match="overwrite"):
         export_tflite(network, path, overwrite=False)
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "static"])
+def test_binary_networks_with_their_scales(kind: str, tmp_path: Path) -> None:
+    model = image_network()
+    network = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.binary(model, kind))
+    for number, quantizer in enumerate(tfq_sv.quantization.quantizers(network).values()):
+        if quantizer.scale is not None:
+            quantizer.scale.assign(0.7 + 0.1 * number)
+    export_tflite(network, tmp_path / "a.tflite", "features", compute="float32")
+    x = features(30)
+    expected = network(x[None], training=False).numpy()[0]
+    for fast in (False, True):
+        embedding = SpeakerEncoder(tmp_path / "a.tflite", fast=fast).embed(x)
+        np.testing.assert_allclose(embedding, expected, rtol=1e-3, atol=1e-4)

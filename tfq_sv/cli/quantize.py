@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from tfq_sv.cli.common import load_network, no_positional, output, required
+from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 
 FLAGS = flags.FlagValues()
@@ -41,6 +42,8 @@ def run(arguments: Sequence[str]) -> None:
     from tfq_sv.recipe import QuantizationRecipe
     from tfq_sv.report import table
 
+    if FLAGS.recipe and FLAGS.binary:
+        raise InputError("--recipe and --binary exclude each other; give one")
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
     elif FLAGS.binary:
