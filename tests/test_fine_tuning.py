@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tf_keras as keras
@@ -116,3 +120,56 @@ def test_float_networks_are_the_control(network: keras.Model, train_corpus: Corp
     assert any(
         np.any(a != b) for a, b in zip(control.get_weights(), network.get_weights(), strict=True)
     )
+
+
+INTERRUPTED = """
+import hashlib, sys
+import tfq_sv
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.training import loop
+
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+loop.CHECKPOINT_EVERY = 2
+folder, stop = sys.argv[1], int(sys.argv[2])
+keras.utils.set_random_seed(0)
+network = tfq_sv.models.build("ResNet18", embed_dim=16, channels=16)
+model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network))
+rng = np.random.default_rng(0)
+batches = [rng.normal(size=(4, 40, 80)).astype("f4") for _ in range(5)]
+
+def stream():
+    for number, batch in enumerate(batches * 2):
+        if number == stop:
+            raise KeyboardInterrupt
+        yield batch
+
+options = FineTuningOptions(steps=8, follow_every=2, batch_norm_batches=2)
+try:
+    tfq_sv.finetune(model, stream() if stop else batches, teacher=network, options=options,
+                    checkpoint_dir=folder, progress=False)
+except KeyboardInterrupt:
+    print("interrupted")
+else:
+    print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest())
+"""
+
+
+def test_an_interrupted_run_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+    def run(folder: str, stop: int) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, str(tmp_path / folder), str(stop)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    whole = run("whole", 0)
+    assert len(whole) == 64
+    assert run("broken", 5) == "interrupted"
+    assert run("broken", 0) == whole

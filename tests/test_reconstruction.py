@@ -1,13 +1,17 @@
 import itertools
+from random import Random
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import tfq_sv
 from tfq_sv import calibration, codebook
-from tfq_sv.reconstruction import output_error, reconstruct
+from tfq_sv.reconstruction import latent_weights, output_error, reconstruct
 
 
 def problem(groups: int, inputs: int, outputs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +57,22 @@ def test_near_the_best_of_all_codes() -> None:
         )
     assert best <= ours
     assert ours - best < 0.5 * (plain - best)
+
+
+@given(
+    hnp.arrays(np.float32, 50, elements=st.floats(-3, 3, width=32)),
+    hnp.arrays(np.float32, 8, elements=st.floats(-2, 2, width=32)),
+    st.randoms(use_true_random=False),
+)
+def test_latent_weights_have_the_codes_and_are_near(
+    kernel: np.ndarray, table: np.ndarray, random: Random
+) -> None:
+    centroids = np.sort(table)
+    rounded = centroids[[random.randrange(8) for _ in kernel]]
+    latent = latent_weights(kernel, rounded, centroids)
+    decoded = centroids[codebook.assign(latent, centroids)]
+    np.testing.assert_allclose(decoded, rounded, atol=1e-5)
+    assert np.all(np.abs(latent - kernel) <= np.abs(rounded - kernel) + 1e-5)
 
 
 def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

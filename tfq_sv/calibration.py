@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
-from tfq_sv.reconstruction import reconstruct
+from tfq_sv.reconstruction import latent_weights, reconstruct
 
 _ROWS_AN_INPUT = 16
 """Positions of a layer's input that are looked at, for each input of its kernel."""
@@ -178,8 +178,9 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor) -> None:
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
     importance = np.broadcast_to(strength, grouped.shape).transpose(1, 0, 2)
     quantizer.refit(importance.reshape(kernel.shape))
-    values = reconstruct(grouped, gram, quantizer.centroids.numpy())
-    quantizer.latent.assign(values.transpose(1, 0, 2).reshape(kernel.shape))
+    centroids = quantizer.centroids.numpy()
+    latent = latent_weights(grouped, reconstruct(grouped, gram, centroids), centroids)
+    quantizer.latent.assign(latent.transpose(1, 0, 2).reshape(kernel.shape))
 
 
 def _fit_batch_norm(layer: Any, inputs: tf.Tensor) -> None:

@@ -61,6 +61,32 @@ def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) 
     return result
 
 
+def latent_weights(
+    kernel: Array, rounded: Array, centroids: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Returns weights that have the codes of `rounded`, as near to the kernel as that allows.
+
+    Fine-tuning goes on from latent weights. On the centroids themselves each would be as far from
+    a change of its code as can be, and few bits would hardly train.
+
+    Args:
+        kernel: any shape.
+        rounded: values on the centroids, the kernel's shape.
+        centroids: sorted.
+
+    >>> latent_weights(np.array([0.4, 0.4]), np.array([0.0, 1.0]), np.float32([0, 1])).round(3)
+    array([0.4  , 0.505], dtype=float32)
+    """
+    table = np.asarray(centroids, np.float64)
+    # A hundredth of the way inside, which no rounding crosses.
+    inside = np.diff(table) / 200
+    middles = (table[1:] + table[:-1]) / 2
+    low = np.concatenate([[-np.inf], middles + inside])
+    high = np.concatenate([middles - inside, [np.inf]])
+    codes = np.searchsorted(middles, rounded)
+    return np.clip(kernel, low[codes], high[codes]).astype(np.float32)
+
+
 def output_error(kernel: Array, rounded: Array, gram: Array) -> float:
     """Returns the squared error of the layer's output, summed over outputs.
 
