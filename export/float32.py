@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 from tfq_sv import files
 from tfq_sv.errors import InputError
@@ -63,10 +64,23 @@ def convert(model: Any, input: str) -> bytes:
             entry = frontend.log_mel(entry, options, dict(zip(tables, rest, strict=True)))
         return model(entry, training=False)
 
-    # Given the model too, the converter would go by way of a SavedModel, which takes ten times as
-    # long and gives the same.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([embed.get_concrete_function()])
-    return flatbuffer.write(_finished(bytes(converter.convert()), input, tables))
+    return flatbuffer.write(_finished(_converted(embed.get_concrete_function()), input, tables))
+
+
+def _converted(function: Any) -> bytes:
+    """Converts a function of TensorFlow.
+
+    Given the model too, the converter would go by way of a SavedModel: the same comes out, after
+    ten times as long. It warns those who do not give it.
+    """
+    import tensorflow as tf
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _finished(
