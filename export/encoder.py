@@ -1,5 +1,6 @@
 """SpeakerEncoder: speech in, embedding out, on LiteRT alone."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -46,7 +47,7 @@ class SpeakerEncoder:
         network = packed
         if fast:
             sha256 = self._about["inflated_sha256"]
-            inflated = cache.fetch(sha256, lambda: _inflate(packed), path)
+            inflated = cache.fetch(sha256, lambda: _inflate(packed, sha256, path))
             network = _interpreter(inflated, num_threads)
         self._run = network.get_signature_runner("embed")
 
@@ -124,9 +125,11 @@ def inflate(path: str | os.PathLike[str]) -> bytes:
     """Returns the fast `.tflite` that a file holds: the same network with plain int8 weights.
 
     Raises:
-        InputError: no such file; it is damaged, or is not one of ours.
+        InputError: no such file; it is damaged, or is not one of ours; what came out has another
+            hash than the metadata say.
     """
-    return _inflate(_interpreter(_checked(path)))
+    packed = _interpreter(_checked(path))
+    return _inflate(packed, _about(packed, path)["inflated_sha256"], path)
 
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -155,8 +158,11 @@ def _interpreter(data: bytes, num_threads: int = 1) -> Any:
     raise InputError("no TFLite runtime is installed; pip install ai-edge-litert")
 
 
-def _inflate(interpreter: Any) -> bytes:
-    return interpreter.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
+def _inflate(interpreter: Any, sha256: str, path: str | os.PathLike[str]) -> bytes:
+    content = interpreter.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path} inflates to other bytes than it says; export it again")
+    return content
 
 
 def _about(interpreter: Any, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command line as people use it: the whole way on a small corpus, and all that can go wrong."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -180,6 +181,14 @@ def test_verify_needs_a_threshold_and_then_decides(
     assert "decision   different speakers" in capsys.readouterr().out
 
 
+def test_inflate(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, fast = made / "small.tflite", tmp_path / "new" / "fast.tflite"
+    assert cli.main(["inflate", f"--model={small}", f"--out={fast}"]) == 0
+    assert f"wrote {fast}: {fast.stat().st_size:,} bytes" in capsys.readouterr().out
+    digest = hashlib.sha256(fast.read_bytes()).hexdigest()
+    assert digest == read_about(small)["inflated_sha256"]
+
+
 def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = json.loads((made / "recipe.json").read_text())
     recipe["layers"]["conv1"]["bits"] = 8
@@ -263,6 +272,9 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["evaluate", model, good, f"--embeddings={made}"], "no cache of embeddings"),
         (["embed", model, good, f"--out={tmp_path}/e", "--shard=0/2"], "must be i/n"),
         (["embed", model, good, f"--out={tmp_path}/e.ark", "--shard=1/2"], "is a file"),
+        (["inflate", f"--model={foreign}", tflite], "foreign.tflite"),
+        (["inflate", model, out], "must end in .tflite"),
+        (["inflate", model, model.replace("model", "out", 1)], "is the model itself"),
         (["verify", str(foreign), wav, wav], "foreign.tflite"),
         (["verify", str(text), wav, wav], "text.tflite"),
         (["verify", str(made / "small.tflite"), wav], "found 2 arguments"),

@@ -229,6 +229,14 @@ def test_a_file_cannot_be_told_wrong_metadata(path: Path, good: bytes) -> None:
     assert path.read_bytes() == good
 
 
+def test_what_does_not_have_its_hash_is_not_handed_out(path: Path, own_cache: Path) -> None:
+    write_about(path, inflated_sha256=64 * "0")
+    for action in (SpeakerEncoder, inflate):
+        with pytest.raises(InputError, match="inflates to other bytes than it says"):
+            action(path)
+    assert not (own_cache / "tfq-sv" / f"{64 * '0'}.tflite").exists()
+
+
 def test_inflated_files_are_kept_and_mended(path: Path, own_cache: Path) -> None:
     kept = own_cache / "tfq-sv" / f"{read_about(path)['inflated_sha256']}.tflite"
     kept.unlink(missing_ok=True)
