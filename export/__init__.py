@@ -13,12 +13,14 @@ _HOME = {
     "export_float32": "float32",
     "export_tflite": "convert",
     "inflate": "encoder",
+    "layer_noise": "noise",
     "read_about": "encoder",
+    "validate": "validation",
     "write_about": "metadata",
 }
 _MODULES = [
     *("about", "cache", "codec", "convert", "decoder", "encoder", "filters", "flatbuffer"),
-    *("float32", "frontend", "metadata", "seal"),
+    *("float32", "frontend", "metadata", "noise", "seal", "validation"),
 ]
 
 __all__ = [*sorted(_HOME), *_MODULES]

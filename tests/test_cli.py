@@ -189,6 +189,17 @@ def test_inflate(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert digest == read_about(small)["inflated_sha256"]
 
 
+def test_evaluate_beside_keras(
+    made: Path, corpus_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["evaluate", f"--model={made}/small.tflite", f"--corpus={corpus_dir / 'test'}"]
+    assert cli.main([*base, f"--reference={made}/small.keras"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^Keras +\d+\.\d{3}", said, re.MULTILINE)
+    assert re.search(r"^\.tflite, embed .* 0\.999\d{3}", said, re.MULTILINE)
+    assert re.search(r"^\.tflite, inflate .* 0\.999\d{3}", said, re.MULTILINE)
+
+
 def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = json.loads((made / "recipe.json").read_text())
     recipe["layers"]["conv1"]["bits"] = 8
@@ -266,6 +277,8 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["evaluate", good], "--model is missing"),
         (["evaluate", model, good, "--as_norm"], "--as_norm needs --cohort"),
         (["evaluate", model, good, "--store", good.replace("corpus", "cohort")], "leave --cohort"),
+        (["evaluate", good, "--reference=x.keras"], "--reference is for a .tflite"),
+        (["evaluate", model, good, "--reference=x.keras", "--store"], "leave --store out"),
         (["evaluate", model, good, "--plot=det.pdf"], "must end in .png"),
         (["evaluate", model, good, f"--embeddings={text}"], "leave --model out"),
         (["evaluate", good, f"--embeddings={text}"], "embeddings come from .ark"),

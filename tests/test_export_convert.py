@@ -180,7 +180,7 @@ def test_inflated_filters_are_the_levels() -> None:
     books = quantized(model, MIXED)
     network = flatbuffer.read(float32.convert(model, "features"))
     found = filters.find(network, books)
-    inner, places = convert._inflated(network, found, "int8")
+    inner, places = convert.inflated(network, found, set(books))
     parsed = flatbuffer.read(inner)
     held = {}
     for tensor in parsed.subgraphs[0].tensors:

@@ -154,7 +154,7 @@ def test_no_interpreter_sees_a_bad_file(
     def never(*_: Any) -> None:
         raise AssertionError("the interpreter got a bad file")
 
-    monkeypatch.setattr(encoder, "_interpreter", never)
+    monkeypatch.setattr(encoder, "interpreter", never)
     for message, content in damaged(good).items():
         path.write_bytes(content)
         for action in (SpeakerEncoder, inflate, read_about, write_about):
