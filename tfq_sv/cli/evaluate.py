@@ -3,8 +3,8 @@
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
 tfq-sv verify and apps read them. A recording that cannot be used is left out with its trials, and
-listed at the end. --reference measures a .tflite by both signatures beside the Keras network that it
-was made from, on the same trials.
+listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
+it was made from, on the same trials.
 
 example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
