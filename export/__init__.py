@@ -8,8 +8,12 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "Benchmark": "benchmark",
     "ExportReport": "convert",
     "SpeakerEncoder": "encoder",
+    "benchmark_files": "benchmark",
+    "benchmark_network": "benchmark",
+    "benchmark_table": "benchmark",
     "export_float32": "float32",
     "export_tflite": "convert",
     "inflate": "encoder",
@@ -19,7 +23,18 @@ _HOME = {
     "write_about": "metadata",
 }
 _MODULES = [
-    *("about", "cache", "codec", "convert", "decoder", "encoder", "filters", "flatbuffer"),
+    *(
+        "about",
+        "baselines",
+        "benchmark",
+        "cache",
+        "codec",
+        "convert",
+        "decoder",
+        "encoder",
+        "filters",
+        "flatbuffer",
+    ),
     *("float32", "frontend", "metadata", "noise", "seal", "validation"),
 ]
 

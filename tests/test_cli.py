@@ -200,6 +200,16 @@ def test_evaluate_beside_keras(
     assert re.search(r"^\.tflite, inflate .* 0\.999\d{3}", said, re.MULTILINE)
 
 
+def test_benchmark(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", f"--model={made}/model.keras", "--bits=2", "--rounds=1"]
+    recipe = [f"--recipe={made}/recipe.json", f"--out={tmp_path}/forms"]
+    assert cli.main([*arguments, *recipe]) == 0
+    said = capsys.readouterr().out
+    for form in ("float32", "full int8", "2 bit, embed", "2 bit, inflated", "recipe, embed"):
+        assert re.search(rf"^{form} +\d+\.\d\d ", said, re.MULTILINE), form
+    assert (tmp_path / "forms" / "2-bit.tflite").exists()
+
+
 def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = json.loads((made / "recipe.json").read_text())
     recipe["layers"]["conv1"]["bits"] = 8
@@ -288,6 +298,9 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["inflate", f"--model={foreign}", tflite], "foreign.tflite"),
         (["inflate", model, out], "must end in .tflite"),
         (["inflate", model, model.replace("model", "out", 1)], "is the model itself"),
+        (["benchmark", "--model=none.keras"], "none.keras does not exist"),
+        (["benchmark", "--model=x.keras", "--trials=x"], "--trials needs --corpus"),
+        (["benchmark", "--model=x.keras", "--rounds=0"], "--rounds must be positive, not 0"),
         (["verify", str(foreign), wav, wav], "foreign.tflite"),
         (["verify", str(text), wav, wav], "text.tflite"),
         (["verify", str(made / "small.tflite"), wav], "found 2 arguments"),
