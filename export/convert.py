@@ -106,7 +106,9 @@ def export_tflite(
         raise InputError(f"{path} exists already; give another path or overwrite=True")
     books = quantization.codebooks(model)
     plain = quantization.dequantize(model)
-    built = build(plain, books, input, about=about, compute=compute)
+    layers = quantization.recipe_of(model).layers
+    recipe = {name: x.bits if x.kind == "kmeans" else x.kind for name, x in layers.items()}
+    built = build(plain, books, input, about={"recipe": recipe, **(about or {})}, compute=compute)
     with files.atomic(path) as temporary:
         temporary.write_bytes(built.data)
     return ExportReport(

@@ -297,5 +297,6 @@ def test_binary_networks_with_their_scales(kind: str, tmp_path: Path) -> None:
     x = features(30)
     expected = network(x[None], training=False).numpy()[0]
     for fast in (False, True):
-        embedding = SpeakerEncoder(tmp_path / "a.tflite", fast=fast).embed(x)
-        np.testing.assert_allclose(embedding, expected, rtol=1e-3, atol=1e-4)
+        encoder = SpeakerEncoder(tmp_path / "a.tflite", fast=fast)
+        np.testing.assert_allclose(encoder.embed(x), expected, rtol=1e-3, atol=1e-4)
+    assert set(encoder.about["recipe"].values()) == {f"{kind}_binary"}
