@@ -187,7 +187,7 @@ def test_bad_recordings_are_replaced_whatever_the_threads_do(tree: Path) -> None
 def test_no_good_recording_at_all_is_an_error(tree: Path) -> None:
     for path in tree.rglob("*.*"):
         soundfile.write(path, np.zeros(8000), 16000)
-    with pytest.raises(InputError, match="no good recording: .* is silent"):
+    with pytest.raises(InputError, match=r"no good recording: .* is silent"):
         next(batches(Corpus.read(tree), batch_size=2, seconds=0.3))
 
 

@@ -145,7 +145,7 @@ def test_babble_is_several_talkers(musan: Path, monkeypatch: pytest.MonkeyPatch)
     read: list[Path] = []
     real = augment.read
     monkeypatch.setattr(
-        augment, "read", lambda path, *rest: (read.append(path), real(path, *rest))[1]
+        augment, "read", lambda path, **rest: (read.append(path), real(path, **rest))[1]
     )
     noises = {"speech": augment.find_noises(musan)["speech"]}
     counts = set()
@@ -214,9 +214,9 @@ def test_bad_noises_are_left_out(musan: Path, rirs: Path) -> None:
 
 
 def test_missing_and_empty_trees_are_errors(musan: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="MUSAN folder .*none does not exist"):
+    with pytest.raises(InputError, match=r"MUSAN folder .*none does not exist"):
         augment.find_noises(tmp_path / "none")
-    with pytest.raises(InputError, match="RIR folder .*none does not exist"):
+    with pytest.raises(InputError, match=r"RIR folder .*none does not exist"):
         augment.find_rirs(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no audio; room impulse"):

@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +55,16 @@ class Augmenter:
         if not 0 <= self.probability <= 1:
             raise InputError(f"aug_prob must be from 0 to 1, not {self.probability}")
 
+    def summary(self) -> dict[str, Any]:
+        """What a run is known by: the number of files of each kind, and the settings."""
+        counts = {kind: len(self.noises.get(kind, ())) for kind in SNR}
+        return {
+            **counts,
+            "rirs": len(self.rirs),
+            "aug_prob": self.probability,
+            "speeds": list(self.speeds),
+        }
+
     def __call__(self, samples: Samples, speed: float, rng: np.random.Generator) -> Samples:
         """Samples (N,) -> (N / speed,), rounded up."""
         samples = change_speed(samples, speed)
@@ -73,8 +85,8 @@ class Augmenter:
         voices = int(rng.integers(TALKERS[0], TALKERS[1] + 1)) if kind == "speech" else 1
         mixture = np.zeros(size, np.float32)
         for _ in range(voices):
-            seconds, place = size / audio.SAMPLE_RATE, rng.random()
-            part = self._draw(self.noises[kind], rng, lambda path: read(path, seconds, place))
+            load = partial(read, seconds=size / audio.SAMPLE_RATE, place=rng.random())
+            part = self._draw(self.noises[kind], rng, load)
             if part is not None and part.any():
                 mixture += part / np.sqrt(np.mean(np.square(part)))
         return mixture
