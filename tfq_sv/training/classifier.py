@@ -41,7 +41,9 @@ def beside(model: str | os.PathLike[str]) -> Path:
 def save_classifier(path: str | os.PathLike[str], head: AAMSoftmax, names: Sequence[str]) -> None:
     """Writes a classifier with its classes' names."""
     with atomic(path) as temporary:
-        np.savez(temporary, speakers=np.array(names), centers=head.centers.numpy())
+        np.savez(
+            temporary, speakers=np.array(names), centers=tf.convert_to_tensor(head.centers).numpy()
+        )
 
 
 def load_classifier(

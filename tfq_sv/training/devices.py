@@ -16,6 +16,14 @@ import tf_keras as keras
 
 from tfq_sv.errors import InputError
 
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+"""What TensorFlow raises when another worker went away."""
+
 
 def find_strategy() -> tf.distribute.Strategy:
     """Returns how this process trains; to be called before TensorFlow computes anything.
