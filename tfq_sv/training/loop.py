@@ -34,6 +34,7 @@ CHECKPOINT_EVERY = 100
 """Steps from one checkpoint to the next."""
 LOG_EVERY = 10
 """Steps from one point of TensorBoard's curves to the next."""
+_NUMBER = "number/.ATTRIBUTES/VARIABLE_VALUE"  # what checkpoints call `state.number`
 
 
 def train(
@@ -175,7 +176,7 @@ def run(
         manager = None
         if checkpoint_dir is not None:
             manager = _resumed(Path(checkpoint_dir), state, settings, stack)
-        start = _agreed(int(number))
+        start = int(tf.convert_to_tensor(number))
         stream = feed(start)
         shown = stack.enter_context(
             tqdm(total=steps, initial=start, desc=bar, unit="step", disable=bar is None)
@@ -202,6 +203,7 @@ def _resumed(
     chief = is_chief(tf.distribute.get_strategy())
     _claim(folder, settings, write=chief)
     latest = tf.train.latest_checkpoint(str(folder))
+    _agree(int(tf.train.load_variable(latest, _NUMBER)) if latest else 0)
     if latest:
         state.restore(latest).assert_existing_objects_matched()
     # Saving sums up what devices hold, so all workers must; but only the chief's file is kept.
@@ -209,22 +211,18 @@ def _resumed(
     return tf.train.CheckpointManager(state, kept, max_to_keep=1)
 
 
-def _agreed(start: int) -> int:
-    """Returns the step to begin at; raises InputError if workers disagree."""
+def _agree(start: int) -> None:
+    """Raises InputError if workers are to begin at different steps."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:
-        return start
-    mine = tf.constant(start, tf.int64)
-    total = strategy.run(
-        tf.function(lambda x: tf.distribute.get_replica_context().all_reduce("SUM", x)), (mine,)
-    )
-    total = int(strategy.experimental_local_results(total)[0])
+        return
+    everyone = tf.function(lambda: strategy.run(lambda: tf.constant(start)))
+    total = int(strategy.reduce(tf.distribute.ReduceOp.SUM, everyone(), axis=None))
     if total != start * strategy.num_replicas_in_sync:
         raise InputError(
             f"this worker stands at step {start}, others do not; the state folder must be one that "
             "all workers see"
         )
-    return start
 
 
 def _claim(folder: Path, settings: Mapping[str, Any], *, write: bool) -> None:

@@ -53,7 +53,7 @@ class TrainingStep:
         margin = self._margin(number)
         self._head.margin.assign(margin)
         loss, right = self._on_all_devices(tf.constant(number), *self._shares.spread(*batch))
-        rate = float(self.optimizer.learning_rate)
+        rate = float(tf.convert_to_tensor(self.optimizer.learning_rate))
         values = {"loss": float(loss), "accuracy": float(right)}
         return {**values, "margin": margin, "learning_rate": rate}
 
