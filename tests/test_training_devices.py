@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from workers import THREADS, cluster
 
 from tfq_sv.errors import InputError
 from tfq_sv.training.devices import Shares, is_chief
@@ -28,9 +28,6 @@ OPTIONS = {
     "increase_start_epoch": 2,
     "fix_start_epoch": 3,
 }
-THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
-)
 
 
 class Run:
@@ -61,16 +58,8 @@ class Run:
 
 
 def workers(job: dict[str, Any], **second: Any) -> tuple[Run, Run]:
-    """Two workers on this machine; `second` changes the second one's job."""
-    sockets = [socket.socket() for _ in range(2)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    first, other = (
-        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}} for i in (0, 1)
-    )
+    """Two workers; `second` changes the second one's job."""
+    first, other = cluster()
     return Run(job, first), Run({**job, **second}, other)
 
 

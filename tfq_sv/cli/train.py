@@ -166,7 +166,7 @@ def _train(
         head, names = _head(model, names, options.scale)
     print(f"{model.name}: {model.count_params():,} parameters, {len(names):,} classes")
     if augmenter:
-        print(", ".join(f"{name} {value}" for name, value in augmenter.summary().items()))
+        print("augmentation:", ", ".join(f"{k} {v}" for k, v in augmenter.summary().items()))
     left_out: dict[str, BadAudioError] = {}
     state = Path(f"{out}.state")
     loss = train(

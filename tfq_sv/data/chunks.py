@@ -25,8 +25,9 @@ Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 class Augmentation(Protocol):
     """What is done to a chunk, `training.augment.Augmenter` for instance."""
 
-    speeds: tuple[float, ...]
-    """Of each utterance one is drawn; every speed but the first makes further speakers."""
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """Of which each utterance gets one; every speed but the first makes further speakers."""
 
     def __call__(
         self, samples: npt.NDArray[np.float32], speed: float, rng: np.random.Generator
