@@ -14,7 +14,15 @@ from pathlib import Path
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, output, read_corpus, required
+from tfq_sv.cli.common import (
+    load_network,
+    no_positional,
+    output,
+    print_left_out,
+    read_corpus,
+    required,
+)
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.files import atomic
 
@@ -40,7 +48,15 @@ def run(arguments: Sequence[str]) -> None:
     corpus = read_corpus(folder, strict=FLAGS.strict)
     from tfq_sv.fine_tuning import FineTuningOptions, finetune
 
-    stream = batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    left_out: dict[str, BadAudioError] = {}
+    stream = batches(
+        corpus,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        seed=FLAGS.seed,
+        left_out=left_out,
+        strict=FLAGS.strict,
+    )
     state = Path(f"{out}.state")
     loss = finetune(
         model,
@@ -52,4 +68,6 @@ def run(arguments: Sequence[str]) -> None:
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
     print(f"wrote {out}; mean 1 - cosine to the teacher, last 100 steps: {loss:.4f}")
