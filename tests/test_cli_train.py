@@ -75,7 +75,7 @@ def test_the_recipe_and_its_large_margin_stage(
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_recipes_are_read_and_flags_go_before(name: str) -> None:
-    cli.parse(train.FLAGS, "train", ["--seed=7", "--nospeed_perturb"])
+    cli.parse(train.FLAGS, "train", ["--seed=7", "--nospeed_perturb", "--init=a.keras"])
     apply_config(train.FLAGS, name)
     assert train.FLAGS.seed == 7
     assert train.FLAGS.speed_perturb is False
@@ -110,12 +110,11 @@ def test_wrong_config_files_are_one_line(tmp_path: Path, text: str, message: str
 
 def test_config_files_hold_numbers_as_people_write_them(tmp_path: Path) -> None:
     path = tmp_path / "conf.yaml"
-    path.write_text("learning_rate: 1e-4\nspeed_perturb: yes\nnum_epochs:\nmusan: /data/musan\n")
+    path.write_text("learning_rate: 1e-4\nspeed_perturb: yes\nmusan: /data/musan\n")
     cli.parse(train.FLAGS, "train", [])
     apply_config(train.FLAGS, str(path))
     assert train.FLAGS.learning_rate == 1e-4
     assert train.FLAGS.speed_perturb is True
-    assert train.FLAGS.num_epochs is None
     assert train.FLAGS.musan == "/data/musan"
 
 
@@ -130,6 +129,7 @@ def test_what_cannot_be_is_said_before_the_work(
         ([f"--musan={tmp_path}"], "need --aug_prob, 0.6 in the field"),
         ([f"--rirs={tmp_path}/none", "--aug_prob=0.6"], "RIR folder"),
         (["--init=none.keras"], "none.keras does not exist"),
+        (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to go on from"),
         (["--optimizer=Lion"], "Lion"),
     ]:
         assert cli.main([*base, *arguments]) == 1, arguments
@@ -179,3 +179,13 @@ def test_wrong_settings_are_found_without_tensorflow() -> None:
         "assert code == 1; assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("config", ["two machines", "{}", '{"cluster": {"worker": ["a:1"]}}'])
+def test_a_wrong_tf_config_is_one_line(
+    config: str, corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert cli.main(["train", f"--corpus={corpus_dir / 'train'}", f"--out={tmp_path}/m.keras"]) == 1
+    assert 'TF_CONFIG must be {"cluster"' in capsys.readouterr().err

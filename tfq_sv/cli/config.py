@@ -1,4 +1,7 @@
-"""Settings from a YAML file, one `flag: value` a line; flags of the command line go before."""
+"""Settings from a YAML file, one `flag: value` a line; flags of the command line go before.
+
+A setting without a value is one that the command line must give.
+"""
 
 import difflib
 from pathlib import Path
@@ -27,8 +30,8 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
         name: the file, or a shipped recipe.
 
     Raises:
-        InputError: no such file, not a list of settings, an unknown one, or a value that its flag
-            does not take.
+        InputError: no such file, not a list of settings, an unknown one, a value that its flag does
+            not take, or none and the command line gives none.
     """
     import yaml
 
@@ -50,8 +53,10 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
             raise InputError(f"{path}: unknown setting {key!r}; the nearest is {near[0]!r}")
-        if flag_values[key].present or value is None:
+        if flag_values[key].present:
             continue
+        if value is None:
+            raise InputError(f"{path} asks for --{key}: {flag_values[key].help}")
         try:
             flag_values[key].parse(str(value))
         except flags.Error as error:

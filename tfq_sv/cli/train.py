@@ -97,6 +97,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool(
     "sync_batch_norm", True, "BatchNorm over all devices, not each its own", flag_values=FLAGS
 )
+flags.DEFINE_integer(
+    "num_workers", min(8, os.cpu_count() or 1), "threads that read", flag_values=FLAGS
+)
 flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of weights, data order and augmentation", flag_values=FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
@@ -117,11 +120,10 @@ def run(arguments: Sequence[str]) -> None:
     corpus = read_corpus(folder, strict=FLAGS.strict)
     from tfq_sv.training import devices
 
-    strategy = devices.find_strategy()
     try:
-        _train(strategy, corpus, options, augmenter, Path(out))
+        _train(devices.find_strategy(), corpus, options, augmenter, Path(out))
     except devices.LOST as error:
-        if strategy.num_replicas_in_sync == 1 or not os.environ.get("TF_CONFIG"):
+        if not os.environ.get("TF_CONFIG"):
             raise
         print(f"a worker was lost ({type(error).__name__}); waiting for it", file=sys.stderr)
         _start_again()
@@ -179,7 +181,13 @@ def _train(
         tensorboard=FLAGS.tensorboard,
         left_out=left_out,
         strict=FLAGS.strict,
+        workers=FLAGS.num_workers,
     )
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
+    if augmenter and augmenter.left_out:
+        files = [*augmenter.rirs, *(path for paths in augmenter.noises.values() for path in paths)]
+        print_left_out(augmenter.left_out, len(files))
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
         return
@@ -190,11 +198,6 @@ def _train(
         model.save(temporary)
     save_classifier(beside(out), head, names)
     shutil.rmtree(state)
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
-    if augmenter and augmenter.left_out:
-        files = [*augmenter.rirs, *(path for paths in augmenter.noises.values() for path in paths)]
-        print_left_out(augmenter.left_out, len(files))
     print(f"wrote {out}; mean loss of the last 100 steps {loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
 

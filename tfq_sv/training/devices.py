@@ -4,6 +4,7 @@ Every worker draws the same batches and reads its own rows of them, so a run's c
 batch, not on how many devices share it.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,20 @@ def find_strategy() -> tf.distribute.Strategy:
 
     With TF_CONFIG in the environment, together with the workers it names; else on all GPUs of
     this machine if there are several; else on one device.
+
+    Raises:
+        InputError: TF_CONFIG is not what it should be.
     """
-    if os.environ.get("TF_CONFIG"):
+    config = os.environ.get("TF_CONFIG")
+    if config:
+        try:
+            found = json.loads(config)
+            _ = found["cluster"]["worker"], found["task"]["type"], int(found["task"]["index"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                'TF_CONFIG must be {"cluster": {"worker": ["host:port", ...]}, '
+                f'"task": {{"type": "worker", "index": 0}}}}, not {config}'
+            ) from None
         return tf.distribute.MultiWorkerMirroredStrategy()
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
