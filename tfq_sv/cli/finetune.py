@@ -19,7 +19,15 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, output, read_corpus, required
+from tfq_sv.cli.common import (
+    load_network,
+    no_positional,
+    output,
+    print_left_out,
+    read_corpus,
+    required,
+)
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.files import atomic
@@ -58,7 +66,15 @@ def run(arguments: Sequence[str]) -> None:
     from tfq_sv.quantization import codebooks
 
     codebooks(model)  # refuses a float model
-    stream = batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    left_out: dict[str, BadAudioError] = {}
+    stream = batches(
+        corpus,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        seed=FLAGS.seed,
+        left_out=left_out,
+        strict=FLAGS.strict,
+    )
     state = Path(f"{out}.state")
     loss = finetune(
         model,
@@ -74,6 +90,8 @@ def run(arguments: Sequence[str]) -> None:
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
     kind = "1 - cosine to the teacher" if FLAGS.loss == "distillation" else "AAM-softmax loss"
     print(f"wrote {out}; mean {kind}, last 100 steps: {loss:.4f}")
 
