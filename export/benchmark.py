@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,10 @@ def benchmark_network(
     forms = baselines.converter_forms(model, place, features)
     forms |= baselines.our_forms(quantized, place)
     rates = {}
-    for name, path in forms.items() if corpus and trials else ():
-        encoder = FileEncoder(path, front_end(model))
-        rates[name] = evaluate(encoder, corpus, trials, progress=name).eer
+    if corpus and trials:
+        for name, path in forms.items():
+            encoder = FileEncoder(path, front_end(model))
+            rates[name] = evaluate(encoder, corpus, trials, progress=name).eer
     return benchmark_files(forms, features, rounds=rounds, error_rates=rates)
 
 
@@ -270,8 +271,8 @@ def _status(field: str) -> int | None:
 
 def _main() -> None:
     job = json.load(sys.stdin)
-    what = {"memory": _memory, "latency": _latency}[job.pop("what")]
-    print(json.dumps(what(**job)))
+    kinds: dict[str, Callable[..., Any]] = {"memory": _memory, "latency": _latency}
+    print(json.dumps(kinds[job.pop("what")](**job)))
 
 
 if __name__ == "__main__":
