@@ -125,8 +125,8 @@ def add_noise(samples: Samples, noise: Samples, snr: float) -> Samples:
     What would leave [-1, 1] is scaled down as a whole. A silent chunk or noise changes nothing.
 
     >>> speech, noise = np.ones(4, np.float32) / 2, np.float32([1, -1, 1, -1])
-    >>> (add_noise(speech, noise, 20.0) - speech).round(3).tolist()
-    [0.05, -0.05, 0.05, -0.05]
+    >>> print((add_noise(speech, noise, 20.0) - speech).round(3))
+    [ 0.05 -0.05  0.05 -0.05]
     """
     power, noise_power = (float(np.mean(np.square(x), dtype=np.float64)) for x in (samples, noise))
     if not power or not noise_power:
@@ -138,8 +138,8 @@ def add_noise(samples: Samples, noise: Samples, snr: float) -> Samples:
 def add_reverberation(samples: Samples, rir: Samples) -> Samples:
     """Convolves with a room impulse response, scaled to energy 1; the length stays.
 
-    >>> add_reverberation(np.float32([0.5, 0, 0]), np.float32([3, 4])).round(3).tolist()
-    [0.3, 0.4, 0.0]
+    >>> print(add_reverberation(np.float32([0.5, 0, 0]), np.float32([3, 4])).round(3))
+    [0.3 0.4 0. ]
     """
     energy = float(np.sum(np.square(rir), dtype=np.float64))
     if not energy:
