@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import tfq_sv
 from tfq_sv import cli
 from tfq_sv.export import read_about
 
@@ -232,6 +233,23 @@ def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str])
         == 0
     )  # fmt: skip
     assert cli.main(["export", f"--model={tuned}", f"--out={made}/tuned.tflite"]) == 0
+
+
+def test_calibration_and_labels(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["quantize", f"--model={made}/model.keras", "--bits=2", "--minutes=0.1"]
+    arguments += [f"--calibrate={made}/own", f"--out={made}/calibrated.keras"]
+    assert cli.main(arguments) == 0
+    plain = tfq_sv.load_model(made / "model.keras")
+    rounded = tfq_sv.quantize(plain, tfq_sv.QuantizationRecipe.uniform(plain, 2))
+    books = tfq_sv.codebooks(tfq_sv.load_model(made / "calibrated.keras"))
+    for name, book in tfq_sv.codebooks(rounded).items():
+        assert np.any(books[name].codes != book.codes)
+    arguments = ["finetune", f"--model={made}/calibrated.keras", f"--teacher={made}/model.keras"]
+    arguments += [f"--corpus={made}/own", f"--out={made}/labels.keras", "--loss=aam", "--steps=2"]
+    assert cli.main([*arguments, "--batch_size=4", "--seconds=0.5"]) == 0
+    assert "mean AAM-softmax loss" in capsys.readouterr().out
+    assert cli.main([*arguments, f"--model={made}/model.keras"]) == 1
+    assert "is not quantized" in capsys.readouterr().err
 
 
 def test_one_bit(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,10 +28,12 @@ _HOME = {
     "WeightOnlyScheme": "quantize_config",
     "codebooks": "quantization",
     "dequantize": "quantization",
+    "calibrate": "calibration",
     "finetune": "fine_tuning",
     "load_model": "quantization",
     "quantize": "quantization",
     "reestimate_batch_norm": "calibration",
+    "FollowCodebooks": "fine_tuning",
 }
 _MODULES = [
     "assets",
@@ -47,6 +49,7 @@ _MODULES = [
     "quantize_config",
     "quantizers",
     "recipe",
+    "reconstruction",
     "report",
     "scoring",
     "training",
