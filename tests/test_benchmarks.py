@@ -1,9 +1,11 @@
 """The scripts that make the tables in docs/benchmarks.md, on the smallest of what they can do."""
 
+import argparse
 import importlib
 from pathlib import Path
 
 import pytest
+import tf_keras as keras
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -17,3 +19,36 @@ def test_files_are_within_their_bound(
     assert importlib.import_module("file_sizes").main(["DF_ResNet56"], [3])
     said = capsys.readouterr().out
     assert "| DF_ResNet56 | 3 bit, negative gains |" in said
+
+
+@pytest.mark.slow
+def test_parity_goes_on_from_where_it_was(
+    network: keras.Model,
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    parity = importlib.import_module("parity")
+    monkeypatch.setattr(parity, "BATCHES", 1)
+    network.save(tmp_path / "network.keras")
+    arguments = argparse.Namespace(
+        network=str(tmp_path / "network.keras"),
+        corpus=str(corpus_dir / "test"),
+        trials=None,
+        train=str(corpus_dir / "train"),
+        bits=[4],
+        out=str(tmp_path / "parity.json"),
+    )
+    parity.main(arguments)
+    said = capsys.readouterr().out
+    assert [line.split(" | ")[1:3] for line in said.splitlines() if line.startswith("| 4")] == [
+        ["float32", "embed"],
+        ["float32", "inflate"],
+        ["int8", "embed"],
+        ["int8", "inflate"],
+    ]
+    monkeypatch.setattr(parity, "quantized", None)  # nothing is left to do
+    parity.main(arguments)
+    assert capsys.readouterr().out == said
