@@ -28,7 +28,10 @@ _HOME = {
     "WeightOnlyScheme": "quantize_config",
     "codebooks": "quantization",
     "dequantize": "quantization",
+    "embedding_distortions": "sensitivity",
     "finetune": "fine_tuning",
+    "fisher_traces": "sensitivity",
+    "hessian_traces": "sensitivity",
     "load_model": "quantization",
     "quantize": "quantization",
     "reestimate_batch_norm": "calibration",
@@ -49,6 +52,7 @@ _MODULES = [
     "recipe",
     "report",
     "scoring",
+    "sensitivity",
     "training",
 ]
 
