@@ -6,6 +6,7 @@ the others is, in seconds of the clock and of the processor.
 """
 
 import argparse
+import itertools
 import resource
 import statistics
 import subprocess
@@ -50,7 +51,7 @@ def measure(name: str, network: str, batch: int, frames: int, channels: int, pro
         train(model, stream(), probes + 2)
     else:
         MEASURES[name](model, stream(), max_probes=probes + 2, stable=2, progress=False)
-    steps = list(zip(marks[1:-1], marks[2:], strict=True))  # the first builds the graph
+    steps = list(itertools.pairwise(marks[1:]))  # the first builds the graph
     wall, processor = (statistics.median(b[i] - a[i] for a, b in steps) for i in (0, 1))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,409 @@
+"""Bits for every layer, so that the file has a wanted size and the network suffers least."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import tf_keras as keras
+from tqdm import tqdm
+
+from tfq_sv import codebook
+from tfq_sv.errors import InputError
+from tfq_sv.file_size import FileSize, table_bytes
+from tfq_sv.quantizers import kernel_attribute, quantizable
+from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
+
+Floats = npt.NDArray[np.float64]
+Table = tuple[int, bool]
+Sensitivity = Mapping[str, float] | Mapping[str, Mapping[int, float]]
+
+METHODS = ("exact", "sections")
+SECTIONS = 4
+
+# What the prediction of sizes may err by: a share of the target, and bytes.
+_MARGIN, _MARGIN_BYTES = 5e-4, 256
+_HALVINGS = 100
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """One answer.
+
+    Attributes:
+        recipe: bits a layer.
+        bytes: predicted size of the exported file.
+        cost: the objective, the sum of the layers' costs.
+    """
+
+    recipe: QuantizationRecipe
+    bytes: int
+    cost: float
+
+
+def allocate_bits(
+    model: keras.Model,
+    traces: Sensitivity,
+    *,
+    target_bytes: int,
+    bits: Iterable[int] = range(1, 9),
+    method: str = "exact",
+    sizes: FileSize | None = None,
+) -> QuantizationRecipe:
+    """Chooses each layer's bits for a file of at most so many bytes.
+
+    The size is that of the finished file, graph and all, as `file_size` predicts it; a twentieth
+    of a percent and 256 bytes are kept back, because predictions err.
+
+    Args:
+        model: the float network.
+        traces: layer -> trace, from `hessian_traces` or `fisher_traces`; or layer -> bits -> cost,
+            from `embedding_distortions`. See `quantization_costs`.
+        target_bytes: the most that the exported file may have.
+        bits: the widths to choose from.
+        method: "exact": the least cost there is, over all layers and widths. "sections": the
+            paper's search (arXiv 2406.05359): layers sorted by trace in 4 sections, one width a
+            section, all combinations.
+        sizes: what files take; `FileSize.of(model)` if None, which is for waveform input.
+
+    Returns:
+        A recipe of k-means codebooks.
+
+    Raises:
+        InputError: no recipe is small enough (it says the least size); traces of other layers, or
+            not finite, or negative; bits out of range; no such method.
+
+    >>> from tfq_sv import models
+    >>> network = models.build("ResNet18", channels=16)
+    >>> traces = dict.fromkeys(quantizable(network), 1.0)
+    >>> recipe = allocate_bits(network, traces, target_bytes=400_000, bits=[1, 2, 4])
+    >>> sorted({layer.bits for layer in recipe.layers.values()})
+    [1, 2, 4]
+    """
+    return sweep(model, traces, [target_bytes], bits=bits, method=method, sizes=sizes)[0].recipe
+
+
+def sweep(
+    model: keras.Model,
+    traces: Sensitivity,
+    targets: Iterable[int],
+    *,
+    bits: Iterable[int] = range(1, 9),
+    method: str = "exact",
+    sizes: FileSize | None = None,
+) -> list[Allocation]:
+    """Chooses bits for several sizes at once: the Pareto curve of predicted cost against bytes.
+
+    Arguments and errors are those of `allocate_bits`, but for the list of targets.
+
+    Returns:
+        One answer a target, in their order.
+    """
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    costs = quantization_costs(model, traces, bits)
+    problem = _Problem.of(costs, sizes or FileSize.of(model))
+    order = _by_trace(traces, costs)
+    answers = []
+    for target in targets:
+        budget = int((1 - _MARGIN) * target) - _MARGIN_BYTES - problem.fixed
+        if method == "exact":
+            choice = problem.solve(budget)
+        else:
+            choice = problem.solve_sections(budget, order)
+        if choice is None:
+            least = (problem.least() + problem.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
+            raise InputError(
+                f"no file of {target:,} bytes is possible: the least target is "
+                f"{int(np.ceil(least)) + 1:,} bytes; raise it"
+                + (" or allow fewer bits" if min(problem.widths) > 1 else "")
+            )
+        answers.append(problem.allocation(choice))
+    return answers
+
+
+def quantization_costs(
+    model: keras.Model, traces: Sensitivity, bits: Iterable[int] = range(1, 9)
+) -> dict[str, dict[int, float]]:
+    """Returns what each width costs each layer: layer -> bits -> cost.
+
+    With H the Hessian of the loss and d the change of n weights by quantization, the loss grows by
+    d'Hd / 2; for d of no special direction that is trace(H) / n x |d|^2 / 2 (HAWQ-V2, Dong et al.,
+    2020). |d|^2 is the squared error of the k-means codebook that the layer would get.
+
+    Args:
+        model: the float network.
+        traces: layer -> trace. A table of layer -> bits -> cost is checked and returned as it is.
+        bits: the widths.
+
+    Raises:
+        InputError: as `allocate_bits`.
+    """
+    layers = quantizable(model)
+    widths = sorted({codebook.check_bits(b) for b in bits})
+    if not widths:
+        raise InputError("no bit width to choose from; give some of 1-8")
+    for name in layers:
+        if name not in traces:
+            raise InputError(f"no trace is given for layer {name!r} of {model.name}")
+    for name in traces:
+        if name not in layers:
+            raise InputError(
+                f"a trace is given for {name!r}, which is no quantizable layer of {model.name}; "
+                f"those are {', '.join(layers)}"
+            )
+    for name in layers:
+        given = traces[name]
+        values = given if isinstance(given, Mapping) else dict.fromkeys(widths, given)
+        for width in widths:
+            if width not in values:
+                raise InputError(f"layer {name!r} has no cost at {width} bits")
+            if not np.isfinite(values[width]) or values[width] < 0:
+                raise InputError(
+                    f"the sensitivity of layer {name!r} is {values[width]}; it must be 0 or more"
+                )
+    table: dict[str, dict[int, float]] = {}
+    for name, layer in tqdm(layers.items(), desc="codebooks", unit="layer", disable=None):
+        given = traces[name]
+        if isinstance(given, Mapping):
+            table[name] = {width: float(given[width]) for width in widths}
+        else:
+            kernel = getattr(layer, str(kernel_attribute(layer))).numpy()
+            weight = given / kernel.size / 2
+            table[name] = {width: weight * kernel_error(kernel, width) for width in widths}
+    return table
+
+
+def kernel_error(kernel: npt.NDArray[np.float32], bits: int) -> float:
+    """Returns the squared error |W - Q(W)|^2 of a kernel's codebook, on the file's int8 grid.
+
+    >>> kernel_error(np.float32([0, 1, 10, 11]), bits=1) > 0.9
+    True
+    """
+    centroids = codebook.snap(codebook.fit(kernel, bits))
+    change = kernel - centroids[codebook.assign(kernel, centroids)]
+    return float(np.sum(np.square(change, dtype=np.float64)))
+
+
+def _by_trace(traces: Sensitivity, costs: Mapping[str, Mapping[int, float]]) -> list[int]:
+    """Positions of the layers, the most sensitive first; by the greatest cost in a table."""
+    keys = [
+        max(row.values()) if isinstance(traces[name], Mapping) else traces[name]
+        for name, row in costs.items()
+    ]
+    return list(np.argsort(-np.array(keys, np.float64), kind="stable"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Which width for which layer: a knapsack with one choice a layer.
+
+    Beside its bytes, a choice may need decoding tables, which the file holds once.
+
+    Attributes:
+        names: of the layers, L.
+        widths: to choose from, W.
+        costs: float64 (L, W).
+        bytes: int64 (L, W).
+        needs: int64 (L, W), a bit for each table.
+        tables: bytes of each table.
+        fixed: bytes of everything else.
+    """
+
+    names: Sequence[str]
+    widths: Sequence[int]
+    costs: Floats
+    bytes: npt.NDArray[np.int64]
+    needs: npt.NDArray[np.int64]
+    tables: Sequence[int]
+    fixed: int
+
+    @classmethod
+    def of(cls, costs: Mapping[str, Mapping[int, float]], sizes: FileSize) -> "_Problem":
+        widths = list(next(iter(costs.values())))
+        grid = [[sizes.layers[name][width] for width in widths] for name in costs]
+        tables = sorted({table for row in grid for size in row for table in size.tables})
+        return cls(
+            names=list(costs),
+            widths=widths,
+            costs=np.array([list(row.values()) for row in costs.values()], np.float64),
+            bytes=np.array([[size.bytes for size in row] for row in grid], np.int64),
+            needs=np.array(
+                [[sum(1 << tables.index(t) for t in size.tables) for size in row] for row in grid],
+                np.int64,
+            ),
+            tables=[table_bytes([table]) for table in tables],
+            fixed=sizes.fixed,
+        )
+
+    def allocation(self, choice: npt.NDArray[np.int64]) -> Allocation:
+        """Returns the answer that takes column choice[l] for layer l."""
+        layers = np.arange(len(self.names))
+        held = int(np.bitwise_or.reduce(self.needs[layers, choice]))
+        bits = [self.widths[column] for column in choice]
+        return Allocation(
+            QuantizationRecipe(
+                {n: LayerRecipe("kmeans", b) for n, b in zip(self.names, bits, strict=True)}
+            ),
+            self.fixed + int(self.bytes[layers, choice].sum()) + self._table_bytes(held),
+            float(self.costs[layers, choice].sum()),
+        )
+
+    def least(self) -> int:
+        """Returns the fewest bytes that any choice takes."""
+        return min(int(sizes.min(1).sum()) + extra for _, sizes, extra in self._parts())
+
+    def solve(self, budget: int) -> npt.NDArray[np.int64] | None:
+        """Returns the choice of least cost within a budget of bytes; None if none fits."""
+        parts = []
+        for costs, sizes, extra in self._parts():
+            relaxed = _Relaxation.of(costs, sizes, budget - extra)
+            if relaxed is not None:
+                parts.append((relaxed, costs, sizes, budget - extra))
+        best, least = None, np.inf
+        for relaxed, costs, sizes, left in sorted(parts, key=lambda part: part[0].bound):
+            if relaxed.bound >= least:
+                break
+            choice = _knapsack(costs, sizes, left, relaxed)
+            cost = costs[np.arange(len(costs)), choice].sum()
+            if cost < least:
+                best, least = choice, cost
+        return best
+
+    def solve_sections(self, budget: int, order: Sequence[int]) -> npt.NDArray[np.int64] | None:
+        """Returns the best choice of one width a section of layers; None if none fits."""
+        sections = [s for s in np.array_split(np.asarray(order), SECTIONS) if s.size]
+        costs = [self.costs[section].sum(0) for section in sections]
+        sizes = [self.bytes[section].sum(0) for section in sections]
+        needs = [np.bitwise_or.reduce(self.needs[section], axis=0) for section in sections]
+        best, least = None, np.inf
+        for columns in itertools.product(range(len(self.widths)), repeat=len(sections)):
+            held = int(np.bitwise_or.reduce([n[c] for n, c in zip(needs, columns, strict=True)]))
+            size = sum(int(s[c]) for s, c in zip(sizes, columns, strict=True))
+            cost = sum(float(k[c]) for k, c in zip(costs, columns, strict=True))
+            if size + self._table_bytes(held) <= budget and cost < least:
+                best, least = columns, cost
+        if best is None:
+            return None
+        choice = np.empty(len(self.names), np.int64)
+        for section, column in zip(sections, best, strict=True):
+            choice[section] = column
+        return choice
+
+    def _parts(self) -> Iterator[tuple[Floats, npt.NDArray[np.int64], int]]:
+        """Every set of tables: costs and bytes of what it allows, and its own bytes.
+
+        What a set forbids costs infinitely much, and is given no bytes to gain.
+        """
+        never = np.int64(2**50)
+        for held in range(1 << len(self.tables)):
+            allowed = (self.needs & ~held) == 0
+            if allowed.any(1).all():
+                yield (
+                    np.where(allowed, self.costs, np.inf),
+                    np.where(allowed, self.bytes, never),
+                    self._table_bytes(held),
+                )
+
+    def _table_bytes(self, held: int) -> int:
+        return sum(size for i, size in enumerate(self.tables) if held >> i & 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Relaxation:
+    """A knapsack whose bytes are not limited but paid for, at the price that keeps the limit.
+
+    Attributes:
+        price: cost of a byte.
+        bound: no choice within the limit costs less.
+        choice: one within the limit.
+        regret: (L, W), what each width costs more than the layer's best, bytes paid.
+    """
+
+    price: float
+    bound: float
+    choice: npt.NDArray[np.int64]
+    regret: Floats
+
+    @classmethod
+    def of(cls, costs: Floats, sizes: npt.NDArray[np.int64], budget: int) -> "_Relaxation | None":
+        layers = np.arange(len(costs))
+
+        def cheapest(price: float) -> npt.NDArray[np.int64]:
+            return np.argmin(costs + price * sizes, axis=1)
+
+        choice = np.argmin(sizes, axis=1)
+        if sizes[layers, choice].sum() > budget:
+            return None
+        low, high = 0.0, 1.0
+        if sizes[layers, cheapest(low)].sum() <= budget:
+            high = low
+        else:
+            while high < 1e300 and sizes[layers, cheapest(high)].sum() > budget:
+                high *= 16
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                fits = sizes[layers, cheapest(middle)].sum() <= budget
+                low, high = (low, middle) if fits else (middle, high)
+        found = cheapest(high)
+        if sizes[layers, found].sum() <= budget:
+            choice = found
+        paid = costs + high * sizes
+        least = paid.min(1)
+        return cls(high, float(least.sum() - high * budget), choice, paid - least[:, None])
+
+
+def _knapsack(
+    costs: Floats, sizes: npt.NDArray[np.int64], budget: int, relaxed: _Relaxation
+) -> npt.NDArray[np.int64]:
+    """Returns the choice of least cost within the budget.
+
+    A choice costs the bound, and what it loses beside: its regrets, and the price of the bytes that
+    it leaves unused. All that lose little are looked through; if one is found, no other is better.
+    """
+    layers = np.arange(len(costs))
+    known = float(costs[layers, relaxed.choice].sum()) - relaxed.bound
+    rounding = 1e-12 * float(np.abs(costs[np.isfinite(costs)]).max())
+    loss = known / 1024
+    while loss < known:
+        found = _within(sizes, budget, relaxed, loss + rounding)
+        if found is not None:
+            return found
+        loss *= 4
+    found = _within(sizes, budget, relaxed, known + rounding)
+    return relaxed.choice if found is None else found
+
+
+def _within(
+    sizes: npt.NDArray[np.int64], budget: int, relaxed: _Relaxation, loss: float
+) -> npt.NDArray[np.int64] | None:
+    """Returns the best choice that loses at most so much; None if there is none.
+
+    Dynamic programming over bytes: layer by layer, a state is a sum of bytes with the least regret
+    that reaches it, while regret and the bytes to come allow (Dudzinski and Walukiewicz, 1987).
+    """
+    order = np.argsort(sizes.min(1), kind="stable")  # small layers first: their sums often meet
+    smallest = np.append(np.cumsum(sizes.min(1)[order][::-1])[::-1], 0)
+    used, lost = np.zeros(1, np.int64), np.zeros(1)
+    steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+    for done, layer in enumerate(order, start=1):
+        regret = relaxed.regret[layer]
+        columns = np.flatnonzero(regret <= loss)
+        bytes = (used[:, None] + sizes[layer, columns]).ravel()
+        total = (lost[:, None] + regret[columns]).ravel()
+        index = np.flatnonzero((total <= loss) & (bytes + smallest[done] <= budget))
+        cost = total - relaxed.price * bytes
+        index = index[np.lexsort((cost[index], bytes[index]))]
+        before = np.minimum.accumulate(np.append(np.inf, cost[index]))[:-1]
+        index = index[cost[index] < before]  # more bytes must cost less
+        used, lost = bytes[index], total[index]
+        steps.append((index // len(columns), columns[index % len(columns)]))
+    unused = lost + relaxed.price * (budget - used)
+    if not unused.size or unused.min() > loss:
+        return None
+    place = int(np.argmin(unused))
+    found = np.empty(len(sizes), np.int64)
+    for layer, (parent, column) in zip(order[::-1], steps[::-1], strict=True):
+        found[layer], place = column[place], parent[place]
+    return found
