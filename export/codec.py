@@ -7,7 +7,7 @@ A byte holds 1, 2 or 4 bits of 8, 4 or 2 codes, the first of them in its lowest 
     planes  1  2  2+1  4  4+1  4+2  4+2+1  8
 
 so that every byte can be looked up in a table of 256 rows, which is all that a decoder made of
-stock ops can do. What is left of a plane's last byte is zero.
+stock ops can do. Zeros fill up the last byte of the last plane, and as many cells in the others.
 """
 
 from collections.abc import Sequence
@@ -39,15 +39,16 @@ def pack(codes: Bytes, bits: int) -> list[Bytes]:
         bits: 1-8.
 
     Returns:
-        One array a plane: uint8 (ceil(count * width / 8),).
+        One array a plane: uint8 (n * width / 8,), n the count rounded up so that the last plane
+        has whole bytes.
 
     >>> [plane.tolist() for plane in pack(np.uint8([1, 2, 3, 7]), bits=3)]
-    [[249], [8]]
+    [[249, 0], [8]]
     """
     packed, shift = [], 0
+    codes = np.pad(codes, (0, -codes.size % (8 // planes(bits)[-1])))
     for width in planes(bits):
-        cells = (codes >> shift) & (2**width - 1)
-        cells = np.pad(cells, (0, -codes.size % (8 // width))).reshape(-1, 8 // width)
+        cells = ((codes >> shift) & (2**width - 1)).reshape(-1, 8 // width)
         packed.append((cells << _shifts(width)).sum(-1, dtype=np.uint8))
         shift += width
     return packed
@@ -56,7 +57,7 @@ def pack(codes: Bytes, bits: int) -> list[Bytes]:
 def unpack(packed: Sequence[Bytes], bits: int, count: int) -> Bytes:
     """Returns the codes that `pack` packed: uint8 (count,).
 
-    >>> unpack([np.uint8([249]), np.uint8([8])], bits=3, count=4).tolist()
+    >>> unpack([np.uint8([249, 0]), np.uint8([8])], bits=3, count=4).tolist()
     [1, 2, 3, 7]
     """
     codes, shift = np.zeros(count, np.uint8), 0

@@ -205,7 +205,7 @@ def _inflated(
 def _embed(model: Model, found: Mapping[int, Filter], compute: str) -> None:
     """Makes the network decode its filters, each right before its first use."""
     graph = Graph(model, model.subgraphs[0])
-    decoder = Decoder(graph, INT8)
+    decoder = Decoder(graph, INT8, found.values())
 
     def decode(index: int, filter: Filter) -> None:
         if filter.book.bits == 8:
@@ -301,7 +301,7 @@ def _make_hybrid(graph: Graph, operator: Any, filter: Filter) -> None:
 def _add_inflate(model: Model, inner: bytes, places: Mapping[int, Filter]) -> None:
     """Appends the signature that puts the inner file together from constants and filters."""
     graph = Graph(model)
-    decoder = Decoder(graph, UINT8)
+    decoder = Decoder(graph, UINT8, places.values())
     shared = {
         content
         for index in range(len(model.buffers))

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import flatbuffers
 import numpy as np
@@ -18,6 +18,8 @@ FLOAT32 = schema.TensorType.FLOAT32
 INT32 = schema.TensorType.INT32
 INT8 = schema.TensorType.INT8
 UINT8 = schema.TensorType.UINT8
+
+_Output = TypeVar("_Output", int, list[int])
 
 _TYPES = {"float32": FLOAT32, "int32": INT32, "int8": INT8, "uint8": UINT8}
 _OP_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
@@ -67,16 +69,16 @@ class Graph:
         self,
         name: str,
         inputs: Iterable[int],
-        output: int,
+        output: _Output,
         *,
         version: int = 1,
         options: Any = None,
-    ) -> int:
-        """Appends an op; returns the index of its output."""
+    ) -> _Output:
+        """Appends an op; returns its output, or its outputs, as given."""
         operator = schema.OperatorT(
             opcodeIndex=self.op_code(name, version),
             inputs=np.array(list(inputs), np.int32),
-            outputs=np.array([output], np.int32),
+            outputs=np.atleast_1d(np.array(output, np.int32)),
         )
         if options is not None:
             operator.builtinOptions = options
@@ -125,6 +127,22 @@ class Graph:
         options = {"ADD": schema.AddOptionsT, "MUL": schema.MulOptionsT}[name]()
         output = self.tensor(self.subgraph.tensors[left].shape, INT32)
         return self.op(name, [left, right], output, options=options)
+
+    def split(self, tensor: int, sizes: Sequence[int], axis: int) -> list[int]:
+        """Appends a SPLIT_V of a matrix along an axis; returns the index of each piece."""
+        whole = self.subgraph.tensors[tensor]
+        pieces = []
+        for size in sizes:
+            shape = list(whole.shape)
+            shape[axis] = size
+            pieces.append(self.tensor(shape, whole.type))
+        parameters = [
+            self.constant(np.array(sizes, np.int32)),
+            self.constant(np.array(axis, np.int32)),
+        ]
+        options = schema.SplitVOptionsT(numSplits=len(sizes))
+        self.op("SPLIT_V", [tensor, *parameters], pieces, options=options)
+        return pieces
 
     def signature(self, key: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         """Makes these tensors the subgraph's inputs and outputs, callable as a signature."""
@@ -251,8 +269,8 @@ class _Builder(flatbuffers.Builder):
     """Writes what is equal once: zero points alone would cost 8 bytes a channel.
 
     What others refer to comes first, so that every later reference to it is a valid one. Buffers
-    come before all else: the scales of a filter are in the buffer that holds the head of the inner
-    file too, in just the form of a vector, and are referred to in there.
+    come before all else: a filter's scales and zero points are in the buffer that holds the head of
+    the inner file too, in just the form of a vector, and are referred to in there.
     """
 
     def __init__(self, buffers: Iterable[bytes]) -> None:
@@ -269,7 +287,7 @@ class _Builder(flatbuffers.Builder):
     def CreateNumpyVector(self, x: npt.NDArray[Any]) -> int:  # noqa: N802 (overrides)
         key = (x.dtype.str, x.tobytes())
         if key not in self._written:
-            place = self._within_buffers(x) if x.dtype == np.float32 else None
+            place = self._within_buffers(x)
             self._written[key] = super().CreateNumpyVector(x) if place is None else place
         return self._written[key]
 
@@ -287,10 +305,13 @@ class _Builder(flatbuffers.Builder):
         return self.EndVector()
 
     def _within_buffers(self, x: npt.NDArray[Any]) -> int | None:
+        if x.dtype not in (np.float32, np.int64):
+            return None  # scales and zero points; other vectors are short
         vector = struct.pack("<I", x.size) + x.tobytes()
         for content, offset in self._buffers.items():
             start = content.find(vector)
-            if start >= 0 and start % 4 == 0:
+            # Buffers start at multiples of 16; the vector's first element must at its own size.
+            if start >= 0 and (start + 4) % x.itemsize == 0:
                 return offset - 4 - start  # offsets count from the end; 4 bytes of length first
         return None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from absl import logging
 
 from tfq_sv import files
 from tfq_sv.errors import InputError
@@ -63,24 +64,37 @@ def convert(model: Any, input: str) -> bytes:
             entry = frontend.log_mel(entry, options, dict(zip(tables, rest, strict=True)))
         return model(entry, training=False)
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [embed.get_concrete_function()], model
-    )
-    data = bytes(converter.convert())
-    return _with_constants(data, tables) if tables else data
+    return flatbuffer.write(_finished(_converted(embed.get_concrete_function()), input, tables))
 
 
-def _with_constants(data: bytes, tables: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
-    """Makes the inputs of these names constants."""
+def _converted(function: Any) -> bytes:
+    """Converts a function of TensorFlow.
+
+    Given the model too, the converter would go by way of a SavedModel: the same comes out, after
+    ten times as long. It warns those who do not give it.
+    """
+    import tensorflow as tf
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _finished(
+    data: bytes, input: str, tables: Mapping[str, npt.NDArray[np.float32]]
+) -> flatbuffer.Model:
+    """Makes the tables, inputs so far, constants; gives the network its signature."""
     model = flatbuffer.read(data)
-    graph = model.subgraphs[0]
-    inputs = {entry.name.decode(): entry.tensorIndex for entry in model.signatureDefs[0].inputs}
-    for name, table in tables.items():
-        tensor = graph.tensors[inputs.pop(name)]
-        tensor.buffer = flatbuffer.add_buffer(model, table.tobytes())
-    (waveform,) = inputs.values()
-    graph.inputs = np.array([waveform], np.int32)
-    # Runtimes plan for this shape before anybody resizes it; one sample has no frame.
-    graph.tensors[waveform].shape = np.array([1, _PLANNED_SAMPLES], np.int32)
-    model.signatureDefs = []
-    return flatbuffer.write(model)
+    graph = flatbuffer.Graph(model, model.subgraphs[0])
+    tensors = graph.subgraph.tensors
+    (entry, *rest), (embedding,) = graph.subgraph.inputs, graph.subgraph.outputs
+    for index, table in zip(rest, tables.values(), strict=True):
+        tensors[index].buffer = flatbuffer.add_buffer(model, table.tobytes())
+    if input == "waveform":
+        # Runtimes plan for this shape before anybody resizes it; one sample has no frame.
+        tensors[entry].shape = np.array([1, _PLANNED_SAMPLES], np.int32)
+    graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})
+    return model

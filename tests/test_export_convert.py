@@ -33,7 +33,7 @@ FRONT_END_OPS = {
 }
 OPS = {  # what a file may use beside the network's own ops
     *("CAST", "GATHER", "RESHAPE", "ADD", "MUL", "SLICE", "TRANSPOSE", "DEQUANTIZE"),
-    *("CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "PAD", "MEAN"),
+    *("SPLIT_V", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "PAD", "MEAN"),
 }
 
 
