@@ -34,7 +34,7 @@ def random_problem(layers: int, widths: int, seed: int) -> _Problem:
         costs=(traces * weights**0.5)[:, None] * 4.0**-bits * noise,
         bytes=(weights[:, None] * bits / 8 // 16).astype(np.int64) * 16 + 640,
         needs=needs,
-        tables=[2668, 1644, 1132],
+        once=[2668, 1644, 1132],
         fixed=30_000,
     )
 
@@ -57,7 +57,7 @@ def brute_force(problem: _Problem, budget: int) -> float:
 @settings(max_examples=150, deadline=None)
 def test_exact_is_brute_force(layers: int, widths: int, seed: int, at: float) -> None:
     problem = random_problem(layers, widths, seed)
-    least, most = problem.least(), int(problem.bytes.max(1).sum()) + sum(problem.tables)
+    least, most = problem.least(), int(problem.bytes.max(1).sum()) + sum(problem.once)
     budget = int(least + at * (most - least))
     choice, wanted = problem.solve(budget), brute_force(problem, budget)
     if budget < least:

@@ -11,12 +11,11 @@ from tqdm import tqdm
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
-from tfq_sv.file_size import FileSize, table_bytes
+from tfq_sv.file_size import FileSize, once_bytes
 from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
 
 Floats = npt.NDArray[np.float64]
-Table = tuple[int, bool]
 Sensitivity = Mapping[str, float] | Mapping[str, Mapping[int, float]]
 
 METHODS = ("exact", "sections")
@@ -24,7 +23,8 @@ SECTIONS = 4
 
 # What the prediction of sizes may err by: a share of the target, and bytes.
 _MARGIN, _MARGIN_BYTES = 5e-4, 256
-_HALVINGS = 100
+_HALVINGS = 60
+_NEVER = 2**50  # bytes
 
 
 @dataclass(frozen=True)
@@ -199,15 +199,15 @@ def _by_trace(traces: Sensitivity, costs: Mapping[str, Mapping[int, float]]) -> 
 class _Problem:
     """Which width for which layer: a knapsack with one choice a layer.
 
-    Beside its bytes, a choice may need decoding tables, which the file holds once.
+    Beside its bytes, a choice may need tables and the like, which the file holds once.
 
     Attributes:
         names: of the layers, L.
         widths: to choose from, W.
         costs: float64 (L, W).
         bytes: int64 (L, W).
-        needs: int64 (L, W), a bit for each table.
-        tables: bytes of each table.
+        needs: int64 (L, W), a bit for each thing of `once`.
+        once: bytes of each.
         fixed: bytes of everything else.
     """
 
@@ -216,24 +216,25 @@ class _Problem:
     costs: Floats
     bytes: npt.NDArray[np.int64]
     needs: npt.NDArray[np.int64]
-    tables: Sequence[int]
+    once: Sequence[int]
     fixed: int
 
     @classmethod
     def of(cls, costs: Mapping[str, Mapping[int, float]], sizes: FileSize) -> "_Problem":
         widths = list(next(iter(costs.values())))
         grid = [[sizes.layers[name][width] for width in widths] for name in costs]
-        tables = sorted({table for row in grid for size in row for table in size.tables})
+        once = sorted({thing for row in grid for size in row for thing in size.once}, key=str)
+        number = {thing: 1 << i for i, thing in enumerate(once)}
         return cls(
             names=list(costs),
             widths=widths,
             costs=np.array([list(row.values()) for row in costs.values()], np.float64),
             bytes=np.array([[size.bytes for size in row] for row in grid], np.int64),
             needs=np.array(
-                [[sum(1 << tables.index(t) for t in size.tables) for size in row] for row in grid],
+                [[sum(number[thing] for thing in size.once) for size in row] for row in grid],
                 np.int64,
             ),
-            tables=[table_bytes([table]) for table in tables],
+            once=[once_bytes(thing) for thing in once],
             fixed=sizes.fixed,
         )
 
@@ -246,7 +247,7 @@ class _Problem:
             QuantizationRecipe(
                 {n: LayerRecipe("kmeans", b) for n, b in zip(self.names, bits, strict=True)}
             ),
-            self.fixed + int(self.bytes[layers, choice].sum()) + self._table_bytes(held),
+            self.fixed + int(self.bytes[layers, choice].sum()) + self._once_bytes(held),
             float(self.costs[layers, choice].sum()),
         )
 
@@ -282,7 +283,7 @@ class _Problem:
             held = int(np.bitwise_or.reduce([n[c] for n, c in zip(needs, columns, strict=True)]))
             size = sum(int(s[c]) for s, c in zip(sizes, columns, strict=True))
             cost = sum(float(k[c]) for k, c in zip(costs, columns, strict=True))
-            if size + self._table_bytes(held) <= budget and cost < least:
+            if size + self._once_bytes(held) <= budget and cost < least:
                 best, least = columns, cost
         if best is None:
             return None
@@ -292,22 +293,25 @@ class _Problem:
         return choice
 
     def _parts(self) -> Iterator[tuple[Floats, npt.NDArray[np.int64], int]]:
-        """Every set of tables: costs and bytes of what it allows, and its own bytes.
+        """For every set of widths: costs, bytes, and the bytes of all that it may need once.
 
-        What a set forbids costs infinitely much, and is given no bytes to gain.
+        Of sets with the same needs, the greatest. The widths that it lacks cost infinitely much.
         """
-        never = np.int64(2**50)
-        for held in range(1 << len(self.tables)):
-            allowed = (self.needs & ~held) == 0
-            if allowed.any(1).all():
+        needs = np.bitwise_or.reduce(self.needs, axis=0)
+        columns, seen = range(len(self.widths)), set()
+        for chosen in range(1, 1 << len(self.widths)):
+            held = int(np.bitwise_or.reduce([needs[c] for c in columns if chosen >> c & 1]))
+            if held not in seen:
+                seen.add(held)
+                lacking = (needs & ~held) != 0
                 yield (
-                    np.where(allowed, self.costs, np.inf),
-                    np.where(allowed, self.bytes, never),
-                    self._table_bytes(held),
+                    np.where(lacking, np.inf, self.costs),
+                    np.where(lacking, _NEVER, self.bytes),
+                    self._once_bytes(held),
                 )
 
-    def _table_bytes(self, held: int) -> int:
-        return sum(size for i, size in enumerate(self.tables) if held >> i & 1)
+    def _once_bytes(self, held: int) -> int:
+        return sum(size for i, size in enumerate(self.once) if held >> i & 1)
 
 
 @dataclass(frozen=True, eq=False)

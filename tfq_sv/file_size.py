@@ -5,7 +5,7 @@ takes follows from the ops it is made of; how much each takes was fitted by leas
 files that `tfq_sv.export` writes (tests hold the sum to 0.1 % of real ones).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,19 +18,23 @@ from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.recipe import QuantizationRecipe
 
 # Widths of the planes that codes are cut into, see the file format.
-_PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: ()}
-_DECODING, _PLANE, _SIGNS, _TABLE, _SIGNED_TABLE = 111, 509, 558, 620, 330
-_GRAPH, _WAVEFORM, _BIAS, _DEVIATION = 6600, 22130, 110, 2600
+_PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
+_GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 6634, 21974, 115, 2575, 115
 _OPS = {
-    "Conv2D": 397,
-    "Conv1D": 397,
-    "DepthwiseConv2D": 527,
-    "Dense": 400,
-    "ZeroPadding2D": 161,
-    "AttentiveStatistics": 5900,
+    "Conv2D": 394,
+    "Conv1D": 394,
+    "DepthwiseConv2D": 508,
+    "Dense": 297,
+    "ZeroPadding2D": 162,
+    "AttentiveStatistics": 6106,
 }
-_DEQUANTIZE = 119
+_DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 109, 401, 180, 297
+_ONCE = {"decoding": 493, "table": 141, "shifted": 268, "second": 335, "signs": 624}
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
+_BYTE = 256
+
+Once = tuple[str | int, ...]
+"""What a file holds once, however many layers use it: a kind, and what tells two of it apart."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,11 @@ class LayerSize:
 
     Attributes:
         bytes: codes, levels and the ops that decode them.
-        tables: the decoding tables it reads, which are in a file once.
+        once: decoding tables and the like, which the file holds once for all layers.
     """
 
     bytes: int
-    tables: frozenset[tuple[int, bool]]
+    once: frozenset[Once] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class FileSize:
         fixed += sum(_OPS.get(type(layer).__name__, 0) for layer in model.layers)
         fixed += sum(_DEVIATION for layer in model.layers if getattr(layer, "deviation", False))
         fixed += sum(4 * kernel.scales for kernel in found.values())
-        fixed += sum(16 * count for count in {kernel.scales for kernel in found.values()})
+        fixed += sum(8 * count for count in {kernel.scales for kernel in found.values()})
         for bias in {kernel.bias for kernel in found.values() if kernel.bias}:
             size = len(bias)
             fixed += _BIAS + (size if size >= _SHARED else 2 * size)
@@ -95,8 +99,8 @@ class FileSize:
             sizes[recipe.layers[name].bits if name in recipe.layers else 32]
             for name, sizes in self.layers.items()
         ]
-        tables = frozenset().union(*(size.tables for size in chosen))
-        return self.fixed + sum(size.bytes for size in chosen) + table_bytes(tables)
+        once = {thing for size in chosen for thing in size.once}
+        return self.fixed + sum(size.bytes for size in chosen) + sum(map(once_bytes, once))
 
     def measured(self, recipe: QuantizationRecipe, bytes: int) -> "FileSize":
         """Returns these sizes, set right by one real file: its recipe and its bytes."""
@@ -131,12 +135,14 @@ def predict_bytes(
     return FileSize.of(model, input, compute).total(recipe)
 
 
-def table_bytes(tables: Iterable[tuple[int, bool]]) -> int:
-    """Returns what decoding tables take: of a plane's width, and whether for signed layers."""
-    return sum(
-        256 * (8 // width) * (1 + signed) + (_SIGNED_TABLE if signed else _TABLE)
-        for width, signed in tables
-    )
+def once_bytes(thing: Once) -> int:
+    """Returns what something takes that a file holds once.
+
+    >>> once_bytes(("table", 1)) - once_bytes(("table", 2))
+    1024
+    """
+    kind, *which = thing
+    return _ONCE[str(kind)] + (8 * _BYTE // int(which[0]) if kind == "table" else 0)
 
 
 @dataclass(frozen=True)
@@ -169,17 +175,29 @@ class _Kernel:
         )
 
     def size(self, bits: int) -> LayerSize:
+        """What it takes at so many bits, 32 for float."""
         if bits >= 8:
-            return LayerSize(_aligned(packed_bytes(self.weights, bits)), frozenset())
-        planes = _PLANES[bits]
-        count = _DECODING + _PLANE * len(planes)
-        count += sum(_aligned(-(-self.weights * width // 8)) for width in planes)
-        count += _aligned(2**bits * (1 + self.signed))
-        whole = not self.depthwise and self.weights // self.channels * bits % 8 == 0
-        signed_table = self.signed and whole and len(planes) == 1
+            return LayerSize(_aligned(packed_bytes(self.weights, bits)))
+        planes, shift = _PLANES[bits], 0
+        count = _DECODING + _PLANE * len(planes) + _aligned(2**bits * (1 + self.signed))
+        once: set[Once] = {("decoding",)}
+        cells = 8 // planes[-1]
+        whole = not self.depthwise and self.weights // self.channels % cells == 0
+        for width in planes:
+            count += _aligned(-(-self.weights * width // 8))
+            once.add(("table", width))
+            if shift:
+                once.add(("shifted", width, shift))
+            if self.signed and whole and width == planes[-1]:
+                once.add(("second", width, shift, bits))
+            shift += width
         if self.signed:
-            count += _SIGNS + _aligned(self.channels)
-        return LayerSize(count, frozenset((width, signed_table) for width in planes))
+            # By bytes or by codes, the positions of channels with negative gains are moved.
+            count += self.channels // 8 + (_SIGNED_BYTES if whole else _SIGNED_CODES)
+            step = _BYTE if whole else 2**bits
+            once |= {("table", 1), ("shifted", 1, step.bit_length() - 1)}
+            once.add(("signs", step, self.depthwise))
+        return LayerSize(count, frozenset(once))
 
 
 def _folded(
