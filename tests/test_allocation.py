@@ -148,9 +148,8 @@ def test_files_keep_to_their_target() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("input", ["waveform", "features"])
+@pytest.mark.parametrize(("input", "new"), [("waveform", False), ("features", True)])
 @pytest.mark.parametrize("name", ["ResNet34", "DF_ResNet56"])
-@pytest.mark.parametrize("new", [True, False])
 def test_ten_targets_of_full_networks(name: str, input: str, new: bool) -> None:
     model = models.build(name) if new else trained(name)
     sizes = FileSize.of(model, input)

@@ -24,7 +24,7 @@ def small() -> keras.Model:
     keras.utils.set_random_seed(0)
     entry = keras.Input((None, 8))
     x = layers.Conv1D(12, 3, name="c")(entry)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
     x = layers.Dense(10, activation="relu", name="d")(x)
     x = layers.Dense(4, name="e")(layers.GlobalAveragePooling1D()(x))
     return keras.Model(entry, x, name="small")

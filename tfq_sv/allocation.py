@@ -1,7 +1,7 @@
 """Bits for every layer, so that the file has a wanted size and the network suffers least."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,11 +91,13 @@ def sweep(
     *,
     bits: Iterable[int] = range(1, 9),
     method: str = "exact",
+    order: Sequence[str] | None = None,
     sizes: FileSize | None = None,
 ) -> list[Allocation]:
     """Chooses bits for several sizes at once: the Pareto curve of predicted cost against bytes.
 
-    Arguments and errors are those of `allocate_bits`, but for the list of targets.
+    Arguments and errors are those of `allocate_bits`, but for the list of targets, and `order`: the
+    layers as sections take them, `sensitivity_order(traces)` if None.
 
     Returns:
         One answer a target, in their order.
@@ -104,14 +106,14 @@ def sweep(
         raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     costs = quantization_costs(model, traces, bits)
     problem = _Problem.of(costs, sizes or FileSize.of(model))
-    order = _by_trace(traces, costs)
+    order = sensitivity_order(traces) if order is None else order
     answers = []
     for target in targets:
         budget = int((1 - _MARGIN) * target) - _MARGIN_BYTES - problem.fixed
         if method == "exact":
             choice = problem.solve(budget)
         else:
-            choice = problem.solve_sections(budget, order)
+            choice = problem.solve_sections(budget, [problem.names.index(n) for n in order])
         if choice is None:
             least = (problem.least() + problem.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
             raise InputError(
@@ -186,13 +188,18 @@ def kernel_error(kernel: npt.NDArray[np.float32], bits: int) -> float:
     return float(np.sum(np.square(change, dtype=np.float64)))
 
 
-def _by_trace(traces: Sensitivity, costs: Mapping[str, Mapping[int, float]]) -> list[int]:
-    """Positions of the layers, the most sensitive first; by the greatest cost in a table."""
-    keys = [
-        max(row.values()) if isinstance(traces[name], Mapping) else traces[name]
-        for name, row in costs.items()
-    ]
-    return list(np.argsort(-np.array(keys, np.float64), kind="stable"))
+def sensitivity_order(traces: Sensitivity) -> list[str]:
+    """Returns the layers, the most sensitive first; of a table, by the cost at the fewest bits.
+
+    >>> sensitivity_order({"a": 1.0, "b": 2.0})
+    ['b', 'a']
+    """
+
+    def key(name: str) -> float:
+        value = traces[name]
+        return -float(value[min(value)] if isinstance(value, Mapping) else value)
+
+    return sorted(traces, key=key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,35 +248,48 @@ class _Problem:
     def allocation(self, choice: npt.NDArray[np.int64]) -> Allocation:
         """Returns the answer that takes column choice[l] for layer l."""
         layers = np.arange(len(self.names))
-        held = int(np.bitwise_or.reduce(self.needs[layers, choice]))
         bits = [self.widths[column] for column in choice]
         return Allocation(
             QuantizationRecipe(
                 {n: LayerRecipe("kmeans", b) for n, b in zip(self.names, bits, strict=True)}
             ),
-            self.fixed + int(self.bytes[layers, choice].sum()) + self._once_bytes(held),
-            float(self.costs[layers, choice].sum()),
+            self.fixed
+            + int(self.bytes[layers, choice].sum())
+            + self._once_bytes(self._held(choice)),
+            self._cost(choice),
         )
 
     def least(self) -> int:
-        """Returns the fewest bytes that any choice takes."""
-        return min(int(sizes.min(1).sum()) + extra for _, sizes, extra in self._parts())
+        """Returns the fewest bytes that any choice takes; at most what one is charged."""
+        found = []
+        for held in self._needs():
+            sizes = np.where((self.needs & ~held) != 0, _NEVER, self.bytes).min(1)
+            found.append(int(sizes.sum()) + self._once_bytes(held))
+        return min(found)
 
     def solve(self, budget: int) -> npt.NDArray[np.int64] | None:
-        """Returns the choice of least cost within a budget of bytes; None if none fits."""
-        parts = []
-        for costs, sizes, extra in self._parts():
-            relaxed = _Relaxation.of(costs, sizes, budget - extra)
-            if relaxed is not None:
-                parts.append((relaxed, costs, sizes, budget - extra))
-        best, least = None, np.inf
-        for relaxed, costs, sizes, left in sorted(parts, key=lambda part: part[0].bound):
-            if relaxed.bound >= least:
+        """Returns the choice of least cost within a budget of bytes; None if none fits.
+
+        Where a width needs the same things once in every layer, it is the best there is. Elsewhere,
+        with negative gains before depthwise convolutions and others, each set of widths is charged
+        with what any layer may need; what the best of them saves of that, it is given back.
+        """
+        parts = {held: self._part(held, budget) for held in self._needs()}
+        possible = {held: part for held, part in parts.items() if part is not None}
+        best, least, charged = None, np.inf, 0
+        for held, part in sorted(possible.items(), key=lambda item: item[1][3].bound):
+            if part[3].bound >= least:
                 break
-            choice = _knapsack(costs, sizes, left, relaxed)
-            cost = costs[np.arange(len(costs)), choice].sum()
-            if cost < least:
-                best, least = choice, cost
+            choice = _knapsack(*part)
+            if (cost := self._cost(choice)) < least:
+                best, least, charged = choice, cost, held
+        while best is not None and self._held(best) != charged:
+            charged = self._held(best)
+            if (saved := self._part(charged, budget)) is None:
+                break
+            choice = _knapsack(*saved)
+            if self._cost(choice) < least:
+                best, least = choice, self._cost(choice)
         return best
 
     def solve_sections(self, budget: int, order: Sequence[int]) -> npt.NDArray[np.int64] | None:
@@ -292,26 +312,40 @@ class _Problem:
             choice[section] = column
         return choice
 
-    def _parts(self) -> Iterator[tuple[Floats, npt.NDArray[np.int64], int]]:
-        """For every set of widths: costs, bytes, and the bytes of all that it may need once.
-
-        Of sets with the same needs, the greatest. The widths that it lacks cost infinitely much.
-        """
+    def _needs(self) -> set[int]:
+        """Every set of widths by what it may need once; as bits, see `needs`."""
         needs = np.bitwise_or.reduce(self.needs, axis=0)
-        columns, seen = range(len(self.widths)), set()
-        for chosen in range(1, 1 << len(self.widths)):
-            held = int(np.bitwise_or.reduce([needs[c] for c in columns if chosen >> c & 1]))
-            if held not in seen:
-                seen.add(held)
-                lacking = (needs & ~held) != 0
-                yield (
-                    np.where(lacking, np.inf, self.costs),
-                    np.where(lacking, _NEVER, self.bytes),
-                    self._once_bytes(held),
-                )
+        held = {0}
+        for column in needs:
+            held |= {int(column) | other for other in held}
+        return held
+
+    def _part(self, held: int, budget: int) -> "_Part | None":
+        """The knapsack of what needs these things at most; None if it has no answer.
+
+        What needs others costs infinitely much.
+        """
+        lacking = (self.needs & ~held) != 0
+        if lacking.all(1).any():
+            return None
+        costs = np.where(lacking, np.inf, self.costs)
+        sizes = np.where(lacking, _NEVER, self.bytes)
+        left = budget - self._once_bytes(held)
+        relaxed = _Relaxation.of(costs, sizes, left)
+        return None if relaxed is None else (costs, sizes, left, relaxed)
+
+    def _held(self, choice: npt.NDArray[np.int64]) -> int:
+        return int(np.bitwise_or.reduce(self.needs[np.arange(len(choice)), choice]))
+
+    def _cost(self, choice: npt.NDArray[np.int64]) -> float:
+        return float(self.costs[np.arange(len(choice)), choice].sum())
 
     def _once_bytes(self, held: int) -> int:
         return sum(size for i, size in enumerate(self.once) if held >> i & 1)
+
+
+_Part = tuple[Floats, npt.NDArray[np.int64], int, "_Relaxation"]
+"""Costs, bytes, budget and relaxation of a knapsack."""
 
 
 @dataclass(frozen=True, eq=False)
