@@ -128,9 +128,12 @@ def _next_stage(
     after = quantize(latent, recipe)
     for name, quantizer in quantizers(after).items():
         if name in before:
-            quantizer.centroids.assign(before[name].centroids)
-            if quantizer.scale is not None:
-                quantizer.scale.assign(before[name].scale)
+            for new, old in (
+                (quantizer.centroids, before[name].centroids),
+                (quantizer.scale, before[name].scale),
+            ):
+                if new is not None:
+                    new.assign(old)
     return after
 
 
