@@ -18,6 +18,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.export import convert
 from tfq_sv.file_size import FileSize
 from tfq_sv.quantizers import kernel_attribute, quantizable
+from tfq_sv.sensitivity import Estimate
 
 
 def random_problem(layers: int, widths: int, seed: int) -> _Problem:
@@ -187,6 +188,12 @@ def test_costs_are_traces_times_squared_errors(network: keras.Model) -> None:
     assert costs["conv1"][2] == pytest.approx(wanted, rel=1e-6)
     assert list(costs["conv1"]) == [2, 4]
     assert allocation.quantization_costs(network, costs, [2, 4]) == costs
+
+
+def test_no_layer_is_free_because_few_probes_were_made(network: keras.Model) -> None:
+    traces = some_traces(network) | {"conv1": Estimate(-3.0, 2.0)}
+    costs = allocation.quantization_costs(network, traces, [2])
+    assert costs == allocation.quantization_costs(network, traces | {"conv1": 2.0}, [2])
 
 
 def test_sensitive_layers_get_more_bits(network: keras.Model) -> None:

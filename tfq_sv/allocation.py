@@ -132,7 +132,8 @@ def quantization_costs(
 
     With H the Hessian of the loss and d the change of n weights by quantization, the loss grows by
     d'Hd / 2; for d of no special direction that is trace(H) / n x |d|^2 / 2 (HAWQ-V2, Dong et al.,
-    2020). |d|^2 is the squared error of the k-means codebook that the layer would get.
+    2020). |d|^2 is the squared error of the k-means codebook that the layer would get. A trace that
+    was estimated as less than its standard error, negative perhaps, counts as that.
 
     Args:
         model: the float network.
@@ -157,7 +158,7 @@ def quantization_costs(
             )
     for name in layers:
         given = traces[name]
-        values = given if isinstance(given, Mapping) else dict.fromkeys(widths, given)
+        values = given if isinstance(given, Mapping) else dict.fromkeys(widths, _known(given))
         for width in widths:
             if width not in values:
                 raise InputError(f"layer {name!r} has no cost at {width} bits")
@@ -172,7 +173,7 @@ def quantization_costs(
             table[name] = {width: float(given[width]) for width in widths}
         else:
             kernel = getattr(layer, str(kernel_attribute(layer))).numpy()
-            weight = given / kernel.size / 2
+            weight = _known(given) / kernel.size / 2
             table[name] = {width: weight * kernel_error(kernel, width) for width in widths}
     return table
 
@@ -186,6 +187,12 @@ def kernel_error(kernel: npt.NDArray[np.float32], bits: int) -> float:
     centroids = codebook.snap(codebook.fit(kernel, bits))
     change = kernel - centroids[codebook.assign(kernel, centroids)]
     return float(np.sum(np.square(change, dtype=np.float64)))
+
+
+def _known(trace: float) -> float:
+    """No layer is free because few probes were made."""
+    error = getattr(trace, "standard_error", trace)
+    return float(error) if error > trace else float(trace)
 
 
 def sensitivity_order(traces: Sensitivity) -> list[str]:
