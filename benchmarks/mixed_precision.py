@@ -137,8 +137,13 @@ def main(
         print(f"{bench.out.name}: rank correlation with the EER that {alone} bits a layer cost")
         for kind in MEASURES:
             costs = allocation.quantization_costs(bench.model, bench.sensitivity(kind), [alone])
-            found = spearmanr([row[alone] for row in costs.values()], loss).statistic
-            print(f"  {kind:<12} {found:.2f}")
+            cost = np.array([row[alone] for row in costs.values()])
+            print(f"  {kind:<24} {spearmanr(cost, loss).statistic:.2f}")
+            if kind != "distortion":
+                layers = tfq_sv.quantizers.quantizable(bench.model).values()
+                weights = [layer.get_weights()[0].size for layer in layers]
+                found = spearmanr(cost * weights, loss).statistic
+                print(f"  {kind + ', not over n':<24} {found:.2f}")
 
 
 def mean(rates: list[float]) -> str:

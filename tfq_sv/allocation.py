@@ -23,7 +23,7 @@ SECTIONS = 4
 
 # What the prediction of sizes may err by: a share of the target, and bytes.
 _MARGIN, _MARGIN_BYTES = 5e-4, 256
-_HALVINGS = 60
+_HALVINGS = 80
 _NEVER = 2**50  # bytes
 
 
@@ -62,7 +62,7 @@ def allocate_bits(
             from `embedding_distortions`. See `quantization_costs`.
         target_bytes: the most that the exported file may have.
         bits: the widths to choose from.
-        method: "exact": the least cost there is, over all layers and widths. "sections": the
+        method: "exact": the least cost over all layers and widths. "sections": the
             paper's search (arXiv 2406.05359): layers sorted by trace in 4 sections, one width a
             section, all combinations.
         sizes: what files take; `FileSize.of(model)` if None, which is for waveform input.
@@ -381,12 +381,9 @@ class _Relaxation:
         choice = np.argmin(sizes, axis=1)
         if sizes[layers, choice].sum() > budget:
             return None
-        low, high = 0.0, 1.0
-        if sizes[layers, cheapest(low)].sum() <= budget:
-            high = low
-        else:
-            while high < 1e300 and sizes[layers, cheapest(high)].sum() > budget:
-                high *= 16
+        low, high = 0.0, 0.0
+        if sizes[layers, cheapest(low)].sum() > budget:
+            high = float(costs[np.isfinite(costs)].max())  # a byte more than any layer is worth
             for _ in range(_HALVINGS):
                 middle = (low + high) / 2
                 fits = sizes[layers, cheapest(middle)].sum() <= budget
