@@ -24,6 +24,7 @@ SECTIONS = 4
 # What the prediction of sizes may err by: a share of the target, and bytes.
 _MARGIN, _MARGIN_BYTES = 5e-4, 256
 _HALVINGS = 80
+_ROUNDS, _PRICES = 5, np.array([1, 0.5, 0.8, 1.25, 2])
 _NEVER = 2**50  # bytes
 
 
@@ -287,14 +288,14 @@ class _Problem:
         for held, part in sorted(possible.items(), key=lambda item: item[1][3].bound):
             if part[3].bound >= least:
                 break
-            choice = _knapsack(*part)
+            choice = _knapsack(*part, least)
             if (cost := self._cost(choice)) < least:
                 best, least, charged = choice, cost, held
         while best is not None and self._held(best) != charged:
             charged = self._held(best)
             if (saved := self._part(charged, budget)) is None:
                 break
-            choice = _knapsack(*saved)
+            choice = _knapsack(*saved, least)
             if self._cost(choice) < least:
                 best, least = choice, self._cost(choice)
         return best
@@ -397,54 +398,61 @@ class _Relaxation:
 
 
 def _knapsack(
-    costs: Floats, sizes: npt.NDArray[np.int64], budget: int, relaxed: _Relaxation
+    costs: Floats,
+    sizes: npt.NDArray[np.int64],
+    budget: int,
+    relaxed: _Relaxation,
+    most: float = np.inf,
 ) -> npt.NDArray[np.int64]:
-    """Returns the choice of least cost within the budget.
+    """Returns the choice of least cost within the budget; any one if none costs less than `most`.
 
     A choice costs the bound, and what it loses beside: its regrets, and the price of the bytes that
     it leaves unused. All that lose little are looked through; if one is found, no other is better.
     """
-    layers = np.arange(len(costs))
-    known = float(costs[layers, relaxed.choice].sum()) - relaxed.bound
+    known = float(costs[np.arange(len(costs)), relaxed.choice].sum())
     rounding = 1e-12 * float(np.abs(costs[np.isfinite(costs)]).max())
-    loss = known / 1024
-    while loss < known:
-        found = _within(sizes, budget, relaxed, loss + rounding)
+    limit = min(known, most) - relaxed.bound + rounding
+    for finer in range(_ROUNDS, -1, -1):
+        found = _within(costs, sizes, budget, relaxed, relaxed.bound + limit / 4**finer)
         if found is not None:
             return found
-        loss *= 4
-    found = _within(sizes, budget, relaxed, known + rounding)
-    return relaxed.choice if found is None else found
+    return relaxed.choice
 
 
 def _within(
-    sizes: npt.NDArray[np.int64], budget: int, relaxed: _Relaxation, loss: float
+    costs: Floats, sizes: npt.NDArray[np.int64], budget: int, relaxed: _Relaxation, most: float
 ) -> npt.NDArray[np.int64] | None:
-    """Returns the best choice that loses at most so much; None if there is none.
+    """Returns the choice of least cost within the budget; None if it costs more than `most`.
 
-    Dynamic programming over bytes: layer by layer, a state is a sum of bytes with the least regret
-    that reaches it, while regret and the bytes to come allow (Dudzinski and Walukiewicz, 1987).
+    Dynamic programming over bytes: layer by layer, a state is a sum of bytes with the least cost
+    that reaches it, as long as a bound on the layers to come allows. That bound is the relaxation's
+    at several prices: far from the middle another price bounds better (Dyer, 1984).
     """
     order = np.argsort(sizes.min(1), kind="stable")  # small layers first: their sums often meet
+    prices = relaxed.price * _PRICES
+    paid = np.array([(costs + price * sizes).min(1)[order] for price in prices])
+    rest = np.append(np.cumsum(paid[:, ::-1], axis=1)[:, ::-1], np.zeros((len(prices), 1)), axis=1)
     smallest = np.append(np.cumsum(sizes.min(1)[order][::-1])[::-1], 0)
-    used, lost = np.zeros(1, np.int64), np.zeros(1)
+    regretted = most - relaxed.bound
+    used, spent = np.zeros(1, np.int64), np.zeros(1)
     steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for done, layer in enumerate(order, start=1):
-        regret = relaxed.regret[layer]
-        columns = np.flatnonzero(regret <= loss)
-        bytes = (used[:, None] + sizes[layer, columns]).ravel()
-        total = (lost[:, None] + regret[columns]).ravel()
-        index = np.flatnonzero((total <= loss) & (bytes + smallest[done] <= budget))
-        cost = total - relaxed.price * bytes
-        index = index[np.lexsort((cost[index], bytes[index]))]
+        columns = np.flatnonzero(relaxed.regret[layer] <= regretted)
+        bytes = (sizes[layer, columns][:, None] + used).ravel()
+        cost = (costs[layer, columns][:, None] + spent).ravel()
+        index = np.flatnonzero(bytes + smallest[done] <= budget)
+        for price, least in zip(prices, rest[:, done], strict=True):
+            index = index[cost[index] + least - price * (budget - bytes[index]) <= most]
+        # Each column's bytes rise already, which this sort makes use of.
+        index = index[np.argsort(bytes[index], kind="stable")]
         before = np.minimum.accumulate(np.append(np.inf, cost[index]))[:-1]
         index = index[cost[index] < before]  # more bytes must cost less
-        used, lost = bytes[index], total[index]
-        steps.append((index // len(columns), columns[index % len(columns)]))
-    unused = lost + relaxed.price * (budget - used)
-    if not unused.size or unused.min() > loss:
-        return None
-    place = int(np.argmin(unused))
+        index = index[np.append(np.diff(bytes[index]) > 0, True)[: len(index)]]
+        if not index.size:
+            return None
+        steps.append((index % len(used), columns[index // len(used)]))
+        used, spent = bytes[index], cost[index]
+    place = int(np.argmin(spent))
     found = np.empty(len(sizes), np.int64)
     for layer, (parent, column) in zip(order[::-1], steps[::-1], strict=True):
         found[layer], place = column[place], parent[place]
