@@ -130,7 +130,7 @@ def predict_bytes(
     >>> from tfq_sv import models
     >>> network = models.build("ResNet34")
     >>> predict_bytes(network, QuantizationRecipe.uniform(network, bits=4)) // 10_000
-    341
+    340
     """
     return FileSize.of(model, input, compute).total(recipe)
 
