@@ -8,17 +8,34 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "Benchmark": "benchmark",
     "ExportReport": "convert",
     "SpeakerEncoder": "encoder",
+    "benchmark_files": "benchmark",
+    "benchmark_network": "benchmark",
+    "benchmark_table": "benchmark",
     "export_float32": "float32",
     "export_tflite": "convert",
     "inflate": "encoder",
+    "layer_noise": "noise",
     "read_about": "encoder",
+    "validate": "validation",
     "write_about": "metadata",
 }
 _MODULES = [
-    *("about", "cache", "codec", "convert", "decoder", "encoder", "filters", "flatbuffer"),
-    *("float32", "frontend", "metadata", "seal"),
+    *(
+        "about",
+        "baselines",
+        "benchmark",
+        "cache",
+        "codec",
+        "convert",
+        "decoder",
+        "encoder",
+        "filters",
+        "flatbuffer",
+    ),
+    *("float32", "frontend", "metadata", "noise", "seal", "validation"),
 ]
 
 __all__ = [*sorted(_HOME), *_MODULES]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfq_sv import files
-from tfq_sv.errors import InputError
 
 
 def folder() -> Path:
@@ -14,7 +13,7 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfq-sv"
 
 
-def fetch(sha256: str, make: Callable[[], bytes], path: str | os.PathLike[str]) -> bytes:
+def fetch(sha256: str, make: Callable[[], bytes]) -> bytes:
     """Returns the content that has this hash: kept from an earlier time, or made now and kept.
 
     Whole files replace each other, so any number of processes may do this at once. A cache that
@@ -22,11 +21,7 @@ def fetch(sha256: str, make: Callable[[], bytes], path: str | os.PathLike[str]) 
 
     Args:
         sha256: of the content, hexadecimal.
-        make: makes the content.
-        path: the file it is made from, for the message.
-
-    Raises:
-        InputError: what was made has another hash.
+        make: makes the content, and sees to it that it has this hash.
     """
     kept = folder() / f"{sha256}.tflite"
     try:
@@ -36,8 +31,6 @@ def fetch(sha256: str, make: Callable[[], bytes], path: str | os.PathLike[str]) 
     except OSError:
         pass
     content = make()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise InputError(f"{path} inflates to other bytes than it says; export it again")
     try:
         with files.atomic(kept) as temporary:
             temporary.write_bytes(content)

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,9 @@ def export_tflite(
         raise InputError(f"{path} exists already; give another path or overwrite=True")
     books = quantization.codebooks(model)
     plain = quantization.dequantize(model)
-    built = build(plain, books, input, about=about, compute=compute)
+    layers = quantization.recipe_of(model).layers
+    recipe = {name: x.bits if x.kind == "kmeans" else x.kind for name, x in layers.items()}
+    built = build(plain, books, input, about={"recipe": recipe, **(about or {})}, compute=compute)
     with files.atomic(path) as temporary:
         temporary.write_bytes(built.data)
     return ExportReport(
@@ -145,16 +147,11 @@ def build(
     if not books:
         raise InputError("the model has no quantized layers; quantize it first: tfq_sv.quantize")
     converted = float32.convert(float_model, input)
-    network = flatbuffer.read(converted)
-    flatbuffer.require_builtin(network)
-    flatbuffer.strip(network)
-    graph = Graph(network, network.subgraphs[0])
-    (entry,), (embedding,) = graph.subgraph.inputs, graph.subgraph.outputs
-    graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})
-    found = filters.find(network, books)
-    inner, places = _inflated(copy.deepcopy(network), found, compute)
+    network, found = float_network(converted, books, input)
+    int8 = set(books) if compute == "int8" else set()
+    inner, places = inflated(copy.deepcopy(network), found, int8)
     outer = copy.deepcopy(network)
-    _embed(outer, found, compute)
+    _embed(outer, found, int8)
     _add_inflate(outer, inner, places)
     options = models.front_end(float_model)
     standard = {
@@ -179,15 +176,34 @@ def build(
     return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))
 
 
+def float_network(
+    converted: bytes, books: Mapping[str, Codebook], input: str
+) -> tuple[Model, dict[int, Filter]]:
+    """Returns a float `.tflite`, bare but for its signature, and its filters by tensor."""
+    network = flatbuffer.read(converted)
+    flatbuffer.require_builtin(network)
+    flatbuffer.strip(network)
+    graph = Graph(network, network.subgraphs[0])
+    (entry,), (embedding,) = graph.subgraph.inputs, graph.subgraph.outputs
+    graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})
+    return network, filters.find(network, books)
+
+
 def _layer_report(book: Codebook) -> LayerReport:
     weights = book.codes.size
     return LayerReport(book.bits, weights, packed_bytes(weights, book.bits))
 
 
-def _inflated(
-    model: Model, found: Mapping[int, Filter], compute: str
+def inflated(
+    model: Model, found: Mapping[int, Filter], int8: Collection[str]
 ) -> tuple[bytes, dict[int, Filter]]:
-    """Returns the inner file, and which filter starts at which of its bytes."""
+    """Returns the inner file, and which filter starts at which of its bytes.
+
+    Args:
+        model: the float network, stripped; it is used up.
+        found: its filters.
+        int8: the layers that compute in int8, where their op can.
+    """
     graph = Graph(model, model.subgraphs[0])
     tensors: list[tuple[Any, Filter]] = []
 
@@ -196,13 +212,13 @@ def _inflated(
         tensor.buffer = flatbuffer.add_buffer(model, filter.levels().tobytes())
         tensors.append((tensor, filter))
 
-    _quantize(graph, found, compute, store)
+    _quantize(graph, found, int8, store)
     data = flatbuffer.write(model)
     spans = flatbuffer.buffer_spans(data)
     return data, {spans[tensor.buffer][0]: filter for tensor, filter in tensors}
 
 
-def _embed(model: Model, found: Mapping[int, Filter], compute: str) -> None:
+def _embed(model: Model, found: Mapping[int, Filter], int8: Collection[str]) -> None:
     """Makes the network decode its filters, each right before its first use."""
     graph = Graph(model, model.subgraphs[0])
     decoder = Decoder(graph, INT8, found.values())
@@ -214,10 +230,10 @@ def _embed(model: Model, found: Mapping[int, Filter], compute: str) -> None:
         else:
             decoder.filter(filter, index)
 
-    _quantize(graph, found, compute, decode)
+    _quantize(graph, found, int8, decode)
 
 
-def _quantize(graph: Graph, found: Mapping[int, Filter], compute: str, fill: Fill) -> None:
+def _quantize(graph: Graph, found: Mapping[int, Filter], int8: Collection[str], fill: Fill) -> None:
     """Gives each filter an int8 tensor, which `fill(index, filter)` is to fill.
 
     Where an op can, it reads int8 itself; elsewhere a DEQUANTIZE stands between.
@@ -232,7 +248,7 @@ def _quantize(graph: Graph, found: Mapping[int, Filter], compute: str, fill: Fil
             if old not in direct:
                 direct[old] = _int8_tensor(graph, filter)
                 fill(direct[old], filter)
-            if compute == "int8" and _reads_int8(graph, operator, filter):
+            if filter.layer in int8 and _reads_int8(graph, operator, filter):
                 new = direct[old]
                 _make_hybrid(graph, operator, filter)
             else:

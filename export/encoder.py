@@ -1,5 +1,6 @@
 """SpeakerEncoder: speech in, embedding out, on LiteRT alone."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -41,13 +42,13 @@ class SpeakerEncoder:
             InputError: no such file; it is damaged, or is not one of ours.
         """
         data = _checked(path)
-        packed = _interpreter(data, num_threads)
+        packed = interpreter(data, num_threads)
         self._about = _about(packed, path)
         network = packed
         if fast:
             sha256 = self._about["inflated_sha256"]
-            inflated = cache.fetch(sha256, lambda: _inflate(packed), path)
-            network = _interpreter(inflated, num_threads)
+            inflated = cache.fetch(sha256, lambda: _inflate(packed, sha256, path))
+            network = interpreter(inflated, num_threads)
         self._run = network.get_signature_runner("embed")
 
     @property
@@ -124,9 +125,11 @@ def inflate(path: str | os.PathLike[str]) -> bytes:
     """Returns the fast `.tflite` that a file holds: the same network with plain int8 weights.
 
     Raises:
-        InputError: no such file; it is damaged, or is not one of ours.
+        InputError: no such file; it is damaged, or is not one of ours; what came out has another
+            hash than the metadata say.
     """
-    return _inflate(_interpreter(_checked(path)))
+    packed = interpreter(_checked(path))
+    return _inflate(packed, _about(packed, path)["inflated_sha256"], path)
 
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: no such file; it is damaged, or is not one of ours.
     """
-    return _about(_interpreter(_checked(path)), path)
+    return _about(interpreter(_checked(path)), path)
 
 
 def _checked(path: str | os.PathLike[str]) -> bytes:
@@ -145,7 +148,8 @@ def _checked(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _interpreter(data: bytes, num_threads: int = 1) -> Any:
+def interpreter(data: bytes, num_threads: int = 1) -> Any:
+    """Returns an interpreter of whatever TFLite runtime is installed."""
     for name in _RUNTIMES:
         try:
             runtime = importlib.import_module(name)
@@ -155,14 +159,17 @@ def _interpreter(data: bytes, num_threads: int = 1) -> Any:
     raise InputError("no TFLite runtime is installed; pip install ai-edge-litert")
 
 
-def _inflate(interpreter: Any) -> bytes:
-    return interpreter.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
+def _inflate(packed: Any, sha256: str, path: str | os.PathLike[str]) -> bytes:
+    content = packed.get_signature_runner("inflate")(request=_REQUEST)["tflite"].tobytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path} inflates to other bytes than it says; export it again")
+    return content
 
 
-def _about(interpreter: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
-    text = interpreter.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
+def _about(packed: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
+    text = packed.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
     found = about.check(json.loads(text), path)
-    entries = interpreter.get_signature_list()["embed"]["inputs"]
+    entries = packed.get_signature_list()["embed"]["inputs"]
     if found["input"] not in entries:
         raise InputError(
             f"{path} has wrong metadata: input is {found['input']!r}, but the network takes "

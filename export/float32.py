@@ -1,7 +1,8 @@
 """A Keras network as a plain float32 `.tflite`, by TensorFlow's converter."""
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,11 @@ def export_float32(model: Any, path: str | os.PathLike[str], input: str = "wavef
     return len(data)
 
 
-def convert(model: Any, input: str) -> bytes:
-    """Returns a model as a float32 `.tflite` of batch 1 and free time; see `export_float32`."""
+def convert(model: Any, input: str, configure: Callable[[Any], None] | None = None) -> bytes:
+    """Returns a model as a float32 `.tflite` of batch 1 and free time; see `export_float32`.
+
+    `configure`, called with the TFLiteConverter before it runs, may make another form of it.
+    """
     import tensorflow as tf
 
     from tfq_sv import models
@@ -64,10 +68,11 @@ def convert(model: Any, input: str) -> bytes:
             entry = frontend.log_mel(entry, options, dict(zip(tables, rest, strict=True)))
         return model(entry, training=False)
 
-    return flatbuffer.write(_finished(_converted(embed.get_concrete_function()), input, tables))
+    data = _converted(embed.get_concrete_function(), configure)
+    return flatbuffer.write(_finished(data, input, tables))
 
 
-def _converted(function: Any) -> bytes:
+def _converted(function: Any, configure: Callable[[Any], None] | None) -> bytes:
     """Converts a function of TensorFlow.
 
     Given the model too, the converter would go by way of a SavedModel: the same comes out, after
@@ -78,7 +83,12 @@ def _converted(function: Any) -> bytes:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
-        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        if configure:
+            configure(converter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return bytes(converter.convert())
     finally:
         logging.set_verbosity(verbosity)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import tf_keras as keras
 
 import tfq_sv
@@ -55,3 +56,49 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
 def network() -> keras.Model:
     keras.utils.set_random_seed(0)
     return randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=16))
+
+
+RATE = 16000
+TONES = {"noise": 3000.0, "speech": 1500.0, "music": 700.0}
+
+
+def write(path: Path, samples: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, RATE)
+    return path
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    return 0.1 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE)
+
+
+@pytest.fixture
+def musan(tmp_path: Path) -> Path:
+    """Each kind is a tone of its own, so that tests know which was added."""
+    root = tmp_path / "corpora" / "musan"
+    for kind, folders in [
+        ("noise", ("free-sound", "sound-bible")),
+        ("speech", ("librivox", "us-gov")),
+        ("music", ("fma", "hd-classical", "jamendo")),
+    ]:
+        for number, folder in enumerate(folders):
+            file = root / kind / folder / f"{kind}-{folder}-{number:04d}.wav"
+            write(file, tone(TONES[kind], 0.6 + number))
+            (file.parent / "ANNOTATIONS").write_text("one line a file\n")
+    (root / "README").write_text("MUSAN\n")
+    return root
+
+
+@pytest.fixture
+def rirs(tmp_path: Path) -> Path:
+    root = tmp_path / "corpora" / "RIRS_NOISES"
+    rng = np.random.default_rng(0)
+    for room in ("smallroom", "mediumroom", "largeroom"):
+        for number in (1, 2):
+            file = root / "simulated_rirs" / room / "Room001" / f"Room001-{number:05d}.wav"
+            decay = np.exp(-np.arange(4000) / 400)
+            write(file, 0.5 * decay * rng.uniform(-1, 1, 4000))
+        (root / "simulated_rirs" / room / "rir_list").write_text("--rir-id ...\n")
+    write(root / "pointsource_noises" / "noise-free-sound-0000.wav", tone(3000))
+    write(root / "real_rirs_isotropic_noises" / "air_type1_air_binaural.wav", tone(50))
+    return root

@@ -54,3 +54,60 @@ def test_a_failure_leaves_the_model_as_it_was(network: keras.Model) -> None:
     plain = keras.Sequential([keras.layers.Dense(2, input_shape=(3,))])
     with pytest.raises(InputError, match="has no BatchNorm"):
         tfq_sv.reestimate_batch_norm(plain, [], progress=False)
+
+
+def test_calibration_keeps_far_more_than_rounding(
+    network: keras.Model, train_corpus: Corpus
+) -> None:
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    dataset = [next(stream) for _ in range(6)]
+    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
+    rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
+    assert tfq_sv.calibrate(calibrated, dataset, progress=False) == 21
+    unseen = fbank_tensor(next(stream)[0])
+    assert distance(calibrated, network, unseen) < 0.8 * distance(rounded, network, unseen)
+    for book in tfq_sv.codebooks(calibrated).values():
+        scale, levels = book.grid()
+        np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
+        assert book.codes.max() <= 3
+    # Codes hang on the latent weights alone, so that saving and fine-tuning keep them.
+    twin = tfq_sv.quantize(network, recipe)
+    twin.set_weights(calibrated.get_weights())
+    np.testing.assert_array_equal(twin(unseen), calibrated(unseen))
+    # Nothing of calibration stays in the layers.
+    assert not any("call" in vars(layer) for layer in calibrated.layers)
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "static"])
+def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus: Corpus) -> None:
+    dataset = [next(batches(train_corpus, batch_size=16, seconds=0.5))]
+    recipe = tfq_sv.QuantizationRecipe.binary(network, kind)
+    rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
+    tfq_sv.calibrate(calibrated, dataset, progress=False)
+    features = fbank_tensor(dataset[0][0])
+    assert distance(calibrated, network, features) < 0.7 * distance(rounded, network, features)
+    levels = tfq_sv.codebooks(rounded)
+    same = [
+        np.array_equal(book.centroids, levels[name].centroids)
+        for name, book in tfq_sv.codebooks(calibrated).items()
+    ]
+    assert all(same) if kind == "static" else not any(same)
+
+
+def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -> None:
+    with pytest.raises(InputError, match="is not quantized"):
+        tfq_sv.calibrate(network, [])
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
+    before = quantized.get_weights()
+    bad = np.full([2, 40, 80], np.nan, np.float32)
+    # Finite, but not what the first layers make of it.
+    huge = np.full([2, 40, 80], 1e38, np.float32)
+    for dataset, message in [([], "gave no batch"), ([bad], "not finite"), ([huge], "not finite")]:
+        with pytest.raises(InputError, match=message):
+            tfq_sv.calibrate(quantized, dataset, progress=False)
+        for a, b in zip(before, quantized.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert not any("call" in vars(layer) for layer in quantized.layers)

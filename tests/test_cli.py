@@ -1,5 +1,6 @@
 """The command line as people use it: the whole way on a small corpus, and all that can go wrong."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import tfq_sv
 from tfq_sv import cli
 from tfq_sv.export import read_about
 
@@ -180,6 +182,35 @@ def test_verify_needs_a_threshold_and_then_decides(
     assert "decision   different speakers" in capsys.readouterr().out
 
 
+def test_inflate(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, fast = made / "small.tflite", tmp_path / "new" / "fast.tflite"
+    assert cli.main(["inflate", f"--model={small}", f"--out={fast}"]) == 0
+    assert f"wrote {fast}: {fast.stat().st_size:,} bytes" in capsys.readouterr().out
+    digest = hashlib.sha256(fast.read_bytes()).hexdigest()
+    assert digest == read_about(small)["inflated_sha256"]
+
+
+def test_evaluate_beside_keras(
+    made: Path, corpus_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["evaluate", f"--model={made}/small.tflite", f"--corpus={corpus_dir / 'test'}"]
+    assert cli.main([*base, f"--reference={made}/small.keras"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^Keras +\d+\.\d{3}", said, re.MULTILINE)
+    assert re.search(r"^\.tflite, embed .* 0\.999\d{3}", said, re.MULTILINE)
+    assert re.search(r"^\.tflite, inflate .* 0\.999\d{3}", said, re.MULTILINE)
+
+
+def test_benchmark(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", f"--model={made}/model.keras", "--bits=2", "--rounds=1"]
+    recipe = [f"--recipe={made}/recipe.json", f"--out={tmp_path}/forms"]
+    assert cli.main([*arguments, *recipe]) == 0
+    said = capsys.readouterr().out
+    for form in ("float32", "full int8", "2 bit, embed", "2 bit, inflated", "recipe, embed"):
+        assert re.search(rf"^{form} +\d+\.\d\d ", said, re.MULTILINE), form
+    assert (tmp_path / "forms" / "2-bit.tflite").exists()
+
+
 def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = json.loads((made / "recipe.json").read_text())
     recipe["layers"]["conv1"]["bits"] = 8
@@ -202,6 +233,23 @@ def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str])
         == 0
     )  # fmt: skip
     assert cli.main(["export", f"--model={tuned}", f"--out={made}/tuned.tflite"]) == 0
+
+
+def test_calibration_and_labels(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["quantize", f"--model={made}/model.keras", "--bits=2", "--minutes=0.1"]
+    arguments += [f"--calibrate={made}/own", f"--out={made}/calibrated.keras"]
+    assert cli.main(arguments) == 0
+    plain = tfq_sv.load_model(made / "model.keras")
+    rounded = tfq_sv.quantize(plain, tfq_sv.QuantizationRecipe.uniform(plain, 2))
+    books = tfq_sv.codebooks(tfq_sv.load_model(made / "calibrated.keras"))
+    for name, book in tfq_sv.codebooks(rounded).items():
+        assert np.any(books[name].codes != book.codes)
+    arguments = ["finetune", f"--model={made}/calibrated.keras", f"--teacher={made}/model.keras"]
+    arguments += [f"--corpus={made}/own", f"--out={made}/labels.keras", "--loss=aam", "--steps=2"]
+    assert cli.main([*arguments, "--batch_size=4", "--seconds=0.5"]) == 0
+    assert "mean AAM-softmax loss" in capsys.readouterr().out
+    assert cli.main([*arguments, f"--model={made}/model.keras"]) == 1
+    assert "is not quantized" in capsys.readouterr().err
 
 
 def test_one_bit(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,12 +305,20 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["evaluate", good], "--model is missing"),
         (["evaluate", model, good, "--as_norm"], "--as_norm needs --cohort"),
         (["evaluate", model, good, "--store", good.replace("corpus", "cohort")], "leave --cohort"),
+        (["evaluate", good, "--reference=x.keras"], "--reference is for a .tflite"),
+        (["evaluate", model, good, "--reference=x.keras", "--store"], "leave --store out"),
         (["evaluate", model, good, "--plot=det.pdf"], "must end in .png"),
         (["evaluate", model, good, f"--embeddings={text}"], "leave --model out"),
         (["evaluate", good, f"--embeddings={text}"], "embeddings come from .ark"),
         (["evaluate", model, good, f"--embeddings={made}"], "no cache of embeddings"),
         (["embed", model, good, f"--out={tmp_path}/e", "--shard=0/2"], "must be i/n"),
         (["embed", model, good, f"--out={tmp_path}/e.ark", "--shard=1/2"], "is a file"),
+        (["inflate", f"--model={foreign}", tflite], "foreign.tflite"),
+        (["inflate", model, out], "must end in .tflite"),
+        (["inflate", model, model.replace("model", "out", 1)], "is the model itself"),
+        (["benchmark", "--model=none.keras"], "none.keras does not exist"),
+        (["benchmark", "--model=x.keras", "--trials=x"], "--trials needs --corpus"),
+        (["benchmark", "--model=x.keras", "--rounds=0"], "--rounds must be positive, not 0"),
         (["verify", str(foreign), wav, wav], "foreign.tflite"),
         (["verify", str(text), wav, wav], "text.tflite"),
         (["verify", str(made / "small.tflite"), wav], "found 2 arguments"),

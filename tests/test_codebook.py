@@ -104,3 +104,49 @@ def test_bad_input_is_named() -> None:
         codebook.fit(np.array([1.0, -np.inf]), 2)
     with pytest.raises(InputError, match="empty"):
         codebook.fit(np.array([]), 2)
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_importance_is_how_often_a_weight_counts(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    weights, times = rng.normal(size=40), rng.integers(1, 6, 40)
+    weighted = codebook.fit(weights, bits, importance=times)
+    np.testing.assert_allclose(weighted, codebook.fit(np.repeat(weights, times), bits), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_weighted_bins_cost_next_to_nothing(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    weights, importance = rng.standard_t(5, 20_000), rng.exponential(size=20_000)
+
+    def error() -> float:
+        centroids = codebook.fit(weights, bits, importance)
+        distance = weights - centroids[codebook.assign(weights, centroids)]
+        return float(np.sum(importance * distance**2))
+
+    binned = error()
+    monkeypatch.setattr(codebook, "_MIN_BINS", 16_384)
+    assert binned <= 1.001 * error()
+
+
+def test_importance_that_makes_no_sense() -> None:
+    for importance, message in [
+        (np.ones(3), "importance is"),
+        (np.array([1, -1, 1, 1]), "not negative"),
+        (np.zeros(4), "not zero everywhere"),
+        (np.array([1, np.nan, 1, 1]), "must be finite"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            codebook.fit(np.arange(4.0), 1, importance)
+    # A weight that counts nothing still has a code near it when all others have theirs.
+    centroids = codebook.fit(np.array([0.0, 1.0, 9.0]), 2, np.array([1, 1, 0]))
+    assert centroids.tolist() == [0, 1, 9, 9]
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 200), elements=finite), st.integers(1, 5))
+def test_equal_counts_are_never_better(weights: np.ndarray, bits: int) -> None:
+    start = codebook.fit_equal_count(weights, bits)
+    assert start.shape == (2**bits,)
+    assert np.all(np.diff(start) >= 0)
+    ours = squared_error(weights, codebook.fit(weights, bits))
+    assert ours <= squared_error(weights, start) * 1.001 + 1e-4

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tfq_sv.data import audio
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -150,11 +152,43 @@ def test_short_utterances_are_repeated(tree: Path) -> None:
     np.testing.assert_array_equal(waveforms[0, :8000], waveforms[0, 8000:])
 
 
-def test_a_broken_file_stops_the_batches_with_its_name(tree: Path) -> None:
-    (tree / "bob/c.wav").write_text("no audio")
-    with pytest.raises(InputError, match=r"bob/c\.wav cannot be read"):
-        for _, _ in zip(range(4), batches(Corpus.read(tree), batch_size=2), strict=False):
+def corrupt(path: Path) -> None:
+    """A good header, and noise where the audio was; libsndfile finds out when it decodes."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200] + bytes(len(whole) - 200))
+
+
+def test_bad_recordings_are_replaced_whatever_the_threads_do(tree: Path) -> None:
+    corrupt(tree / "ann/talk/b.flac")
+    soundfile.write(tree / "bob/c.wav", np.full(8000, np.nan), 16000, subtype="FLOAT")
+    corpus = Corpus.read(tree)
+    assert not audio.survey(corpus.paths).bad  # their headers are good
+
+    def take(start: int, count: int, workers: int = 2) -> tuple[list[np.ndarray], dict]:
+        left_out: dict[str, BadAudioError] = {}
+        stream = batches(
+            corpus, batch_size=3, seconds=0.3, start=start, workers=workers, left_out=left_out
+        )
+        return [next(stream)[0] for _ in range(count)], left_out
+
+    whole, left_out = take(0, 6)
+    assert {key: error.kind for key, error in left_out.items()} == {
+        "ann/talk/b.flac": "not audio",
+        "bob/c.wav": "NaN",
+    }
+    for other in (take(0, 6, workers=1)[0], take(0, 4)[0] + take(4, 2)[0]):
+        for a, b in zip(whole, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(BadAudioError, match=r"talk/b\.flac|bob/c\.wav"):
+        for _, _ in zip(range(4), batches(corpus, batch_size=2, strict=True), strict=False):
             pass
+
+
+def test_no_good_recording_at_all_is_an_error(tree: Path) -> None:
+    for path in tree.rglob("*.*"):
+        soundfile.write(path, np.zeros(8000), 16000)
+    with pytest.raises(InputError, match=r"no good recording: .* is silent"):
+        next(batches(Corpus.read(tree), batch_size=2, seconds=0.3))
 
 
 def test_both_parts_of_voxceleb(tmp_path: Path) -> None:

@@ -110,3 +110,38 @@ def test_raw_lists(tmp_path: Path) -> None:
         (tmp_path / "raw.list").write_text(broken)
         with pytest.raises(InputError, match=message):
             Corpus.read(tmp_path)
+
+
+def test_streams_from_shards_whatever_the_number_of_threads_and_workers(tmp_path: Path) -> None:
+    """Forty recordings in four shards, one in ten of them corrupt, five epochs."""
+    rng = np.random.default_rng(0)
+    for shard in range(4):
+        entries = {}
+        for number in range(10):
+            file = io.BytesIO()
+            samples = rng.normal(0, 0.1, rng.integers(4000, 12000))
+            soundfile.write(file, samples, 16000, format="FLAC")
+            whole = file.getvalue()
+            if number == shard:
+                whole = whole[:200] + bytes(len(whole) - 200)
+            key = f"id{number % 5}-{shard}-{number}"
+            entries[f"{key}.spk"] = key.split("-")[0].encode()
+            entries[f"{key}.flac"] = whole
+        write_shard(tmp_path / f"{shard}.tar", entries)
+    (tmp_path / "shard.list").write_text("".join(f"{shard}.tar\n" for shard in range(4)))
+    corpus = Corpus.read(tmp_path)
+    assert len(corpus.paths) == 40
+
+    def take(threads: int, rows: slice = slice(None)) -> tuple[list[np.ndarray], set[str]]:
+        left_out: dict[str, audio.BadAudioError] = {}
+        stream = batches(
+            corpus, batch_size=8, seconds=0.4, workers=threads, rows=rows, left_out=left_out
+        )
+        return [next(stream)[0] for _ in range(25)], set(left_out)
+
+    alone, left_out = take(1)
+    assert left_out == {f"id{i}-{i}-{i}" for i in range(4)}
+    for threads in (2, 8):
+        np.testing.assert_array_equal(take(threads)[0], alone)
+    halves = [take(2, rows)[0] for rows in (slice(0, 4), slice(4, 8))]
+    np.testing.assert_array_equal(np.concatenate(halves, axis=1), alone)

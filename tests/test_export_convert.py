@@ -180,7 +180,7 @@ def test_inflated_filters_are_the_levels() -> None:
     books = quantized(model, MIXED)
     network = flatbuffer.read(float32.convert(model, "features"))
     found = filters.find(network, books)
-    inner, places = convert._inflated(network, found, "int8")
+    inner, places = convert.inflated(network, found, set(books))
     parsed = flatbuffer.read(inner)
     held = {}
     for tensor in parsed.subgraphs[0].tensors:
@@ -297,5 +297,6 @@ def test_binary_networks_with_their_scales(kind: str, tmp_path: Path) -> None:
     x = features(30)
     expected = network(x[None], training=False).numpy()[0]
     for fast in (False, True):
-        embedding = SpeakerEncoder(tmp_path / "a.tflite", fast=fast).embed(x)
-        np.testing.assert_allclose(embedding, expected, rtol=1e-3, atol=1e-4)
+        encoder = SpeakerEncoder(tmp_path / "a.tflite", fast=fast)
+        np.testing.assert_allclose(encoder.embed(x), expected, rtol=1e-3, atol=1e-4)
+    assert set(encoder.about["recipe"].values()) == {f"{kind}_binary"}

@@ -154,7 +154,7 @@ def test_no_interpreter_sees_a_bad_file(
     def never(*_: Any) -> None:
         raise AssertionError("the interpreter got a bad file")
 
-    monkeypatch.setattr(encoder, "_interpreter", never)
+    monkeypatch.setattr(encoder, "interpreter", never)
     for message, content in damaged(good).items():
         path.write_bytes(content)
         for action in (SpeakerEncoder, inflate, read_about, write_about):
@@ -227,6 +227,14 @@ def test_a_file_cannot_be_told_wrong_metadata(path: Path, good: bytes) -> None:
         with pytest.raises(InputError, match=f"wrong metadata: {field} is"):
             write_about(path, **{field: value})
     assert path.read_bytes() == good
+
+
+def test_what_does_not_have_its_hash_is_not_handed_out(path: Path, own_cache: Path) -> None:
+    write_about(path, inflated_sha256=64 * "0")
+    for action in (SpeakerEncoder, inflate):
+        with pytest.raises(InputError, match="inflates to other bytes than it says"):
+            action(path)
+    assert not (own_cache / "tfq-sv" / f"{64 * '0'}.tflite").exists()
 
 
 def test_inflated_files_are_kept_and_mended(path: Path, own_cache: Path) -> None:

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tf_keras as keras
@@ -7,7 +11,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
-from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.fine_tuning import FineTuningOptions, FollowCodebooks, speaker_head
 
 
 def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> float:
@@ -57,8 +61,18 @@ def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
 
 def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
     quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
-    with pytest.raises(InputError, match="is not quantized"):
-        tfq_sv.finetune(network, [], teacher=network)
+    with pytest.raises(InputError, match="give one of them"):
+        tfq_sv.finetune(quantized, [])
+    head = speaker_head(network, [(np.zeros([2, 30, 80], np.float32), [0, 1])], 2)
+    with pytest.raises(InputError, match="give one of them"):
+        tfq_sv.finetune(quantized, [], teacher=network, head=head)
+    with pytest.raises(InputError, match="a head needs labels"):
+        tfq_sv.finetune(quantized, [np.zeros([2, 30, 80])], head=head, progress=False)
+    dataset = [(np.zeros([2, 30, 80]), [0, 2])]
+    with pytest.raises(InputError, match="outside 0 to 1"):
+        tfq_sv.finetune(quantized, dataset, head=head, progress=False)
+    with pytest.raises(InputError, match="1 of 3 speakers have no speech"):
+        speaker_head(network, [(np.ones([2, 30, 80], np.float32), [0, 2])], 3)
     with pytest.raises(InputError, match="gave no batch"):
         tfq_sv.finetune(quantized, [], teacher=network, progress=False)
     other = tfq_sv.models.build("ResNet18", embed_dim=8, channels=16)
@@ -66,3 +80,96 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
         tfq_sv.finetune(quantized, [], teacher=other)
     with pytest.raises(InputError, match="freeze must be a share"):
         FineTuningOptions(freeze=2)
+    with pytest.raises(InputError, match="must not be negative"):
+        FineTuningOptions(batch_norm_batches=-1)
+    follow = FollowCodebooks()
+    follow.set_params({"epochs": 1, "steps": None})
+    with pytest.raises(InputError, match="steps_per_epoch"):
+        follow.on_train_begin()
+
+
+def test_labels_teach_too(network: keras.Model, train_corpus: Corpus) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    stream = batches(train_corpus, batch_size=18, seconds=0.5)
+    dataset = [next(stream) for _ in range(4)]
+    speakers = len(train_corpus.speaker_ids)
+    head = speaker_head(network, dataset, speakers)
+    np.testing.assert_allclose(np.linalg.norm(head.centers, axis=0), 1, rtol=1e-5)
+    before = head.centers.numpy()
+
+    def loss() -> float:
+        values = [head(quantized(fbank_tensor(x)), labels)[0] for x, labels in dataset]
+        return float(np.mean(values))
+
+    tfq_sv.reestimate_batch_norm(quantized, dataset, progress=False)
+    start = loss()
+    tfq_sv.finetune(
+        quantized, dataset, head=head, options=FineTuningOptions(steps=20), progress=False
+    )
+    assert loss() < 0.8 * start
+    assert np.any(head.centers != before)
+
+
+def test_float_networks_are_the_control(network: keras.Model, train_corpus: Corpus) -> None:
+    control = keras.models.clone_model(network)
+    control.set_weights(network.get_weights())
+    dataset = [next(batches(train_corpus, batch_size=8, seconds=0.5))]
+    options = FineTuningOptions(steps=3)
+    loss = tfq_sv.finetune(control, dataset, teacher=network, options=options, progress=False)
+    assert np.isfinite(loss)
+    assert any(
+        np.any(a != b) for a, b in zip(control.get_weights(), network.get_weights(), strict=True)
+    )
+
+
+INTERRUPTED = """
+import hashlib, sys
+import tfq_sv
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.training import loop
+
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+loop.CHECKPOINT_EVERY = 2
+folder, stop = sys.argv[1], int(sys.argv[2])
+keras.utils.set_random_seed(0)
+network = tfq_sv.models.build("ResNet18", embed_dim=16, channels=16)
+model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network))
+rng = np.random.default_rng(0)
+batches = [rng.normal(size=(4, 40, 80)).astype("f4") for _ in range(5)]
+
+def stream():
+    for number, batch in enumerate(batches * 2):
+        if number == stop:
+            raise KeyboardInterrupt
+        yield batch
+
+options = FineTuningOptions(steps=8, follow_every=2, batch_norm_batches=2)
+try:
+    tfq_sv.finetune(model, stream() if stop else batches, teacher=network, options=options,
+                    checkpoint_dir=folder, progress=False)
+except KeyboardInterrupt:
+    print("interrupted")
+else:
+    print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest())
+"""
+
+
+def test_an_interrupted_run_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+    def run(folder: str, stop: int) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, str(tmp_path / folder), str(stop)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    whole = run("whole", 0)
+    assert len(whole) == 64
+    assert run("broken", 5) == "interrupted"
+    assert run("broken", 0) == whole

@@ -110,6 +110,21 @@ def test_paired_interval_is_narrower_and_sees_no_difference_where_there_is_none(
     assert same == (0.0, 0.0)
 
 
+def test_seeds_of_one_system_are_averaged() -> None:
+    scores, labels, speakers = speakers_and_scores(1)
+    noise = np.random.default_rng(0).normal(0, 0.5, (4, scores.size))
+    seeds = scores + noise
+    low, high = metrics.eer_interval(seeds, labels, speakers, resamples=200)
+    mean = np.mean([metrics.eer(seed, labels)[0] for seed in seeds])
+    assert low < mean < high
+    alone = metrics.eer_interval(scores, labels, speakers, resamples=200)
+    assert metrics.eer_interval([scores, scores], labels, speakers, resamples=200) == alone
+    same = metrics.eer_interval(seeds, labels, speakers, minus=seeds[::-1], resamples=20)
+    np.testing.assert_allclose(same, 0, atol=1e-12)
+    # Noise of its own makes each seed worse than the system without it.
+    assert metrics.eer_interval(seeds, labels, speakers, minus=scores, resamples=200)[0] > 0
+
+
 def test_weighting_by_speakers_equals_repeating_their_trials() -> None:
     scores, labels, (enrolled, tested) = speakers_and_scores(2)
     drawn = np.random.default_rng(0).integers(0, 3, 41)

@@ -291,13 +291,12 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         models.load_wespeaker(tmp_path / "whole.pt")
 
 
-@pytest.mark.parametrize(("module", "name"), [("torch", "PyTorch"), ("yaml", "PyYAML")])
 def test_missing_extras_say_what_to_install(
-    module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder(tmp_path, small_state(), config())
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf"needs {name}: pip install 'tfq-sv\[torch\]'"):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"needs PyTorch: pip install 'tfq-sv\[torch\]'"):
         models.load_wespeaker(path)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,20 @@ def test_python_blocks_run(block: int, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_commands_run_in_order(
-    corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus_dir: Path, musan: Path, rirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only made smaller: fewer steps, and a small folder in place of `my`."""
+    """Only made smaller: fewer steps, and small trees in place of `my` and VoxCeleb."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my").mkdir()
     for part in ("train", "test", "test/trials.txt"):
         (tmp_path / "my" / Path(part).name).symlink_to(corpus_dir / part)
+    for name, tree in (("musan", musan), ("RIRS_NOISES", rirs), ("vox1", corpus_dir / "test")):
+        shutil.copytree(tree, tmp_path / name)
+    (tmp_path / "vox1" / "trials.txt").rename(tmp_path / "vox1" / "veri_test2.txt")
+    shutil.copytree(corpus_dir / "train" / "wav", tmp_path / "vox2" / "dev" / "aac")
     save(tmp_path / "voxceleb_resnet34_LM" / "avg_model.pt", golden_state("ResNet34"))
     wavs = sorted((corpus_dir / "test" / "wav").rglob("*.wav"))
+    recipe = "--num_epochs=1 --num_avg=1 --batch_size=9 --seconds=0.3 --network=ResNet18"
     smaller = {
         "train": ["--steps=2", "--batch_size=4"],
         "finetune": ["--steps=2", "--batch_size=4"],
@@ -43,7 +49,8 @@ def test_commands_run_in_order(
             str(wavs[0]) if word == "first.wav" else str(wavs[1]) if word == "second.flac" else word
             for word in arguments
         ]
-        assert cli.main([name, *words, *smaller.get(name, [])]) == 0, line
+        fewer = recipe.split() if "--config" in line else smaller.get(name, [])
+        assert cli.main([name, *words, *fewer]) == 0, line
         ran.append(name)
     from_checkpoint = ["import", "info", "quantize", "export", "evaluate"]
     assert ran == [
@@ -54,4 +61,7 @@ def test_commands_run_in_order(
         "export",
         "evaluate",
         "verify",
+        "train",
+        "train",
+        "evaluate",
     ]

@@ -30,6 +30,7 @@ _HOME = {
     "codebooks": "quantization",
     "dequantize": "quantization",
     "embedding_distortions": "sensitivity",
+    "calibrate": "calibration",
     "finetune": "fine_tuning",
     "fisher_traces": "sensitivity",
     "hessian_traces": "sensitivity",
@@ -38,6 +39,7 @@ _HOME = {
     "predict_bytes": "file_size",
     "quantize": "quantization",
     "reestimate_batch_norm": "calibration",
+    "FollowCodebooks": "fine_tuning",
 }
 _MODULES = [
     "allocation",
@@ -56,6 +58,7 @@ _MODULES = [
     "quantize_config",
     "quantizers",
     "recipe",
+    "reconstruction",
     "report",
     "scoring",
     "sensitivity",

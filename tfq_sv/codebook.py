@@ -14,7 +14,7 @@ from tfq_sv.errors import InputError
 Floats = npt.NDArray[np.floating]
 
 # With so many bins the error is within 0.1 % of the optimum at every bit width (tests).
-_MIN_BINS, _BINS_A_CENTROID = 2048, 16
+_MIN_BINS, _BINS_A_CENTROID = 2048, 20
 
 GRID_LEVELS = 127
 """A stored centroid is `scale * level`, level an integer in [-127, 127], one scale a layer."""
@@ -67,7 +67,7 @@ def snap(centroids: Floats) -> npt.NDArray[np.float32]:
     return np.rint(centroids / scale).astype(np.float32) * scale
 
 
-def fit(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
+def fit(weights: Floats, bits: int, importance: Floats | None = None) -> npt.NDArray[np.float32]:
     """Fits 2**bits centroids to weights by one-dimensional k-means.
 
     The weights are gathered into at most a few thousand bins, for which dynamic programming finds
@@ -80,23 +80,46 @@ def fit(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
     Args:
         weights: any shape, finite.
         bits: 1-8.
+        importance: how much each weight's squared error counts, the weights' shape, not negative;
+            all alike if None.
 
     Returns:
         Sorted centroids, float32 (2**bits,). With fewer distinct weights than centroids, the
         last one repeats.
 
     Raises:
-        InputError: bits out of range; no weights; NaN or infinite ones.
+        InputError: bits out of range; no weights; NaN or infinite ones; an importance of another
+            shape, negative, not finite, or zero everywhere.
 
     >>> fit(np.array([0.0, 0.5, 2.0, 2.5]), bits=1).tolist()
     [0.25, 2.25]
+    >>> fit(np.array([0.0, 0.5, 2.0, 2.5]), bits=1, importance=np.array([3, 1, 1, 1])).tolist()
+    [0.125, 2.25]
     """
-    values = _sorted(weights)
+    values, mass = _sorted(weights, importance)
     count = 2 ** check_bits(bits)
     distinct = np.unique(values)
     if distinct.size <= count:
         return np.pad(distinct, (0, count - distinct.size), mode="edge").astype(np.float32)
-    return _lloyd(values, _optimum(*_bins(values, distinct, count), count), steps=200)
+    return _lloyd(values, mass, _optimum(*_bins(values, mass, distinct, count), count), steps=200)
+
+
+def fit_equal_count(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
+    """Returns 2**bits centroids as the means of equal counts of the central 90 % of the weights.
+
+    The start that a public re-implementation of arXiv 2406.05359 takes, for comparison: `fit` is
+    never worse in squared error.
+
+    >>> fit_equal_count(np.arange(20.0), bits=1).tolist()
+    [5.0, 14.0]
+    """
+    values, _ = _sorted(weights, None)
+    count = 2 ** check_bits(bits)
+    tail = values.size // 20
+    central = values[tail : values.size - tail]
+    groups = np.array_split(central, min(count, central.size))
+    means = np.array([np.mean(group) for group in groups])
+    return np.pad(means, (0, count - means.size), mode="edge").astype(np.float32)
 
 
 def refine(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.float32]:
@@ -107,7 +130,8 @@ def refine(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.
     >>> refine(np.array([0.0, 0.5, 2.0, 2.5]), np.array([0.0, 1.0]), steps=2).tolist()
     [0.25, 2.25]
     """
-    return _lloyd(_sorted(weights), np.asarray(centroids, np.float64), steps)
+    values, mass = _sorted(weights, None)
+    return _lloyd(values, mass, np.asarray(centroids, np.float64), steps)
 
 
 def assign(weights: Floats, centroids: Floats) -> npt.NDArray[np.uint8]:
@@ -143,21 +167,38 @@ def check_bits(bits: int) -> int:
     return int(bits)
 
 
-def _sorted(weights: Floats) -> npt.NDArray[np.float64]:
-    values = np.sort(np.asarray(weights, np.float64), axis=None)
+def _sorted(
+    weights: Floats, importance: Floats | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns weights in order, and what each counts."""
+    values = np.asarray(weights, np.float64).reshape(-1)
+    if importance is None:
+        values, mass = np.sort(values), np.ones(values.size)
+    else:
+        mass = np.asarray(importance, np.float64)
+        if mass.shape != np.shape(weights):
+            raise InputError(f"importance is {mass.shape}, the weights are {np.shape(weights)}")
+        if mass.size and not (np.isfinite(mass).all() and mass.min() >= 0 < mass.max()):
+            raise InputError("importance must be finite, not negative, and not zero everywhere")
+        order = np.argsort(values)
+        values, mass = values[order], mass.reshape(-1)[order]
     if values.size == 0:
         raise InputError("a codebook needs at least one weight; the kernel is empty")
     # Sorted, so that the ends tell: NaN sorts last.
     if not (np.isfinite(values[0]) and np.isfinite(values[-1])):
         bad = values.size - np.count_nonzero(np.isfinite(values))
         raise InputError(f"{bad} of {values.size} weights are NaN or infinite; nothing fits them")
-    return values
+    # A weight of no importance still needs a code: it counts, but next to nothing.
+    return values, np.maximum(mass, 1e-12 * mass.max())
 
 
 def _bins(
-    values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64], groups: int
+    values: npt.NDArray[np.float64],
+    mass: npt.NDArray[np.float64],
+    distinct: npt.NDArray[np.float64],
+    groups: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Gathers sorted values; returns how many each bin holds, and their sum."""
+    """Gathers sorted values; returns what each bin counts, and the sum of what it holds."""
     most = max(_MIN_BINS, _BINS_A_CENTROID * groups)
     if distinct.size <= most:
         starts = np.searchsorted(values, distinct)
@@ -166,9 +207,7 @@ def _bins(
         half = most // 2
         widths = np.searchsorted(values, np.linspace(values[0], values[-1], half, endpoint=False))
         starts = np.unique(np.concatenate([widths, np.arange(half) * values.size // half]))
-    return np.diff(np.append(starts, values.size)).astype(np.float64), np.add.reduceat(
-        values, starts
-    )
+    return np.add.reduceat(mass, starts), np.add.reduceat(mass * values, starts)
 
 
 def _optimum(
@@ -221,9 +260,13 @@ def _optimum(
 
 
 def _lloyd(
-    values: npt.NDArray[np.float64], centroids: npt.NDArray[np.float64], steps: int
+    values: npt.NDArray[np.float64],
+    mass: npt.NDArray[np.float64],
+    centroids: npt.NDArray[np.float64],
+    steps: int,
 ) -> npt.NDArray[np.float32]:
-    prefix = np.concatenate([[0.0], np.cumsum(values)])
+    total = np.concatenate([[0.0], np.cumsum(mass)])
+    moment = np.concatenate([[0.0], np.cumsum(mass * values)])
     bounds = None
     for _ in range(steps):
         inner = np.searchsorted(values, (centroids[1:] + centroids[:-1]) / 2)
@@ -231,7 +274,7 @@ def _lloyd(
         if bounds is not None and np.array_equal(new, bounds):
             break
         bounds = new
-        sizes = np.diff(bounds)
-        means = np.diff(prefix[bounds]) / np.maximum(sizes, 1)
-        centroids = np.where(sizes > 0, means, centroids)
+        counts = np.diff(total[bounds])
+        means = np.diff(moment[bounds]) / np.where(counts > 0, counts, 1)
+        centroids = np.where(counts > 0, means, centroids)
     return np.sort(centroids).astype(np.float32)

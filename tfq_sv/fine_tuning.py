@@ -2,19 +2,21 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfq_sv.calibration import reestimate_batch_norm
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
 from tfq_sv.training import schedules
 from tfq_sv.training.loop import run
-from tfq_sv.training.losses import cosine_distillation
+from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class FineTuningOptions:
         follow_every: steps from one move of the codebooks to the next.
         lloyd_steps: Lloyd steps a move.
         freeze: share of the steps, at the end, in which codebooks stay as they are.
+        batch_norm_batches: batches on which BatchNorm is re-estimated when training has ended.
     """
 
     steps: int = 150
@@ -34,6 +37,7 @@ class FineTuningOptions:
     follow_every: int = 10
     lloyd_steps: int = 3
     freeze: float = 0.3
+    batch_norm_batches: int = 20
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "follow_every", "lloyd_steps"):
@@ -41,80 +45,201 @@ class FineTuningOptions:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.freeze <= 1:
             raise InputError(f"freeze must be a share from 0 to 1, not {self.freeze}")
+        if self.batch_norm_batches < 0:
+            raise InputError(
+                f"batch_norm_batches must not be negative, but is {self.batch_norm_batches}"
+            )
+
+
+class FollowCodebooks(keras.callbacks.Callback):
+    """Has the codebooks of a quantized model follow its latent weights in plain `model.fit`.
+
+    Every few steps each codebook moves by Lloyd's steps to where the latent weights are; for the
+    last part of training all of them stay, so that the weights settle on what is deployed.
+
+    Args:
+        options: `follow_every`, `lloyd_steps` and `freeze` are what counts; the defaults if None.
+
+    Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive uniform precision.
+
+    >>> FollowCodebooks().last_move(steps=100)
+    70
+    """
+
+    def __init__(self, options: FineTuningOptions | None = None) -> None:
+        super().__init__()
+        self.options = options or FineTuningOptions()
+        self._number, self._end = 0, 0
+
+    def last_move(self, steps: int) -> int:
+        """Returns the step from which on codebooks stay, of so many."""
+        return int(steps * (1 - self.options.freeze))
+
+    def move(self, model: keras.Model, number: int, steps: int) -> None:
+        """Moves the codebooks, if step `number` of `steps` is one before which they move."""
+        if number and number % self.options.follow_every == 0 and number < self.last_move(steps):
+            for quantizer in quantizers(model).values():
+                quantizer.follow(self.options.lloyd_steps)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Reads how long `fit` will train."""
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        if not epochs or not steps:
+            raise InputError("FollowCodebooks needs to know the end: give fit steps_per_epoch")
+        self._number, self._end = 0, epochs * steps
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Moves the codebooks when it is time."""
+        self.move(self.model, self._number, self._end)
+        self._number += 1
 
 
 def finetune(
     model: keras.Model,
     dataset: Iterable[Any],
     *,
-    teacher: keras.Model,
+    teacher: keras.Model | None = None,
+    head: AAMSoftmax | None = None,
     options: FineTuningOptions | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> float:
-    """Trains a quantized model in place until its embeddings point where the teacher's do.
+    """Trains a quantized model in place, to win back what few bits lost.
 
-    No speaker label is needed: the FP32 network that was quantized is the teacher. Gradients pass
-    straight through to the latent weights; every few steps the codebooks follow them by Lloyd's
-    steps (Liu, Wang, Qian, arXiv 2406.05359), and stay fixed for the last part.
+    With a teacher, the FP32 network that was quantized, until its embeddings point where the
+    teacher's do: no speaker label is needed. With a head, until AAM-softmax tells the speakers
+    apart, for those who have the labels. Gradients pass straight through to the latent weights,
+    the codebooks follow (see `FollowCodebooks`), and BatchNorm is re-estimated at the end.
 
     Args:
-        model: what `tfq_sv.quantize` returned.
-        dataset: batches of waveforms or features, see `models.network_input`. Begun again when
-            it ends.
-        teacher: the FP32 network, of the same features and embedding size.
+        model: what `tfq_sv.quantize` returned. A float model is trained in the same way: the
+            control that a fair comparison needs.
+        dataset: batches of waveforms or features, see `models.network_input`; for a head, tuples
+            (waveforms or features, speaker's index (B,)). Begun again when it ends.
+        teacher: network of the same features and embedding size.
+        head: built, its centres trained before (`speaker_head`), its margin set; trained in place.
         options: settings; the defaults if None.
         checkpoint_dir: where the state is kept every 100 steps, and resumed from.
         progress: show a bar.
 
     Returns:
-        The mean loss (1 - cosine) of the last 100 steps.
+        The mean loss of the last 100 steps: 1 - cosine for a teacher, AAM-softmax for a head.
 
     Raises:
-        InputError: nothing is quantized, an empty dataset, networks that do not fit together, or
-            a loss that is not finite.
+        InputError: neither or both of teacher and head, an empty dataset, one without labels for
+            a head, networks that do not fit together, or a loss that is not finite.
     """
     options = options or FineTuningOptions()
-    books = quantizers(model)
-    if not books:
-        raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
-    if model.output_shape != teacher.output_shape or model.input_shape != teacher.input_shape:
-        raise InputError(
-            f"the teacher maps {teacher.input_shape} to {teacher.output_shape}, the model "
-            f"{model.input_shape} to {model.output_shape}; they must be alike"
-        )
+    if teacher is not None and head is None:
+        loss_of = _distillation(model, teacher)
+    elif head is not None and teacher is None:
+        loss_of = _aam(model, head)
+    else:
+        raise InputError("finetune learns from a teacher or with a head: give one of them")
     fbank = front_end(model)
     optimizer = keras.optimizers.Adam(schedules.cosine(options.learning_rate, options.steps))
-    variables = model.trainable_variables
+    variables = model.trainable_variables + (head.trainable_variables if head else [])
     optimizer.build(variables)
-    last_move = int(options.steps * (1 - options.freeze))
+    follower = FollowCodebooks(options)
 
     @tf.function(reduce_retracing=True)
-    def step(features: tf.Tensor) -> tf.Tensor:
-        wanted = teacher(features, training=False)
+    def step(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = cosine_distillation(model(features, training=True), wanted)
+            loss = loss_of(features, labels)
         gradients = tape.gradient(loss, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
 
     def advance(number: int, batch: Any) -> float:
-        if number and number % options.follow_every == 0 and number < last_move:
-            for quantizer in books.values():
-                quantizer.follow(options.lloyd_steps)
-        return float(step(network_input(batch, fbank)))
+        follower.move(model, number, options.steps)
+        return float(step(network_input(batch, fbank), _labels(batch, head)))
 
-    state = tf.train.Checkpoint(model=model, optimizer=optimizer)
-    bits = {name: quantizer.bits for name, quantizer in books.items()}
-    return run(
+    bits = {name: quantizer.bits for name, quantizer in quantizers(model).items()}
+    settings = {"network": model.name, "bits": bits, **asdict(options)}
+    # A head has weights of its own to keep.
+    state = tf.train.Checkpoint(
+        model=model, optimizer=optimizer, **({"head": head} if head else {})
+    )
+    loss = run(
         advance,
         lambda start: _endless(dataset, start),
         options.steps,
         state,
         checkpoint_dir,
-        {"network": model.name, "bits": bits, **asdict(options)},
+        {**settings, "speakers": head.speakers} if head else settings,
         "fine-tuning" if progress else None,
     )
+    if options.batch_norm_batches and _has_batch_norm(model):
+        batches = itertools.islice(_endless(dataset, 0), options.batch_norm_batches)
+        reestimate_batch_norm(model, batches, progress=progress)
+    return loss
+
+
+def speaker_head(
+    teacher: keras.Model, dataset: Iterable[Any], speakers: int, *, margin: float = 0.2
+) -> AAMSoftmax:
+    """Returns an AAM-softmax head whose centres are the speakers' mean embeddings.
+
+    Training heads are not kept with networks, and a random one would first destroy what the
+    network knows.
+
+    Args:
+        teacher: the FP32 network.
+        dataset: batches (waveforms or features, speaker's index (B,)) in which each speaker
+            comes at least once.
+        speakers: how many there are.
+        margin: of the AAM-softmax, radians.
+
+    Raises:
+        InputError: a dataset without labels, labels out of range, or a speaker without speech.
+    """
+    head, fbank = AAMSoftmax(speakers), front_end(teacher)
+    head.build(teacher.output_shape)
+    head.margin.assign(margin)
+    sums = np.zeros((speakers, teacher.output_shape[-1]))
+    embed = tf.function(lambda x: tf.math.l2_normalize(teacher(x, training=False), 1))
+    for batch in dataset:
+        labels = _labels(batch, head).numpy()
+        np.add.at(sums, labels, embed(network_input(batch, fbank)).numpy())
+    lengths = np.linalg.norm(sums, axis=1)
+    if not lengths.all():
+        raise InputError(f"{int((lengths == 0).sum())} of {speakers} speakers have no speech")
+    head.centers.assign((sums / lengths[:, None]).T)
+    return head
+
+
+def _distillation(model: keras.Model, teacher: keras.Model) -> Callable[..., tf.Tensor]:
+    if model.output_shape != teacher.output_shape or model.input_shape != teacher.input_shape:
+        raise InputError(
+            f"the teacher maps {teacher.input_shape} to {teacher.output_shape}, the model "
+            f"{model.input_shape} to {model.output_shape}; they must be alike"
+        )
+
+    def loss(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        wanted = tf.stop_gradient(teacher(features, training=False))
+        return cosine_distillation(model(features, training=True), wanted)
+
+    return loss
+
+
+def _aam(model: keras.Model, head: AAMSoftmax) -> Callable[..., tf.Tensor]:
+    return lambda features, labels: head(model(features, training=True), labels)[0]
+
+
+def _labels(batch: Any, head: AAMSoftmax | None) -> tf.Tensor:
+    """A batch's speaker indices; zeros that nobody reads without a head."""
+    if head is None:
+        return tf.zeros([1], tf.int32)
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise InputError("a head needs labels: batches (waveforms or features, speaker's index)")
+    labels = tf.convert_to_tensor(batch[1], tf.int32)
+    if not np.all((labels.numpy() >= 0) & (labels.numpy() < head.speakers)):
+        raise InputError(f"a speaker's index is outside 0 to {head.speakers - 1}")
+    return labels
+
+
+def _has_batch_norm(model: keras.Model) -> bool:
+    return any(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
 
 
 def _endless(dataset: Iterable[Any], start: int) -> Iterator[Any]:

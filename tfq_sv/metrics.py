@@ -95,7 +95,7 @@ def eer_interval(
     seconds; of lists longer than 16,384 trials so many operating points are kept.
 
     Args:
-        scores: (N,).
+        scores: (N,); or (S, N), of one system trained from S seeds: its EER is their mean.
         labels: (N,).
         speakers: the enrolled and the tested speaker of each trial.
         minus: scores of a second system on the same trials. The interval is then of the paired
@@ -116,17 +116,20 @@ def eer_interval(
     first, second = (np.array([place[name] for name in names]) for names in speakers)
     # A trial within one speaker counts once a draw, not squared: its second factor is a constant 1.
     second = np.where(first == second, len(place), second)
-    curves = [_Curve(s, labels, _POINTS) for s in ([scores] if minus is None else [scores, minus])]
-    resamplers = [_Resampler(curve, first, second) for curve in curves]
+    systems = [
+        [_Resampler(_Curve(seed, labels, _POINTS), first, second) for seed in np.atleast_2d(system)]
+        for system in ([scores] if minus is None else [scores, minus])
+    ]
     rng = np.random.default_rng(seed)
     rates: list[float] = []
     while len(rates) < resamples:
         draw = rng.integers(len(place), size=len(place))
         drawn = np.append(np.bincount(draw, minlength=len(place)), 1).astype(np.float64)
-        found = [resampler.eer(drawn) for resampler in resamplers]
+        found = [[resampler.eer(drawn) for resampler in system] for system in systems]
         # Draws that leave a class empty have no EER; with several speakers they hardly occur.
-        if found[0] is not None:
-            rates.append(found[0] - (found[1] or 0.0) if minus is not None else found[0])
+        if found[0][0] is not None:
+            means = [float(np.mean(np.array(system, np.float64))) for system in found]
+            rates.append(means[0] - means[1] if minus is not None else means[0])
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -16,14 +16,15 @@ from tfq_sv.quantize_config import (
     StaticBinaryQuantizeConfig,
     WeightOnlyScheme,
 )
-from tfq_sv.quantizers import KMeans, quantizable
-from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
+from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
 
 _CONFIGS = {
     "kmeans": lambda bits: KMeansQuantizeConfig(bits),
     "static_binary": lambda bits: StaticBinaryQuantizeConfig(),
     "adaptive_binary": lambda bits: AdaptiveBinaryQuantizeConfig(),
 }
+_KINDS = {StaticBinary: "static_binary", AdaptiveBinary: "adaptive_binary", KMeans: "kmeans"}
 
 
 def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
@@ -84,6 +85,20 @@ def quantizers(model: keras.Model) -> dict[str, KMeans]:
         for layer in model.layers
         if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
     }
+
+
+def recipe_of(model: keras.Model) -> QuantizationRecipe:
+    """Returns the recipe that a quantized model was made by.
+
+    >>> model = keras.Sequential([keras.layers.Dense(8, input_shape=(16,), name="seg")])
+    >>> recipe_of(quantize(model, QuantizationRecipe.binary(model))).layers["seg"].kind
+    'adaptive_binary'
+    """
+    layers = {}
+    for name, quantizer in quantizers(model).items():
+        kind = next(kind for known, kind in _KINDS.items() if isinstance(quantizer, known))
+        layers[name] = LayerRecipe(kind, quantizer.bits)
+    return QuantizationRecipe(layers)
 
 
 def codebooks(model: keras.Model) -> dict[str, Codebook]:

@@ -106,6 +106,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
             initializer=keras.initializers.Constant(initial),
             dtype=tf.float32,
             trainable=False,
+            experimental_autocast=False,
         )
         weights = {"centroids": self.centroids}
         if self.learned_scale:
@@ -121,18 +122,24 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         # Random weights, which a saved model's are about to replace: not worth a fit.
         return codebook.snap(np.linspace(kernel.min(), kernel.max(), 2**self.bits))
 
-    def _fit(self, kernel: np.ndarray) -> npt.NDArray[np.float32]:
-        return codebook.fit(kernel, self.bits)
+    def _fit(
+        self, kernel: np.ndarray, importance: np.ndarray | None = None
+    ) -> npt.NDArray[np.float32]:
+        return codebook.fit(kernel, self.bits, importance)
 
     def __call__(
         self, inputs: tf.Tensor, training: bool, weights: dict[str, tf.Variable], **kwargs: Any
     ) -> tf.Tensor:
         """Latent kernel -> the kernel its codes stand for, same shape."""
-        values = straight_through(inputs, tf.convert_to_tensor(weights["centroids"]))
+        # Under mixed precision Keras hands out the kernel in half precision: a weight that is
+        # nearly tied may train with the neighbour of the code that it is deployed with.
+        latent = tf.convert_to_tensor(inputs)
+        centroids = tf.cast(weights["centroids"], tf.float32)
+        values = tf.cast(straight_through(tf.cast(latent, tf.float32), centroids), latent.dtype)
         if "scale" not in weights:
             return values
         # The value is s c; the gradient must reach the latent weights as if s were 1.
-        scaled = tf.stop_gradient(values) * weights["scale"]
+        scaled = tf.stop_gradient(values) * tf.cast(weights["scale"], values.dtype)
         return scaled + values - tf.stop_gradient(values)
 
     def get_config(self) -> dict[str, Any]:
@@ -151,6 +158,11 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         if not scale > 0:
             raise InputError(f"a learned scale became {scale}; try a lower learning rate")
         return codebook.Codebook(scale * centroids.numpy(), codes)
+
+    def refit(self, importance: np.ndarray) -> None:
+        """Fits the codebook to the latent weights anew, each counting by its importance."""
+        latent, centroids = self._built()
+        centroids.assign(codebook.snap(self._fit(latent.numpy(), importance)))
 
     def follow(self, steps: int) -> None:
         """Moves the centroids by Lloyd's steps to where the latent weights are now."""
@@ -193,7 +205,9 @@ class StaticBinary(KMeans):
     def __init__(self) -> None:
         super().__init__(bits=1)
 
-    def _fit(self, kernel: np.ndarray) -> npt.NDArray[np.float32]:
+    def _fit(
+        self, kernel: np.ndarray, importance: np.ndarray | None = None
+    ) -> npt.NDArray[np.float32]:
         codebook.fit(kernel, bits=1)  # refuses NaN and infinite weights
         mean = np.mean(kernel, dtype=np.float64)
         distance = np.mean(np.abs(kernel - mean), dtype=np.float64)

@@ -26,8 +26,10 @@ COMMANDS = {
     "search": "choose each layer's bits, so that the file has at most a wanted size",
     "finetune": "train a quantized network a little more, to win back what it lost",
     "export": "write a quantized network as a standard .tflite",
+    "inflate": "write the fast int8 .tflite that a small one holds",
     "embed": "embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be",
     "evaluate": "measure the EER of a network or a .tflite on a trial list",
+    "benchmark": "measure a network's .tflite forms: size, speed, memory, EER",
     "verify": "say whether two recordings are of the same voice",
 }
 

@@ -3,10 +3,12 @@
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
 tfq-sv verify and apps read them. A recording that cannot be used is left out with its trials, and
-listed at the end.
+listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
+it was made from, on the same trials.
 
 example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
+  tfq-sv evaluate --model=model.tflite --corpus=corpus/test --reference=model-4bit.keras
   tfq-sv evaluate --model=model.keras --corpus=voxceleb1 --trials=veri_test2.txt \
       --cohort=voxceleb2/dev --as_norm --embeddings=kept --plot=det.png
 """
@@ -20,6 +22,7 @@ from tfq_sv import report
 from tfq_sv.cli.common import (
     define_signature,
     fingerprint,
+    load_network,
     no_positional,
     open_encoder,
     print_corpus,
@@ -28,6 +31,7 @@ from tfq_sv.cli.common import (
     required,
 )
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import Evaluation, measure
 from tfq_sv.extraction import Cache, Extraction, extract, from_file
@@ -39,6 +43,7 @@ flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", fla
 flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
+flags.DEFINE_string("reference", None, "Keras network to compare with", flag_values=FLAGS)
 define_signature(FLAGS)
 flags.DEFINE_string(
     "embeddings",
@@ -77,6 +82,9 @@ def run(arguments: Sequence[str]) -> None:
     corpus = Corpus.read(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
+    if FLAGS.reference:
+        _compare(corpus, trials)
+        return
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
     cohort = _cohort(embeddings) if FLAGS.cohort else None
@@ -101,9 +109,23 @@ def run(arguments: Sequence[str]) -> None:
         print_left_out(extraction.left_out, len(trials.utterances), lost)
 
 
+def _compare(corpus: Corpus, trials: Trials) -> None:
+    from tfq_sv.export import validate
+
+    reference = load_network(FLAGS.reference)
+    found = validate(FLAGS.model, reference, corpus, trials, strict=FLAGS.strict, progress=True)
+    kept = found.reference.trials
+    print(f"{len(kept):,} of {len(trials):,} trials from {trials.source}\n\n{found}")
+
+
 def _check_flags() -> None:
     """Refuses what does not go together before the work is done."""
     name = FLAGS.model or ""
+    if FLAGS.reference and not name.endswith(".tflite"):
+        raise InputError(f"--reference is for a .tflite; {name or 'no --model'} is none")
+    for other in ("cohort", "embeddings", "store", "scores_out", "plot"):
+        if FLAGS.reference and FLAGS[other].value:
+            raise InputError(f"--reference only compares; leave --{other} out")
     if FLAGS.store and not name.endswith(".tflite"):
         raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
     if FLAGS.store and FLAGS.cohort:

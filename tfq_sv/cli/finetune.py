@@ -1,7 +1,9 @@
 """train a quantized network a little more, to win back what few bits lost
 
 The FP32 network is the teacher: embeddings are pulled to where it puts them, so the corpus needs
-no speaker labels (a folder of any speech, in speaker folders or with lists, will do).
+no speaker labels (a folder of any speech, in speaker folders or with lists, will do). With
+--loss=aam the corpus's speakers are told apart by AAM-softmax instead, from where the FP32 network
+has them.
 
 With --recipe, --model is the FP32 network itself: it is quantized one bit width after the other,
 --steps steps each (multi-stage fine-tuning).
@@ -12,15 +14,29 @@ example:
   tfq-sv finetune --model=model.keras --recipe=recipe.json --corpus=corpus/train --out=tuned.keras
 """
 
+import itertools
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, output, read_corpus, required
+from tfq_sv.cli.common import (
+    load_network,
+    no_positional,
+    output,
+    print_left_out,
+    read_corpus,
+    required,
+)
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
 from tfq_sv.files import atomic
+
+UTTERANCES_A_CENTER = 8
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "quantized network", flag_values=FLAGS)
@@ -35,6 +51,14 @@ flags.DEFINE_enum(
     "order of the bit widths, with --recipe",
     flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "loss",
+    "distillation",
+    ["distillation", "aam"],
+    "towards the teacher's embeddings, or AAM-softmax on the corpus's speakers",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float("margin", 0.2, "of the AAM-softmax", flag_values=FLAGS)
 flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
 flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
@@ -54,20 +78,53 @@ def run(arguments: Sequence[str]) -> None:
     model, network = load_network(name), load_network(teacher)
     corpus = read_corpus(folder, strict=FLAGS.strict)
     from tfq_sv.fine_tuning import FineTuningOptions, finetune
+    from tfq_sv.quantization import codebooks
 
-    stream = batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    codebooks(model)  # refuses a float model
+    left_out: dict[str, BadAudioError] = {}
+    stream = batches(
+        corpus,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        seed=FLAGS.seed,
+        left_out=left_out,
+        strict=FLAGS.strict,
+    )
     state = Path(f"{out}.state")
     loss = finetune(
         model,
         stream,
-        teacher=network,
+        **(
+            {"teacher": network}
+            if FLAGS.loss == "distillation"
+            else {"head": _head(network, corpus)}
+        ),
         options=FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate),
         checkpoint_dir=state,
     )
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
-    print(f"wrote {out}; mean 1 - cosine to the teacher, last 100 steps: {loss:.4f}")
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
+    kind = "1 - cosine to the teacher" if FLAGS.loss == "distillation" else "AAM-softmax loss"
+    print(f"wrote {out}; mean {kind}, last 100 steps: {loss:.4f}")
+
+
+def _head(network: Any, corpus: Corpus) -> Any:
+    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
+    from tfq_sv.fine_tuning import speaker_head
+
+    number: Counter[str] = Counter()
+    further = []
+    for key, speaker in corpus.speakers.items():
+        number[speaker] += 1
+        if number[speaker] > UTTERANCES_A_CENTER:
+            further.append(key)
+    few = corpus.without(further)
+    stream = batches(few, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
+    return speaker_head(network, once, len(number), margin=FLAGS.margin)
 
 
 def _run_stages() -> None:

@@ -1,19 +1,26 @@
 """turn a network's weights into codebooks of 1-8 bits
 
 Every convolution and dense kernel gets its own k-means codebook (or as a recipe says). The result
-is a Keras model for tfq-sv finetune, evaluate and export.
+is a Keras model for tfq-sv finetune, evaluate and export. With --calibrate, a minute of any speech
+keeps the layers' outputs rather than their weights: worth it below 4 bits.
 
 example:
   tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
+  tfq-sv quantize --model=model.keras --bits=2 --calibrate=corpus/train --out=model-2bit.keras
 """
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, output, required
+from tfq_sv.cli.common import load_network, no_positional, output, read_corpus, required
+from tfq_sv.data.chunks import batches
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+
+CHUNK_SECONDS = 2.0
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
@@ -27,6 +34,8 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
+flags.DEFINE_string("calibrate", None, "folder of speech, no labels needed", flag_values=FLAGS)
+flags.DEFINE_float("minutes", 1.0, "how much of it", lower_bound=0.05, flag_values=FLAGS)
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
 
 
@@ -38,6 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     network = load_network(name)
     import numpy as np
 
+    from tfq_sv.calibration import calibrate
     from tfq_sv.quantization import codebooks, quantize
     from tfq_sv.recipe import QuantizationRecipe
     from tfq_sv.report import table
@@ -51,6 +61,8 @@ def run(arguments: Sequence[str]) -> None:
     else:
         recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
     model = quantize(network, recipe)
+    if FLAGS.calibrate:
+        calibrate(model, _speech(FLAGS.calibrate, FLAGS.minutes))
     rows = []
     for layer, book in codebooks(model).items():
         kernel = network.get_layer(layer).get_weights()[0]
@@ -64,3 +76,10 @@ def run(arguments: Sequence[str]) -> None:
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
+
+
+def _speech(folder: str, minutes: float) -> list[Any]:
+    """Chunks of a corpus, 2 s each, the same ones every time."""
+    chunks = max(1, round(minutes * 60 / CHUNK_SECONDS))
+    stream = batches(read_corpus(folder), batch_size=1, seconds=CHUNK_SECONDS)
+    return list(itertools.islice(stream, chunks))

@@ -1,62 +1,236 @@
 """train an FP32 network to tell a folder's speakers apart (AAM-softmax)
 
 The folder is in VoxCeleb's form, speaker/.../file.wav, or holds wav.scp and utt2spk. The state is
-kept beside the output every 100 steps; the same command goes on after an interruption.
+kept beside the output every 100 steps; the same command goes on after an interruption. The
+classifier is kept too (model.head.npz), for a large-margin stage that begins with --init.
+
+--config takes a YAML file of these flags, or a shipped recipe: resnet, resnet_lm, df_resnet,
+df_resnet_lm (WeSpeaker's for VoxCeleb); flags go before it. With --num_epochs, or a recipe, the
+learning rate falls exponentially after a warm-up, and the margin rises between two epochs;
+with --steps, the run is a short one.
+
+All GPUs of a machine are used. Several machines each run the same command with TF_CONFIG
+in their environment, and --out in a folder that all of them see.
 
 example:
   tfq-sv train --corpus=corpus/train --out=model.keras --steps=1500
+  tfq-sv train --config=resnet --corpus=vox2_dev --musan=musan --rirs=RIRS_NOISES --out=model.keras
 """
 
+import dataclasses
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from absl import flags
 
-from tfq_sv.cli.common import no_positional, output, read_corpus, required
+from tfq_sv.cli.common import (
+    load_network,
+    no_positional,
+    output,
+    print_left_out,
+    read_corpus,
+    required,
+)
+from tfq_sv.cli.config import apply_config
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.training.augment import SPEEDS, Augmenter, find_noises, find_rirs
+from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("corpus", None, "folder of training speech", flag_values=FLAGS)
+DEFAULT = TrainingOptions()
+flags.DEFINE_string("corpus", None, "training speech, see above", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
+flags.DEFINE_string("config", None, "YAML file of settings, or a recipe", flag_values=FLAGS)
 flags.DEFINE_string("network", "ResNet18", "ResNet18, DF_ResNet56, ...", flag_values=FLAGS)
 flags.DEFINE_integer("channels", 16, "width of the first stage (the field: 32)", flag_values=FLAGS)
 flags.DEFINE_integer("embed_dim", 128, "length of the embedding", flag_values=FLAGS)
-flags.DEFINE_integer("steps", 1500, "optimizer steps", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
-flags.DEFINE_float("learning_rate", 3e-3, "peak learning rate (Adam)", flag_values=FLAGS)
-flags.DEFINE_float("margin", 0.2, "final AAM margin", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of weights and data order", flag_values=FLAGS)
+flags.DEFINE_string("init", None, "network to go on from, instead of --network", flag_values=FLAGS)
+flags.DEFINE_integer("steps", DEFAULT.steps, "optimizer steps", flag_values=FLAGS)
+flags.DEFINE_integer("num_epochs", None, "epochs, instead of --steps", flag_values=FLAGS)
+flags.DEFINE_integer("num_avg", 1, "last epochs whose weights are averaged", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "batch_size", DEFAULT.batch_size, "chunks a step, over all devices", flag_values=FLAGS
+)
+flags.DEFINE_float("seconds", DEFAULT.seconds, "length of a chunk", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "speed_perturb", False, "speeds 0.9 and 1.1 too, as further speakers", flag_values=FLAGS
+)
+flags.DEFINE_float("aug_prob", 0.0, "probability of noise or reverberation", flag_values=FLAGS)
+flags.DEFINE_string("musan", None, "MUSAN: noise/, speech/, music/", flag_values=FLAGS)
+flags.DEFINE_string("rirs", None, "RIRS_NOISES, or a folder of responses", flag_values=FLAGS)
+flags.DEFINE_enum("optimizer", "Adam", OPTIMIZERS, "as in PyTorch", flag_values=FLAGS)
+flags.DEFINE_float("momentum", DEFAULT.momentum, "of SGD (Nesterov's form)", flag_values=FLAGS)
+flags.DEFINE_float("weight_decay", 0.0, "for AdamW and SGD", flag_values=FLAGS)
+flags.DEFINE_float(
+    "learning_rate", DEFAULT.learning_rate, "peak of the schedule", flag_values=FLAGS
+)
+flags.DEFINE_float("final_lr", DEFAULT.final_lr, "after the last epoch", flag_values=FLAGS)
+flags.DEFINE_integer("warm_up_epoch", DEFAULT.warm_up_epoch, "of warm-up", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "base_batch_size",
+    None,
+    "learning rates are for so many chunks; scaled with --batch_size",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float("scale", DEFAULT.scale, "of the AAM-softmax", flag_values=FLAGS)
+flags.DEFINE_float("margin", DEFAULT.margin, "final AAM margin", flag_values=FLAGS)
+flags.DEFINE_float("initial_margin", 0.0, "AAM margin of the first epochs", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "increase_start_epoch",
+    DEFAULT.increase_start_epoch,
+    "epoch, from 1, when the margin begins to rise",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "fix_start_epoch", DEFAULT.fix_start_epoch, "epoch when it is --margin", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "sync_batch_norm", True, "BatchNorm over all devices, not each its own", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "num_workers", min(8, os.cpu_count() or 1), "threads that read", flag_values=FLAGS
+)
+flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of weights, data order and augmentation", flag_values=FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
 def run(arguments: Sequence[str]) -> None:
     """Trains and saves."""
     no_positional(arguments)
+    if FLAGS.config:
+        apply_config(FLAGS, FLAGS.config)
     folder, out = required(FLAGS, "corpus", "out")
     output(out, ".keras", ".h5")
+    if FLAGS.num_epochs and FLAGS["steps"].present:
+        raise InputError("--steps and --num_epochs exclude each other; a recipe counts in epochs")
+    names = [field.name for field in dataclasses.fields(TrainingOptions)]
+    options = TrainingOptions(**{name: FLAGS[name].value for name in names})
+    augmenter = _augmenter()
     corpus = read_corpus(folder, strict=FLAGS.strict)
+    from tfq_sv.training import devices
+
+    try:
+        _train(devices.find_strategy(), corpus, options, augmenter, Path(out))
+    except devices.LOST as error:
+        if not os.environ.get("TF_CONFIG"):
+            raise
+        print(f"a worker was lost ({type(error).__name__}); waiting for it", file=sys.stderr)
+        _start_again()
+
+
+def _augmenter() -> Augmenter | None:
+    given = bool(FLAGS.musan or FLAGS.rirs)
+    if FLAGS.aug_prob and not given:
+        raise InputError(
+            f"aug_prob is {FLAGS.aug_prob}, but there is nothing to add: give --musan and --rirs, "
+            "or --aug_prob=0"
+        )
+    if given and not FLAGS.aug_prob:
+        raise InputError("--musan and --rirs need --aug_prob, 0.6 in the field")
+    if not given and not FLAGS.speed_perturb:
+        return None
+    return Augmenter(
+        find_noises(FLAGS.musan) if FLAGS.musan else {},
+        find_rirs(FLAGS.rirs) if FLAGS.rirs else [],
+        FLAGS.aug_prob,
+        SPEEDS if FLAGS.speed_perturb else SPEEDS[:1],
+    )
+
+
+def _train(
+    strategy: Any,
+    corpus: Corpus,
+    options: TrainingOptions,
+    augmenter: Augmenter | None,
+    out: Path,
+) -> None:
     import tf_keras as keras
 
-    from tfq_sv import models
-    from tfq_sv.training import TrainingOptions, train
+    from tfq_sv.training import train
+    from tfq_sv.training.classifier import beside, class_names, save_classifier
+    from tfq_sv.training.devices import is_chief
 
-    options = TrainingOptions(
-        steps=FLAGS.steps,
-        batch_size=FLAGS.batch_size,
-        seconds=FLAGS.seconds,
-        learning_rate=FLAGS.learning_rate,
-        margin=FLAGS.margin,
-        seed=FLAGS.seed,
-    )
     keras.utils.set_random_seed(FLAGS.seed)
-    model = models.build(FLAGS.network, embed_dim=FLAGS.embed_dim, channels=FLAGS.channels)
-    print(f"{FLAGS.network}, {FLAGS.channels} channels: {model.count_params():,} parameters")
+    names = class_names(corpus, augmenter.speeds if augmenter else SPEEDS[:1])
+    with strategy.scope():
+        model = _network()
+        head, names = _head(model, names, options.scale)
+    print(f"{model.name}: {model.count_params():,} parameters, {len(names):,} classes")
+    if augmenter:
+        print("augmentation:", ", ".join(f"{k} {v}" for k, v in augmenter.summary().items()))
+    left_out: dict[str, BadAudioError] = {}
     state = Path(f"{out}.state")
-    loss = train(model, corpus, options, checkpoint_dir=state)
+    loss = train(
+        model,
+        corpus,
+        options,
+        augmenter=augmenter,
+        head=head,
+        checkpoint_dir=state,
+        tensorboard=FLAGS.tensorboard,
+        left_out=left_out,
+        strict=FLAGS.strict,
+        workers=FLAGS.num_workers,
+    )
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
+    if augmenter and augmenter.left_out:
+        files = [*augmenter.rirs, *(path for paths in augmenter.noises.values() for path in paths)]
+        print_left_out(augmenter.left_out, len(files))
+    weights = model.get_weights()  # all workers together
+    if not is_chief(strategy):
+        return
+    if strategy.num_replicas_in_sync > 1:
+        model = keras.models.clone_model(model)  # on one device, as a file is
+        model.set_weights(weights)
     with atomic(out) as temporary:
         model.save(temporary)
+    save_classifier(beside(out), head, names)
     shutil.rmtree(state)
     print(f"wrote {out}; mean loss of the last 100 steps {loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
+
+
+def _network() -> Any:
+    from tfq_sv import models
+    from tfq_sv.quantization import quantizers
+
+    if not FLAGS.init:
+        return models.build(FLAGS.network, embed_dim=FLAGS.embed_dim, channels=FLAGS.channels)
+    model = load_network(FLAGS.init)
+    if quantizers(model):
+        raise InputError(f"--init {FLAGS.init} is quantized; tfq-sv finetune trains such networks")
+    return model
+
+
+def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
+    """The classifier beside --init, or a new one; and the names of its classes."""
+    from tfq_sv.training import AAMSoftmax
+    from tfq_sv.training.classifier import beside, load_classifier
+
+    kept = beside(FLAGS.init) if FLAGS.init else None
+    if kept and kept.is_file():
+        return load_classifier(kept, names, scale)
+    if kept:
+        print(f"there is no {kept}: the classifier begins anew")
+    head = AAMSoftmax(len(names), scale)
+    head.build(model.output_shape)
+    return head, names
+
+
+def _start_again() -> NoReturn:
+    """Replaces this process by a new one: TensorFlow cannot join a cluster twice."""
+    sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), 2)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

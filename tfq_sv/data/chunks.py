@@ -1,20 +1,38 @@
 """Batches of random chunks of a corpus, read ahead by threads. No TensorFlow.
 
-Batch k depends on the seed and k alone, so a resumed run sees what it would have seen.
+Batch k depends on the seed and k alone, so a resumed run sees what it would have seen, and each of
+several workers reads its own rows of the same batch.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.data import audio
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
 
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+
+
+class Augmentation(Protocol):
+    """What is done to a chunk, `training.augment.Augmenter` for instance."""
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """Of which each utterance gets one; every speed but the first makes further speakers."""
+
+    def __call__(
+        self, samples: npt.NDArray[np.float32], speed: float, rng: np.random.Generator
+    ) -> npt.NDArray[np.float32]:
+        """Samples (N,) -> (N / speed,), rounded up."""
 
 
 def batches(
@@ -25,34 +43,63 @@ def batches(
     seed: int = 0,
     start: int = 0,
     workers: int = 2,
+    augmentation: Augmentation | None = None,
+    rows: slice = slice(None),
+    left_out: MutableMapping[str, BadAudioError] | None = None,
+    strict: bool = False,
 ) -> Iterator[Batch]:
     """Yields batches without end; each epoch is a new random order of all utterances.
+
+    A recording that cannot be read, good as its header may be, is replaced by the next one of the
+    epoch's order.
 
     Args:
         corpus: where to read from.
         batch_size: chunks a batch.
         seconds: length of a chunk; shorter utterances are repeated to fill it.
-        seed: of order and positions.
+        seed: of order, positions and augmentation.
         start: number of the first batch.
         workers: threads that read.
+        augmentation: what is done to each chunk; its draws depend on seed, epoch and utterance.
+        rows: which chunks of a batch are read, for one of several workers.
+        left_out: gets the recordings that turned out bad, and why.
+        strict: raise the first bad recording instead of leaving it out.
 
     Yields:
-        (float32 (batch_size, seconds * 16000), int32 (batch_size,)): samples, and the speaker's
-        index in `corpus.speaker_ids`.
+        (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's index in
+        `corpus.speaker_ids`, plus their number for each speed after the first.
 
     Raises:
-        InputError: an utterance cannot be read.
+        InputError: a bad recording, if `strict`; or no good one is left.
     """
     keys = list(corpus.paths)
-    index = {speaker: i for i, speaker in enumerate(corpus.speaker_ids)}
+    speakers = corpus.speaker_ids
+    index = {speaker: i for i, speaker in enumerate(speakers)}
+    bad: MutableMapping[str, BadAudioError] = {} if left_out is None else left_out
+
+    def draw(number: int, row: int, place: float) -> tuple[npt.NDArray[np.float32], int]:
+        epoch, position = divmod(number * batch_size + row, len(keys))
+        order = _order(len(keys), seed, epoch)
+        for attempt in range(len(keys)):
+            utterance = order[(position + attempt) % len(keys)]
+            key = keys[utterance]
+            if key in bad:
+                continue
+            rng = np.random.default_rng([seed, 2, epoch, int(utterance)])
+            try:
+                samples, speed = _chunk(corpus.paths[key], seconds, place, augmentation, rng)
+            except BadAudioError as error:
+                if strict:
+                    raise
+                bad[key] = error
+                continue
+            return samples, index[corpus.speakers[key]] + speed * len(speakers)
+        raise InputError(f"{corpus.root} has no good recording: {next(iter(bad.values()))}")
 
     def load(number: int) -> Batch:
-        drawn = [_position(len(keys), seed, number * batch_size + i) for i in range(batch_size)]
-        chosen = [keys[position] for position in drawn]
-        rng = np.random.default_rng([seed, 1, number])
-        samples = [chunk(corpus, key, seconds, rng) for key in chosen]
-        labels = [index[corpus.speakers[key]] for key in chosen]
-        return np.stack(samples), np.array(labels, np.int32)
+        places = np.random.default_rng([seed, 1, number]).random(batch_size)
+        drawn = [draw(number, row, places[row]) for row in range(batch_size)[rows]]
+        return np.stack([samples for samples, _ in drawn]), np.array([x for _, x in drawn], "i4")
 
     with ThreadPoolExecutor(workers) as pool:
         ahead = [pool.submit(load, start + i) for i in range(2 * workers)]
@@ -61,20 +108,41 @@ def batches(
             ahead.append(pool.submit(load, number))
 
 
-def chunk(
-    corpus: Corpus, key: str, seconds: float, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Reads a chunk at a random position: float32 (seconds * 16000,)."""
+def read(source: audio.Source, seconds: float, place: float) -> npt.NDArray[np.float32]:
+    """Reads a chunk: float32 (seconds * 16000,); what is shorter is repeated.
+
+    Args:
+        source: the recording.
+        seconds: length of the chunk.
+        place: where in the recording, from 0 (its beginning) to 1.
+
+    Raises:
+        BadAudioError: it cannot be read, holds less than its header says, or is silent.
+    """
+    slack = max(0.0, audio.probe(source).seconds - seconds)
+    samples = audio.read(source, start=slack * place, seconds=seconds).samples
+    if not samples.any():
+        audio.read(source)  # raises if all of it is silent
+        if not samples.size:
+            raise BadAudioError("not audio", f"{source} holds less audio than its header says")
+    return np.resize(samples, round(seconds * audio.SAMPLE_RATE))
+
+
+def _chunk(
+    source: audio.Source,
+    seconds: float,
+    place: float,
+    augmentation: Augmentation | None,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.float32], int]:
+    """A chunk, and the number of its speed."""
+    if augmentation is None:
+        return read(source, seconds, place), 0
+    number = int(rng.integers(len(augmentation.speeds)))
+    speed = augmentation.speeds[number]
     wanted = round(seconds * audio.SAMPLE_RATE)
-    path = corpus.paths[key]
-    slack = max(0.0, audio.probe(path).seconds - seconds)
-    samples = audio.read(path, start=rng.uniform(0.0, slack), seconds=seconds).samples
-    return np.resize(samples, wanted)
-
-
-def _position(size: int, seed: int, draw: int) -> int:
-    epoch, place = divmod(draw, size)
-    return int(_order(size, seed, epoch)[place])
+    samples = read(source, math.ceil(wanted * speed) / audio.SAMPLE_RATE, place)
+    return augmentation(samples, speed, rng)[:wanted], number
 
 
 @lru_cache(maxsize=4)

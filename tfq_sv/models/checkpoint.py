@@ -108,10 +108,8 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError:
-        raise InputError(f"reading {file} needs PyYAML: pip install 'tfq-sv[torch]'") from None
+    import yaml
+
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,6 +1,19 @@
-"""Training of FP32 networks: the loss, the schedules, the loop."""
+"""Training of FP32 networks: the loss, the schedules, the loop. TensorFlow comes when needed."""
 
-from tfq_sv.training.loop import TrainingOptions, train
-from tfq_sv.training.losses import AAMSoftmax
+import importlib
+from typing import Any
 
-__all__ = ["AAMSoftmax", "TrainingOptions", "train"]
+_HOME = {
+    "AAMSoftmax": "losses",
+    "Augmenter": "augment",
+    "TrainingOptions": "options",
+    "train": "loop",
+}
+
+__all__ = ["AAMSoftmax", "Augmenter", "TrainingOptions", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"tfq_sv.training.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'tfq_sv.training' has no attribute {name!r}")

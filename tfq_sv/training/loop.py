@@ -2,9 +2,11 @@
 
 import json
 import os
+import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +15,26 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import Batch, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.features import fbank_tensor
 from tfq_sv.files import atomic
 from tfq_sv.models import front_end
-from tfq_sv.training import schedules
+from tfq_sv.training.augment import Augmenter
+from tfq_sv.training.averaging import WeightAverage
+from tfq_sv.training.devices import Shares, is_chief, synchronized
 from tfq_sv.training.losses import AAMSoftmax
+from tfq_sv.training.options import TrainingOptions
+from tfq_sv.training.precision import in_precision
+from tfq_sv.training.scalars import Scalars
+from tfq_sv.training.step import TrainingStep
 
 CHECKPOINT_EVERY = 100
 """Steps from one checkpoint to the next."""
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Settings of a run.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: chunks a step.
-        seconds: length of a chunk.
-        learning_rate: peak of the schedule (Adam).
-        margin: final margin of the AAM-softmax.
-        seed: of data order and dither.
-    """
-
-    steps: int = 1500
-    batch_size: int = 32
-    seconds: float = 2.0
-    learning_rate: float = 3e-3
-    margin: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seconds", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+LOG_EVERY = 10
+"""Steps from one point of TensorBoard's curves to the next."""
+_NUMBER = "number/.ATTRIBUTES/VARIABLE_VALUE"  # what checkpoints call `state.number`
 
 
 def train(
@@ -57,70 +42,105 @@ def train(
     corpus: Corpus,
     options: TrainingOptions | None = None,
     *,
+    augmenter: Augmenter | None = None,
+    head: AAMSoftmax | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
+    tensorboard: str | os.PathLike[str] | None = None,
+    left_out: MutableMapping[str, BadAudioError] | None = None,
+    strict: bool = False,
+    workers: int = 2,
     progress: bool = True,
 ) -> float:
     """Trains a network in place to tell a corpus's speakers apart.
+
+    On several devices, build the model (and the head) under a strategy's scope: the devices share
+    every batch.
 
     Args:
         model: features -> embedding.
         corpus: at least two speakers.
         options: settings; the defaults if None.
+        augmenter: what is done to chunks; nothing if None.
+        head: the classifier, trained in place; a new one if None.
         checkpoint_dir: where the state is kept every 100 steps. A run that finds a state there
-            goes on from it and ends as it would have without the break.
+            goes on from it and ends as it would have without the break. Several workers need one
+            that all of them see.
+        tensorboard: folder for the curves of loss, accuracy, margin and learning rate.
+        left_out: gets the recordings that turned out bad, and why.
+        strict: end at the first bad recording.
+        workers: threads that read; they change nothing but the pace.
         progress: show a bar.
 
     Returns:
         The mean loss of the last 100 steps.
 
     Raises:
-        InputError: fewer than two speakers, or a loss that is not finite.
+        InputError: fewer than two speakers, a head of too few classes, a batch that the devices
+            cannot share, a loss that is not finite, or a bad recording if `strict`.
     """
     options = options or TrainingOptions()
     speakers = len(corpus.speaker_ids)
     if speakers < 2:
         raise InputError(f"{corpus.root} has {speakers} speaker; training needs at least two")
-    fbank, head = front_end(model), AAMSoftmax(speakers)
-    head.build(model.output_shape)
-    optimizer = keras.optimizers.Adam(schedules.cosine(options.learning_rate, options.steps))
-    variables = [*model.trainable_variables, *head.trainable_variables]
-    optimizer.build(variables)
+    classes = speakers * (len(augmenter.speeds) if augmenter else 1)
+    strategy = model.distribute_strategy
+    shares = Shares(strategy, options.batch_size)
+    epoch = max(1, len(corpus.paths) // options.batch_size)
+    with strategy.scope(), ExitStack() as stack:
+        if head is None:
+            head = AAMSoftmax(classes, options.scale)
+            head.build(model.output_shape)
+        if head.speakers < classes:
+            raise InputError(f"the head has {head.speakers} classes; {classes} are needed")
+        network = in_precision(model, options.precision)
+        if options.sync_batch_norm and strategy.num_replicas_in_sync > 1:
+            stack.enter_context(synchronized(network))
+        step = TrainingStep(network, front_end(model), head, options, epoch, shares)
+        state = tf.train.Checkpoint(model=network, head=head, optimizer=step.optimizer)
+        average = None
+        if options.num_avg > 1:
+            average = WeightAverage([*network.weights, *head.trainable_variables])
+            state.average = average
+        scalars = stack.enter_context(Scalars(tensorboard if is_chief(strategy) else None))
 
-    @tf.function
-    def step(number: tf.Tensor, waveforms: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        # Kaldi's dither, one step of 16-bit samples; a resumed run draws the same.
-        noise = tf.random.stateless_normal(tf.shape(waveforms), [options.seed, number])
-        features = fbank_tensor(waveforms + noise / 2**15, fbank)
-        with tf.GradientTape() as tape:
-            loss, _ = head(model(features, training=True), labels)
-        gradients = tape.gradient(loss, variables)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return loss
+        def advance(number: int, batch: Batch) -> float:
+            values = step(number, batch)
+            if number % LOG_EVERY == 0:
+                scalars.write(number, **values)
+            epochs, rest = divmod(step.steps - (number + 1), epoch)
+            if average is not None and not rest and epochs < options.num_avg:
+                average.add()
+            return values["loss"]
 
-    def advance(number: int, batch: Batch) -> float:
-        head.margin.assign(schedules.margin(number, options.steps, options.margin))
-        return float(step(tf.constant(number), tf.constant(batch[0]), tf.constant(batch[1])))
+        def feed(start: int) -> Iterator[Batch]:
+            return batches(
+                corpus,
+                batch_size=options.batch_size,
+                seconds=options.seconds,
+                seed=options.seed,
+                start=start,
+                workers=workers,
+                augmentation=augmenter,
+                rows=shares.rows,
+                left_out=left_out,
+                strict=strict,
+            )
 
-    def feed(start: int) -> Iterator[Batch]:
-        return batches(
-            corpus,
-            batch_size=options.batch_size,
-            seconds=options.seconds,
-            seed=options.seed,
-            start=start,
-        )
-
-    state = tf.train.Checkpoint(model=model, head=head, optimizer=optimizer)
-    settings = {"network": model.name, "parameters": model.count_params(), "speakers": speakers}
-    return run(
-        advance,
-        feed,
-        options.steps,
-        state,
-        checkpoint_dir,
-        {**settings, **asdict(options)},
-        "training" if progress else None,
-    )
+        settings = {
+            "network": model.name,
+            "parameters": model.count_params(),
+            "speakers": speakers,
+            "classes": head.speakers,
+            **(augmenter.summary() if augmenter else {}),
+            **asdict(options),
+        }
+        bar = "training" if progress and is_chief(strategy) else None
+        loss = run(advance, feed, step.steps, state, checkpoint_dir, settings, bar)
+        if average is not None:
+            average.apply()
+        if network is not model:
+            model.set_weights(network.get_weights())
+    return loss
 
 
 def run(
@@ -133,6 +153,8 @@ def run(
     bar: str | None,
 ) -> float:
     """Calls `advance(number, batch)` for every step, keeping and resuming `state`.
+
+    Under a strategy of several workers, each calls this; the chief writes, and all read.
 
     Args:
         advance: makes one step and returns its loss.
@@ -147,20 +169,21 @@ def run(
         The mean loss of the last 100 steps.
 
     Raises:
-        InputError: the loss is NaN or infinite, or the folder holds the state of another run.
+        InputError: the loss is NaN or infinite, the folder holds the state of another run, or
+            workers found different states.
     """
     number = tf.Variable(0, dtype=tf.int64)
     state.number = number
-    manager = None
-    if checkpoint_dir is not None:
-        _claim(Path(checkpoint_dir), settings)
-        manager = tf.train.CheckpointManager(state, str(Path(checkpoint_dir)), max_to_keep=1)
-        if manager.latest_checkpoint:
-            state.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-    start = int(number)
     losses: deque[float] = deque(maxlen=100)
-    stream = feed(start)
-    with tqdm(total=steps, initial=start, desc=bar, unit="step", disable=bar is None) as shown:
+    with ExitStack() as stack:
+        manager = None
+        if checkpoint_dir is not None:
+            manager = _resumed(Path(checkpoint_dir), state, settings, stack)
+        start = int(tf.convert_to_tensor(number))
+        stream = feed(start)
+        shown = stack.enter_context(
+            tqdm(total=steps, initial=start, desc=bar, unit="step", disable=bar is None)
+        )
         for step in range(start, steps):
             loss = advance(step, next(stream))
             if not np.isfinite(loss):
@@ -176,7 +199,36 @@ def run(
     return float(np.mean(losses)) if losses else float("nan")
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def _resumed(
+    folder: Path, state: tf.train.Checkpoint, settings: Mapping[str, Any], stack: ExitStack
+) -> tf.train.CheckpointManager:
+    """Restores what a folder holds; returns what saves there."""
+    chief = is_chief(tf.distribute.get_strategy())
+    _claim(folder, settings, write=chief)
+    latest = tf.train.latest_checkpoint(str(folder))
+    _agree(int(tf.train.load_variable(latest, _NUMBER)) if latest else 0)
+    if latest:
+        state.restore(latest).assert_existing_objects_matched()
+    # Saving sums up what devices hold, so all workers must; but only the chief's file is kept.
+    kept = str(folder) if chief else stack.enter_context(tempfile.TemporaryDirectory())
+    return tf.train.CheckpointManager(state, kept, max_to_keep=1)
+
+
+def _agree(start: int) -> None:
+    """Raises InputError if workers are to begin at different steps."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return
+    everyone = tf.function(lambda: strategy.run(lambda: tf.constant(start)))
+    total = int(strategy.reduce(tf.distribute.ReduceOp.SUM, everyone(), axis=None))
+    if total != start * strategy.num_replicas_in_sync:
+        raise InputError(
+            f"this worker stands at step {start}, others do not; the state folder must be one that "
+            "all workers see"
+        )
+
+
+def _claim(folder: Path, settings: Mapping[str, Any], *, write: bool) -> None:
     """Marks a state folder as this run's; raises InputError if it is another's."""
     label = folder / "settings.json"
     if label.exists():
@@ -187,6 +239,6 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
                     f"{folder} holds an unfinished run with {name} {found.get(name)}, not {value}; "
                     "finish it with its own settings, or delete that folder"
                 )
-        return
-    with atomic(label) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    elif write:
+        with atomic(label) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,67 @@
+"""The forms of a network beside each other. Nothing here depends on how fast the machine is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfq_sv
+from tfq_sv import export
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation import KerasEncoder, evaluate
+from tfq_sv.export import baselines, benchmark
+
+FORMS = ["float32", "float16", "dynamic-range int8", "full int8"]
+SPEECH = [np.random.default_rng(i).normal(0, 1, (60, 80)).astype(np.float32) for i in range(2)]
+
+
+@pytest.fixture
+def quantized(network: keras.Model) -> Any:
+    return tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=4))
+
+
+def test_all_forms_of_a_network(
+    network: keras.Model, quantized: Any, test_corpus: Corpus, tmp_path: Path
+) -> None:
+    trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
+    found = export.benchmark_network(
+        network, {"4 bit": quantized}, SPEECH, tmp_path, corpus=test_corpus, trials=trials, rounds=2
+    )
+    by_name = {one.name: one for one in found}
+    ours = ["4 bit, embed", "4 bit, inflated"]
+    assert [name for name in by_name if not name.startswith("ai-edge")] == [*FORMS, *ours]
+    sizes = [by_name[name].bytes for name in ("float32", "float16", "4 bit, inflated", ours[0])]
+    assert sizes == sorted(sizes, reverse=True)
+    assert by_name["float32"].cosine == pytest.approx(1)
+    expected = evaluate(KerasEncoder(network), test_corpus, trials).eer
+    assert by_name["float32"].eer == pytest.approx(expected)
+    for one in found:
+        assert one.load_ms > 0
+        assert (one.inflate_ms is not None) == (one.name == ours[0])
+        assert {count: len(times) for count, times in one.latency_ms.items()} == {1: 2, 2: 2}
+        assert one.cosine > 0.5
+    lines = export.benchmark_table(found).splitlines()
+    assert len(lines) == 2 + len(found)
+    assert lines[0].endswith("EER %")
+
+
+def test_memory_is_that_of_the_run_alone(network: keras.Model, tmp_path: Path) -> None:
+    large = tfq_sv.models.build("ResNet18", embed_dim=32)
+    forms = {
+        name: baselines.converter_forms(model, tmp_path / name, SPEECH)["float32"]
+        for name, model in {"small": network, "large": large}.items()
+    }
+    ballast = np.ones(50_000_000)  # this process's memory must not count
+    small, big = export.benchmark_files(forms, SPEECH, threads=[1], rounds=1)
+    assert ballast.all()
+    assert 1 < small.peak_mb < big.peak_mb < 200
+    assert big.peak_mb > forms["large"].stat().st_size / 1e6
+
+
+def test_a_child_that_fails_is_not_silent(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(bytes(100))
+    with pytest.raises(RuntimeError, match="memory of"):
+        benchmark.benchmark_files({"a": tmp_path / "a.tflite"}, SPEECH)

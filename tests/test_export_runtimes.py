@@ -1,0 +1,98 @@
+"""The same files in the oldest runtimes that they are meant for, beside the newest.
+
+Installs these into pytest's cache on first use; skipped where pip cannot.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import randomize
+
+import tfq_sv
+from tfq_sv import quantization
+from tfq_sv.export import SpeakerEncoder, convert
+
+RUNTIMES = {
+    "tflite-runtime==2.14.0": "tflite_runtime.interpreter",
+    "ai-edge-litert==1.2.0": "ai_edge_litert.interpreter",
+}
+NETWORKS = {"ResNet18": 16, "DF_ResNet56": 8}  # name -> channels
+
+# In a process with nothing but the old runtime and its NumPy.
+PROGRAM = """
+import hashlib, importlib, json, pathlib, sys
+import numpy as np
+Interpreter = importlib.import_module(sys.argv[1]).Interpreter
+folder, request = pathlib.Path(sys.argv[2]), np.zeros(1, np.int32)
+for path in sorted(folder.glob("*.tflite")):
+    packed = Interpreter(model_path=str(path))
+    about = json.loads(packed.get_signature_runner("about")(request=request)["json"].tobytes())
+    inner = packed.get_signature_runner("inflate")(request=request)["tflite"].tobytes()
+    assert hashlib.sha256(inner).hexdigest() == about["inflated_sha256"], path
+    speech = np.load(folder / (about["input"] + ".npy"))
+    found = [
+        interpreter.get_signature_runner("embed")(**{about["input"]: speech})["embedding"][0]
+        for interpreter in (packed, Interpreter(model_content=inner))
+    ]
+    np.save(path.with_suffix(".npy"), found)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of small networks with negative gains, and what they are fed."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    np.save(folder / "features.npy", rng.normal(0, 1, (1, 61, 80)).astype(np.float32))
+    np.save(folder / "waveform.npy", rng.normal(0, 0.1, (1, 16000)).astype(np.float32))
+    for (name, channels), bits in itertools.product(NETWORKS.items(), (8, 4, 3, 1)):
+        network = randomize(tfq_sv.models.build(name, embed_dim=32, channels=channels))
+        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
+        made = tfq_sv.quantize(network, recipe)
+        books, plain = quantization.codebooks(made), quantization.dequantize(made)
+        for compute, input in itertools.product(("int8", "float32"), ("features", "waveform")):
+            built = convert.build(plain, books, input, compute=compute)
+            (folder / f"{name}-{bits}-{compute}-{input}.tflite").write_bytes(built.data)
+    return folder
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """A runtime's module, and the folder it is installed in."""
+    place = request.config.cache.mkdir("runtimes") / request.param
+    if not (place / "numpy").exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(place)]
+        done = subprocess.run([*pip, request.param, "numpy<2"], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"pip cannot install {request.param}: {done.stderr.strip()[-300:]}")
+    return RUNTIMES[request.param], place
+
+
+@pytest.mark.slow
+def test_old_runtimes_agree_with_the_newest(runtime: tuple[str, Path], folder: Path) -> None:
+    """To 1e-3 where nothing is rounded to int8.
+
+    Elsewhere a last bit of a float, summed in another order, can move an activation to the next
+    int8; what comes of it is as large as the noise of int8 compute itself.
+    """
+    module, place = runtime
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    command = [sys.executable, "-S", "-c", PROGRAM, module, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    errors: dict[str, float] = {}
+    for path in folder.glob("*.tflite"):
+        _, compute, entry = path.stem.rsplit("-", 2)
+        speech = np.load(folder / f"{entry}.npy")[0]
+        for fast, got in zip((False, True), np.load(path.with_suffix(".npy")), strict=True):
+            expected = SpeakerEncoder(path, fast=fast).embed(speech)
+            error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+            if not error < (1e-3 if compute == "float32" else 0.03):
+                errors[f"{path.stem}, {'inflate' if fast else 'embed'}"] = float(error)
+    assert not errors, json.dumps(errors, indent=1)

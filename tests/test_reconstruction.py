@@ -1,0 +1,115 @@
+import itertools
+from random import Random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tfq_sv
+from tfq_sv import calibration, codebook
+from tfq_sv.reconstruction import latent_weights, output_error, reconstruct
+
+
+def problem(groups: int, inputs: int, outputs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(groups, inputs, inputs))
+    gram = mix @ mix.transpose(0, 2, 1) / inputs
+    return rng.normal(size=(groups, inputs, outputs)), gram
+
+
+def nearest(kernel: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    return codebook.Codebook(centroids, codebook.assign(kernel, centroids)).decode()
+
+
+def test_inputs_that_share_nothing_are_rounded_to_the_nearest() -> None:
+    kernel, _ = problem(3, 9, 4)
+    centroids = codebook.fit(kernel, 2)
+    gram = np.eye(9) * np.arange(1, 4)[:, None, None]
+    np.testing.assert_array_equal(
+        reconstruct(kernel, gram, centroids), nearest(kernel, centroids).astype(np.float64)
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_outputs_are_nearer_than_with_rounding(bits: int) -> None:
+    kernel, gram = problem(2, 300, 16)
+    centroids = codebook.fit(kernel, bits)
+    rounded = reconstruct(kernel, gram, centroids)
+    assert np.isin(rounded, centroids.astype(np.float64)).all()
+    error = output_error(kernel, rounded, gram)
+    assert error < 0.8 * output_error(kernel, nearest(kernel, centroids), gram)
+
+
+def test_near_the_best_of_all_codes() -> None:
+    centroids = np.float32([-1, 1])
+    ours, best, plain = 0.0, 0.0, 0.0
+    for seed in range(30):
+        kernel, gram = problem(1, 8, 1, seed)
+        ours += output_error(kernel, reconstruct(kernel, gram, centroids), gram)
+        plain += output_error(kernel, nearest(kernel, centroids), gram)
+        best += min(
+            output_error(kernel, np.reshape(codes, (1, 8, 1)), gram)
+            for codes in itertools.product([-1.0, 1.0], repeat=8)
+        )
+    assert best <= ours
+    assert ours - best < 0.5 * (plain - best)
+
+
+@given(
+    hnp.arrays(np.float32, 50, elements=st.floats(-3, 3, width=32)),
+    hnp.arrays(np.float32, 8, elements=st.floats(-2, 2, width=32)),
+    st.randoms(use_true_random=False),
+)
+def test_latent_weights_have_the_codes_and_are_near(
+    kernel: np.ndarray, table: np.ndarray, random: Random
+) -> None:
+    centroids = np.sort(table)
+    rounded = centroids[[random.randrange(8) for _ in kernel]]
+    latent = latent_weights(kernel, rounded, centroids)
+    decoded = centroids[codebook.assign(latent, centroids)]
+    np.testing.assert_allclose(decoded, rounded, atol=1e-5)
+    assert np.all(np.abs(latent - kernel) <= np.abs(rounded - kernel) + 1e-5)
+
+
+def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, gram = problem(2, 50, 3)
+    centroids = codebook.fit(kernel, 3)
+    whole = reconstruct(kernel, gram, centroids)
+    monkeypatch.setattr("tfq_sv.reconstruction._BLOCK", 7)
+    np.testing.assert_array_equal(reconstruct(kernel, gram, centroids), whole)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (keras.layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False), (9, 8, 4)),
+        (keras.layers.Conv2D(6, (1, 3), padding="valid", dilation_rate=2), (9, 8, 4)),
+        (keras.layers.Conv2D(6, 3, groups=2, use_bias=False), (9, 8, 4)),
+        (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (9, 8, 4)),
+        (keras.layers.Conv1D(6, 3, padding="causal", dilation_rate=2), (20, 4)),
+        (keras.layers.Conv1D(6, 3, strides=2, padding="same", groups=2), (20, 4)),
+        (keras.layers.Dense(6), (4,)),
+        (keras.layers.Dense(6), (7, 4)),
+    ],
+)
+def test_the_gram_foretells_a_layers_output(
+    layer: keras.layers.Layer, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the gram says a change of the kernel does is what it does to Keras' own output."""
+    monkeypatch.setattr(calibration, "_ROWS_AN_INPUT", 10_000)  # every position
+    layer = type(layer).from_config(layer.get_config())
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(5, *shape)), tf.float32)
+    before = layer(inputs).numpy()
+    name = tfq_sv.quantizers.kernel_attribute(layer)
+    variable = getattr(layer, name)
+    kernel = variable.numpy()
+    changed = np.random.default_rng(1).normal(size=kernel.shape)
+    variable.assign(changed)
+    found = np.mean(np.sum((layer(inputs).numpy() - before) ** 2, axis=-1))
+    a, b = (calibration._grouped(k.astype(np.float64), layer) for k in (kernel, changed))
+    gram = calibration._gram(layer, inputs, *a.shape[:2])
+    np.testing.assert_allclose(output_error(a, b, gram), found, rtol=1e-4)

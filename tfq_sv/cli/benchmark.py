@@ -1,0 +1,78 @@
+"""measure a network as .tflite in many forms: size, load time, latency, memory, error rate
+
+Beside each other: TensorFlow's converter (float32, float16, dynamic-range and full int8),
+ai-edge-quantizer's int8 and int4 if it is installed (pip install 'tfq-sv[benchmark]'), and ours at
+each bit width, without fine-tuning, as it is on disk (embed) and inflated. All of them take
+features, so the front end is left out. With --corpus, the EER of each. Latencies come from one run,
+the forms by turns; load times and memory from a process each.
+
+example:
+  tfq-sv benchmark --model=model.keras --bits=4,2 --corpus=corpus/test
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from tfq_sv.cli.common import load_network, no_positional, read_corpus, read_trials, required
+from tfq_sv.codebook import check_bits
+from tfq_sv.data import audio
+from tfq_sv.errors import InputError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "model", None, "FP32 network (.keras, .h5) or a shipped name", flag_values=FLAGS
+)
+flags.DEFINE_list("bits", ["8", "4", "3", "2", "1"], "bits a weight", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "one form more, by this recipe (.json)", flag_values=FLAGS)
+flags.DEFINE_string("corpus", None, "test speech, for the EER", flag_values=FLAGS)
+flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
+flags.DEFINE_integer("rounds", 30, "timed runs of each form", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "folder in which the files are kept", flag_values=FLAGS)
+
+_UTTERANCES, _SECONDS = 20, 2.0
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Makes the forms, measures them, prints the table."""
+    no_positional(arguments)
+    (name,) = required(FLAGS, "model")
+    widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
+    if FLAGS.rounds < 1:
+        raise InputError(f"--rounds must be positive, not {FLAGS.rounds}")
+    if FLAGS.trials and not FLAGS.corpus:
+        raise InputError("--trials needs --corpus, where its utterances are")
+    network = load_network(name)
+    from tfq_sv.export import benchmark_network, benchmark_table
+    from tfq_sv.features import fbank
+    from tfq_sv.models import front_end
+    from tfq_sv.quantization import quantize
+    from tfq_sv.recipe import QuantizationRecipe
+
+    recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
+    if FLAGS.recipe:
+        recipes[Path(FLAGS.recipe).stem] = QuantizationRecipe.from_json(FLAGS.recipe)
+    corpus = read_corpus(FLAGS.corpus) if FLAGS.corpus else None
+    trials = read_trials(FLAGS.trials, corpus) if corpus else None
+    length = round(_SECONDS * audio.SAMPLE_RATE)
+    rng = np.random.default_rng(0)
+    speech = [rng.normal(0, 0.1, length).astype(np.float32)] * (corpus is None)
+    for path in list(corpus.paths.values())[:_UTTERANCES] if corpus else ():
+        speech.append(np.resize(audio.read(path).samples, length))
+    features = [fbank(samples, front_end(network)) for samples in speech]
+    quantized = {form: quantize(network, recipe) for form, recipe in recipes.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        found = benchmark_network(
+            network,
+            quantized,
+            features,
+            FLAGS.out or folder,
+            corpus=corpus,
+            trials=trials,
+            rounds=FLAGS.rounds,
+        )
+    print(f"{len(features[0])} frames a run; cosines with float32 over {len(features)} utterances")
+    print(benchmark_table(found))

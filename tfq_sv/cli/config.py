@@ -1,0 +1,63 @@
+"""Settings from a YAML file, one `flag: value` a line; flags of the command line go before.
+
+A setting without a value is one that the command line must give.
+"""
+
+import difflib
+from pathlib import Path
+
+from absl import flags
+
+from tfq_sv.errors import InputError
+
+_SHIPPED = Path(__file__).parents[1] / "training" / "conf"
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package.
+
+    >>> shipped_recipes()
+    ['df_resnet', 'df_resnet_lm', 'resnet', 'resnet_lm']
+    """
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def apply_config(flag_values: flags.FlagValues, name: str) -> None:
+    """Sets the flags that a YAML file names and the command line does not.
+
+    Args:
+        flag_values: a command's flags, already parsed.
+        name: the file, or a shipped recipe.
+
+    Raises:
+        InputError: no such file, not a list of settings, an unknown one, a value that its flag does
+            not take, or none and the command line gives none.
+    """
+    import yaml
+
+    path = Path(name)
+    if not path.is_file():
+        path = _SHIPPED / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"--config {name} is no file, nor a shipped recipe: {', '.join(shipped_recipes())}"
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} must hold `setting: value` lines")
+    known = sorted(set(flag_values) - {"config"})
+    for key, value in settings.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
+            raise InputError(f"{path}: unknown setting {key!r}; the nearest is {near[0]!r}")
+        if flag_values[key].present:
+            continue
+        if value is None:
+            raise InputError(f"{path} asks for --{key}: {flag_values[key].help}")
+        try:
+            flag_values[key].parse(str(value))
+        except flags.Error as error:
+            raise InputError(f"{path}: {' '.join(str(error).split())}") from None

@@ -1,0 +1,107 @@
+"""Codes that keep a layer's output, not its weights: rounding errors pay for each other. NumPy.
+
+A layer that sums `kernel[k] * x[k]` over its inputs k errs by the squared size of
+`sum_k error[k] * x[k]`. With the inputs' second moments (the gram matrix) that error is known for
+any choice of codes, and what rounding one weight does can be made up for by those that follow.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+_DAMPING = 0.01  # of the mean of the gram's diagonal, as in GPTQ
+_BLOCK = 128
+
+
+def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) -> Array:
+    """Returns a kernel on the centroids, whose output on the gram's inputs is near the kernel's.
+
+    Inputs are rounded to centroids one after the other, the strongest first; each one's error is
+    spread over those that are left, in the way that least squares has it.
+
+    Args:
+        kernel: (G, K, O): G groups of K inputs and O outputs. Plain layers have one group, a
+            depthwise convolution has one a channel.
+        gram: (G, K, K), the inputs' second moments E[x x^T], finite.
+        centroids: sorted.
+
+    Returns:
+        Float64 (G, K, O); every value is one of the centroids.
+
+    Source: Frantar et al., GPTQ, ICLR 2023, with a codebook in the grid's place as in CLAQ (Wang
+    et al., 2024).
+
+    >>> x = np.array([[1.0, 0.9], [0.9, 1.0]])  # two inputs that nearly say the same
+    >>> reconstruct(np.full([1, 2, 1], 0.4), x[None], np.float32([0, 1])).ravel().tolist()
+    [0.0, 1.0]
+    """
+    table = np.asarray(centroids, np.float64)
+    midpoints = (table[1:] + table[:-1]) / 2
+    inputs = kernel.shape[1]
+    order = np.argsort(-np.einsum("gkk->gk", gram), axis=1, kind="stable")
+    left = np.take_along_axis(kernel, order[:, :, None], axis=1)
+    moments = np.take_along_axis(gram, order[:, :, None], axis=1)
+    moments = np.take_along_axis(moments, order[:, None, :], axis=2)
+    spread = _spread(moments)
+    rounded = np.empty_like(left)
+    for start in range(0, inputs, _BLOCK):
+        stop = min(start + _BLOCK, inputs)
+        errors = np.empty_like(left[:, start:stop])
+        for k in range(start, stop):
+            weight = left[:, k]
+            rounded[:, k] = table[np.searchsorted(midpoints, weight)]
+            error = (weight - rounded[:, k]) / spread[:, k, k, None]
+            left[:, k + 1 : stop] -= spread[:, k, k + 1 : stop, None] * error[:, None]
+            errors[:, k - start] = error
+        # The rest of the inputs hear of a whole block at once, in one matrix product.
+        left[:, stop:] -= spread[:, start:stop, stop:].transpose(0, 2, 1) @ errors
+    result = np.empty_like(rounded)
+    np.put_along_axis(result, order[:, :, None], rounded, axis=1)
+    return result
+
+
+def latent_weights(
+    kernel: Array, rounded: Array, centroids: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Returns weights that have the codes of `rounded`, as near to the kernel as that allows.
+
+    Fine-tuning goes on from latent weights. On the centroids themselves each would be as far from
+    a change of its code as can be, and few bits would hardly train.
+
+    Args:
+        kernel: any shape.
+        rounded: values on the centroids, the kernel's shape.
+        centroids: sorted.
+
+    >>> latent_weights(np.array([0.4, 0.4]), np.array([0.0, 1.0]), np.float32([0, 1])).round(3)
+    array([0.4  , 0.505], dtype=float32)
+    """
+    table = np.asarray(centroids, np.float64)
+    # A hundredth of the way inside, which no rounding crosses.
+    inside = np.diff(table) / 200
+    middles = (table[1:] + table[:-1]) / 2
+    low = np.concatenate([[-np.inf], middles + inside])
+    high = np.concatenate([middles - inside, [np.inf]])
+    codes = np.searchsorted(middles, rounded)
+    return np.clip(kernel, low[codes], high[codes]).astype(np.float32)
+
+
+def output_error(kernel: Array, rounded: Array, gram: Array) -> float:
+    """Returns the squared error of the layer's output, summed over outputs.
+
+    >>> output_error(np.ones([1, 1, 1]), np.zeros([1, 1, 1]), np.full([1, 1, 1], 4.0))
+    4.0
+    """
+    difference = kernel - rounded
+    return float(np.einsum("gko,gkj,gjo->", difference, gram, difference, optimize=True))
+
+
+def _spread(moments: Array) -> Array:
+    """The upper Cholesky factor of the damped gram's inverse, (G, K, K)."""
+    diagonal = np.einsum("gkk->gk", moments)
+    damping = _DAMPING * diagonal.mean(axis=1) + 1e-12
+    damped = moments + damping[:, None, None] * np.eye(moments.shape[1])
+    inverse = np.linalg.inv(damped)
+    lower = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2)
+    return lower.transpose(0, 2, 1).astype(np.float64, copy=False)

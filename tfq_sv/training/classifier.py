@@ -1,0 +1,80 @@
+"""The classifier that a network was trained under, kept for the large-margin stage.
+
+A file beside the network, `model.head.npz` for `model.keras`: `speakers`, their names, and
+`centers`, float32 (embed_dim, speakers).
+"""
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic
+from tfq_sv.training.losses import AAMSoftmax
+
+
+def class_names(corpus: Corpus, speeds: Sequence[float] = (1.0,)) -> list[str]:
+    """Names of the classes: the speakers, then those of each other speed, as Kaldi names them.
+
+    >>> corpus = Corpus(Path(), {}, {"a/1": "ann", "b/1": "bob"})
+    >>> class_names(corpus, (1.0, 0.9))
+    ['ann', 'bob', 'sp0.9-ann', 'sp0.9-bob']
+    """
+    speakers = corpus.speaker_ids
+    return speakers + [f"sp{speed}-{speaker}" for speed in speeds[1:] for speaker in speakers]
+
+
+def beside(model: str | os.PathLike[str]) -> Path:
+    """Where a network's classifier is kept.
+
+    >>> str(beside("runs/model.keras"))
+    'runs/model.head.npz'
+    """
+    return Path(model).with_suffix(".head.npz")
+
+
+def save_classifier(path: str | os.PathLike[str], head: AAMSoftmax, names: Sequence[str]) -> None:
+    """Writes a classifier with its classes' names."""
+    with atomic(path) as temporary:
+        np.savez(
+            temporary, speakers=np.array(names), centers=tf.convert_to_tensor(head.centers).numpy()
+        )
+
+
+def load_classifier(
+    path: str | os.PathLike[str], names: Sequence[str], scale: float = 32.0
+) -> tuple[AAMSoftmax, list[str]]:
+    """Reads a classifier for a corpus with these classes, which it numbers first.
+
+    Classes that the corpus lacks stay: the large-margin stage runs without speed perturbation, but
+    goes on telling the perturbed speakers apart from the others.
+
+    Returns:
+        The classifier, and the names of all its classes.
+
+    Raises:
+        InputError: the file is not one, or knows not all of the classes.
+    """
+    try:
+        with np.load(path) as file:
+            known, centers = [str(name) for name in file["speakers"]], file["centers"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        raise InputError(f"{path} is not a classifier that tfq-sv train wrote") from None
+    place = {name: i for i, name in enumerate(known)}
+    lacking = [name for name in names if name not in place]
+    if lacking:
+        raise InputError(
+            f"{path} lacks {len(lacking)} of {len(names)} speakers, {lacking[0]} first; to begin "
+            "with a new classifier, move that file away"
+        )
+    wanted = set(names)
+    order = [*names, *(name for name in known if name not in wanted)]
+    head = AAMSoftmax(len(order), scale)
+    head.build((None, centers.shape[0]))
+    head.centers.assign(tf.constant(centers[:, [place[name] for name in order]]))
+    return head, order

@@ -1,0 +1,122 @@
+"""Several devices or machines, through tf.distribute: who computes which rows of a batch.
+
+Every worker draws the same batches and reads its own rows of them, so a run's course depends on the
+batch, not on how many devices share it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+
+from tfq_sv.errors import InputError
+
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+"""What TensorFlow raises when another worker went away."""
+
+
+def find_strategy() -> tf.distribute.Strategy:
+    """Returns how this process trains; to be called before TensorFlow computes anything.
+
+    With TF_CONFIG in the environment, together with the workers it names; else on all GPUs of
+    this machine if there are several; else on one device.
+
+    Raises:
+        InputError: TF_CONFIG is not what it should be.
+    """
+    config = os.environ.get("TF_CONFIG")
+    if config:
+        try:
+            found = json.loads(config)
+            _ = found["cluster"]["worker"], found["task"]["type"], int(found["task"]["index"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                'TF_CONFIG must be {"cluster": {"worker": ["host:port", ...]}, '
+                f'"task": {{"type": "worker", "index": 0}}}}, not {config}'
+            ) from None
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files and prints."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (
+        resolver.task_id == 0 and not resolver.cluster_spec().as_dict().get("chief")
+    )
+
+
+class Shares:
+    """How the devices of a strategy share batches.
+
+    Args:
+        strategy: the devices.
+        batch_size: rows of a batch, over all devices.
+
+    Attributes:
+        each: rows a device.
+        rows: those that this process computes.
+
+    Raises:
+        InputError: the batch cannot be shared evenly.
+
+    >>> Shares(tf.distribute.get_strategy(), 32).rows
+    slice(0, 32, None)
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, batch_size: int) -> None:
+        replicas = strategy.num_replicas_in_sync
+        if batch_size % replicas:
+            raise InputError(
+                f"batch_size {batch_size} cannot be shared evenly by {replicas} devices"
+            )
+        self.strategy, self.each = strategy, batch_size // replicas
+        numbers = self._local(lambda number: tf.constant(number))
+        own = [int(number) for number in strategy.experimental_local_results(numbers)]
+        self.rows = slice(min(own) * self.each, (max(own) + 1) * self.each)
+
+    def spread(self, *arrays: npt.NDArray[Any]) -> tuple[Any, ...]:
+        """Gives each device of this process its part of the process's rows."""
+
+        def part(array: npt.NDArray[Any], number: int) -> tf.Tensor:
+            first = number * self.each - self.rows.start
+            return tf.constant(array[first : first + self.each])
+
+        return tuple(self._local(partial(part, array)) for array in arrays)
+
+    def _local(self, value: Callable[[int], tf.Tensor]) -> Any:
+        """A value of its own for each device of this process, by the device's number."""
+        if self.strategy.num_replicas_in_sync == 1:
+            return value(0)
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: value(context.replica_id_in_sync_group)
+        )
+
+
+@contextmanager
+def synchronized(model: keras.Model) -> Iterator[None]:
+    """Makes BatchNorm take the statistics of all devices' rows, while the block runs."""
+    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    fused = [layer.fused for layer in layers]
+    for layer in layers:
+        layer.fused, layer.synchronized = False, True
+    try:
+        yield
+    finally:
+        for layer, before in zip(layers, fused, strict=True):
+            layer.fused, layer.synchronized = before, False
