@@ -23,6 +23,7 @@ COMMANDS = {
     "import": "turn a WeSpeaker checkpoint into a Keras network",
     "info": "show what a network or a .tflite is made of",
     "quantize": "turn a network's weights into codebooks of 1-8 bits",
+    "search": "choose each layer's bits, so that the file has at most a wanted size",
     "finetune": "train a quantized network a little more, to win back what it lost",
     "export": "write a quantized network as a standard .tflite",
     "inflate": "write the fast int8 .tflite that a small one holds",

@@ -5,9 +5,13 @@ no speaker labels (a folder of any speech, in speaker folders or with lists, wil
 --loss=aam the corpus's speakers are told apart by AAM-softmax instead, from where the FP32 network
 has them.
 
+With --recipe, --model is the FP32 network itself: it is quantized one bit width after the other,
+--steps steps each (multi-stage fine-tuning).
+
 example:
   tfq-sv finetune --model=model-2bit.keras --teacher=model.keras --corpus=corpus/train \
       --out=tuned-2bit.keras
+  tfq-sv finetune --model=model.keras --recipe=recipe.json --corpus=corpus/train --out=tuned.keras
 """
 
 import itertools
@@ -39,6 +43,14 @@ flags.DEFINE_string("model", None, "quantized network", flag_values=FLAGS)
 flags.DEFINE_string("teacher", None, "the FP32 network it was made of", flag_values=FLAGS)
 flags.DEFINE_string("corpus", None, "folder of speech", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the tuned model goes (.keras)", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "JSON of bits a layer: quantize in stages", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "stages",
+    "lowest_first",
+    ["lowest_first", "highest_first"],
+    "order of the bit widths, with --recipe",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum(
     "loss",
     "distillation",
@@ -58,6 +70,9 @@ flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values
 def run(arguments: Sequence[str]) -> None:
     """Fine-tunes and saves."""
     no_positional(arguments)
+    if FLAGS.recipe:
+        _run_stages()
+        return
     name, teacher, folder, out = required(FLAGS, "model", "teacher", "corpus", "out")
     output(out, ".keras", ".h5")
     model, network = load_network(name), load_network(teacher)
@@ -110,3 +125,31 @@ def _head(network: Any, corpus: Corpus) -> Any:
     stream = batches(few, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
     return speaker_head(network, once, len(number), margin=FLAGS.margin)
+
+
+def _run_stages() -> None:
+    name, folder, out = required(FLAGS, "model", "corpus", "out")
+    output(out, ".keras", ".h5")
+    from tfq_sv.recipe import QuantizationRecipe
+
+    recipe = QuantizationRecipe.from_json(FLAGS.recipe)
+    network = load_network(name)
+    teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
+    corpus = read_corpus(folder, strict=FLAGS.strict)
+    from tfq_sv.fine_tuning import FineTuningOptions
+    from tfq_sv.multi_stage import multi_stage_finetune
+
+    state = Path(f"{out}.state")
+    model = multi_stage_finetune(
+        network,
+        recipe,
+        batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed),
+        teacher=teacher,
+        options=FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate),
+        order=FLAGS.stages,
+        checkpoint_dir=state,
+    )
+    with atomic(out) as temporary:
+        model.save(temporary)
+    shutil.rmtree(state)
+    print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")

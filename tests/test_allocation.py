@@ -1,0 +1,244 @@
+"""Allocations against brute force on random instances, and against files really exported."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from conftest import randomize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfq_sv
+from tfq_sv import allocation, codebook, models
+from tfq_sv.allocation import _Problem
+from tfq_sv.codebook import Codebook
+from tfq_sv.errors import InputError
+from tfq_sv.export import convert
+from tfq_sv.file_size import FileSize
+from tfq_sv.quantizers import kernel_attribute, quantizable
+from tfq_sv.sensitivity import Estimate
+
+
+def random_problem(layers: int, widths: int, seed: int) -> _Problem:
+    """Sizes and costs as networks have them, and some that they never have."""
+    rng = np.random.default_rng(seed)
+    bits = np.arange(1, widths + 1)
+    weights = 2.0 ** rng.uniform(6, 21, layers)
+    traces = 10 ** rng.uniform(-3, 3, layers)
+    noise = rng.uniform(0.5, 1.5, (layers, widths))
+    needs = np.tile(rng.integers(0, 8, widths), (layers, 1))
+    return _Problem(
+        names=[f"layer{i}" for i in range(layers)],
+        widths=list(bits),
+        costs=(traces * weights**0.5)[:, None] * 4.0**-bits * noise,
+        bytes=(weights[:, None] * bits / 8 // 16).astype(np.int64) * 16 + 640,
+        needs=needs,
+        once=[2668, 1644, 1132],
+        fixed=30_000,
+    )
+
+
+def brute_force(problem: _Problem, budget: int) -> float:
+    least = np.inf
+    for columns in itertools.product(range(len(problem.widths)), repeat=len(problem.names)):
+        answer = problem.allocation(np.array(columns))
+        if answer.bytes - problem.fixed <= budget:
+            least = min(least, answer.cost)
+    return least
+
+
+@given(
+    layers=st.integers(1, 4),
+    widths=st.integers(1, 5),
+    seed=st.integers(0, 999),
+    at=st.floats(-0.1, 1.1),
+)
+@settings(max_examples=150, deadline=None)
+def test_exact_is_brute_force(layers: int, widths: int, seed: int, at: float) -> None:
+    problem = random_problem(layers, widths, seed)
+    least, most = problem.least(), int(problem.bytes.max(1).sum()) + sum(problem.once)
+    budget = int(least + at * (most - least))
+    choice, wanted = problem.solve(budget), brute_force(problem, budget)
+    if budget < least:
+        assert choice is None
+        assert wanted == np.inf
+        return
+    answer = problem.allocation(choice)
+    assert answer.bytes - problem.fixed <= budget
+    assert answer.cost == pytest.approx(wanted, rel=1e-9)
+    in_sections = problem.solve_sections(budget, range(layers))
+    if in_sections is not None:
+        assert answer.cost <= problem.allocation(in_sections).cost * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_as_large_as_resnet293(seed: int) -> None:
+    """More bytes never cost more; no step that would help is left out."""
+    problem = random_problem(297, 8, seed)
+    least, most = problem.least(), int(problem.bytes.max(1).sum())
+    costs = []
+    for share in (0, 0.05, 0.2, 0.5, 0.9, 2):
+        budget = int(least + share * (most - least))
+        choice = problem.solve(budget)
+        answer = problem.allocation(choice)
+        costs.append(answer.cost)
+        left = budget + problem.fixed - answer.bytes
+        assert left >= 0
+        for layer, column in itertools.product(range(0, 297, 7), range(8)):
+            other = choice.copy()
+            other[layer] = column
+            changed = problem.allocation(other)
+            assert changed.cost >= answer.cost * (1 - 1e-9) or changed.bytes > answer.bytes + left
+        in_sections = problem.solve_sections(budget, range(297))
+        if in_sections is not None:
+            assert answer.cost <= problem.allocation(in_sections).cost
+    assert costs == sorted(costs, reverse=True)
+
+
+def some_traces(model: keras.Model) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    return {name: 10 ** rng.uniform(-1, 3) for name in quantizable(model)}
+
+
+def some_costs(model: keras.Model) -> dict[str, dict[int, float]]:
+    """A table, where a fit of every codebook would take long."""
+    traces = some_traces(model).items()
+    return {name: {bits: trace * 4.0**-bits for bits in range(1, 9)} for name, trace in traces}
+
+
+def exported_bytes(model: keras.Model, recipe: tfq_sv.QuantizationRecipe, input: str) -> int:
+    """The file of a recipe with any codes: as large as that of the right ones."""
+    rng, books = np.random.default_rng(0), {}
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for name, entry in recipe.layers.items():
+        layer = copy.get_layer(name)
+        kernel = getattr(layer, str(kernel_attribute(layer)))
+        centroids = codebook.snap(np.sort(rng.normal(0, 0.05, 2**entry.bits)))
+        codes = rng.integers(0, 2**entry.bits, kernel.shape).astype(np.uint8)
+        books[name] = Codebook(centroids, codes)
+        kernel.assign(books[name].decode())
+    return len(convert.build(copy, books, input).data)
+
+
+def check_target(model: keras.Model, costs: Any, target: int, input: str, sizes: FileSize) -> None:
+    answer = allocation.sweep(model, costs, [target], sizes=sizes)[0]
+    real = exported_bytes(model, answer.recipe, input)
+    assert real <= target
+    assert abs(answer.bytes - real) <= 1e-3 * real
+    at_most = all(entry.bits == 8 for entry in answer.recipe.layers.values())
+    assert real >= 0.99 * target or at_most
+
+
+def trained(name: str, **options: Any) -> keras.Model:
+    """A network with statistics, biases and signs as training leaves them."""
+    keras.utils.set_random_seed(0)
+    model = randomize(models.build(name, **options))
+    model.get_layer("seg_1").bias.assign(
+        np.random.default_rng(0).normal(size=model.output_shape[1])
+    )
+    return model
+
+
+def test_files_keep_to_their_target() -> None:
+    model = trained("ResNet18", channels=16)
+    for input, target in (("waveform", 300_000), ("features", 700_000)):
+        check_target(model, some_costs(model), target, input, FileSize.of(model, input))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("input", "new"), [("waveform", False), ("features", True)])
+@pytest.mark.parametrize("name", ["ResNet34", "DF_ResNet56"])
+def test_ten_targets_of_full_networks(name: str, input: str, new: bool) -> None:
+    model = models.build(name) if new else trained(name)
+    sizes = FileSize.of(model, input)
+    uniform = tfq_sv.QuantizationRecipe.uniform
+    least, most = (sizes.total(uniform(model, bits)) for bits in (1, 8))
+    for target in np.linspace(1.002 * least, most, 10):
+        check_target(model, some_costs(model), int(target), input, sizes)
+
+
+def test_one_real_file_sets_a_prediction_right() -> None:
+    """For networks whose ops the prediction does not know."""
+    layers = keras.layers
+    features = keras.Input((None, 16))
+    x = layers.Reshape((-1, 16, 1))(features)
+    for i in range(3):
+        x = layers.Conv2D(16, 3, padding="same", activation="sigmoid", name=f"c{i}")(x)
+        x = layers.MaxPooling2D((1, 2))(layers.Multiply()([x, x]))
+    model = keras.Model(features, layers.Dense(8)(layers.GlobalAveragePooling2D()(x)))
+    uniform = tfq_sv.QuantizationRecipe.uniform(model, 4)
+    sizes = FileSize.of(model, "features")
+    sizes = sizes.measured(uniform, exported_bytes(model, uniform, "features"))
+    for bits in (1, 2, 7, 8):
+        recipe = tfq_sv.QuantizationRecipe.uniform(model, bits)
+        assert abs(sizes.total(recipe) - exported_bytes(model, recipe, "features")) < 600
+
+
+def test_costs_are_traces_times_squared_errors(network: keras.Model) -> None:
+    traces = some_traces(network)
+    costs = allocation.quantization_costs(network, traces, [4, 2, 2])
+    kernel = network.get_layer("conv1").kernel.numpy()
+    book = tfq_sv.codebooks(
+        tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    )["conv1"]
+    wanted = traces["conv1"] / kernel.size * np.sum((kernel - book.decode()) ** 2) / 2
+    assert costs["conv1"][2] == pytest.approx(wanted, rel=1e-6)
+    assert list(costs["conv1"]) == [2, 4]
+    assert allocation.quantization_costs(network, costs, [2, 4]) == costs
+
+
+def test_no_layer_is_free_because_few_probes_were_made(network: keras.Model) -> None:
+    traces = some_traces(network) | {"conv1": Estimate(-3.0, 2.0)}
+    costs = allocation.quantization_costs(network, traces, [2])
+    assert costs == allocation.quantization_costs(network, traces | {"conv1": 2.0}, [2])
+
+
+def test_sensitive_layers_get_more_bits(network: keras.Model) -> None:
+    traces = dict.fromkeys(quantizable(network), 1.0) | {"layer2.0.conv1": 1e4}
+    recipe = tfq_sv.allocate_bits(network, traces, target_bytes=300_000, bits=[1, 2, 4])
+    bits = [entry.bits for entry in recipe.layers.values()]
+    assert recipe.layers["layer2.0.conv1"].bits == max(bits) > np.mean(bits)
+    in_sections = tfq_sv.allocate_bits(
+        network, traces, target_bytes=300_000, bits=[1, 2, 4], method="sections"
+    )
+    assert len({entry.bits for entry in in_sections.layers.values()}) <= 4
+    cut = np.array_split(sorted(traces, key=lambda name: -traces[name]), 4)
+    assert all(len({in_sections.layers[name].bits for name in section}) == 1 for section in cut)
+
+
+def test_what_cannot_be_allocated_says_why(network: keras.Model) -> None:
+    good: Any = some_costs(network)
+    allocate = tfq_sv.allocate_bits
+
+    def fails(message: str, traces: Any = good, **options: Any) -> None:
+        with pytest.raises(InputError, match=message):
+            allocate(network, traces, **({"target_bytes": 300_000} | options))
+
+    with pytest.raises(InputError, match="is possible: the least target is") as caught:
+        allocate(network, good, target_bytes=1000)
+    least = int(str(caught.value).split("least target is ")[1].split()[0].replace(",", ""))
+    recipe = allocate(network, good, target_bytes=least)
+    assert {entry.bits for entry in recipe.layers.values()} <= {1, 8}  # 8 need no decoding
+    fails("is possible", target_bytes=least - 20)
+    fails("or allow fewer bits", target_bytes=1000, bits=[3, 4])
+    fails("no trace is given for layer 'conv1'", {k: v for k, v in good.items() if k != "conv1"})
+    fails("a trace is given for 'conv9'", good | {"conv9": 1.0})
+    fails("sensitivity of layer 'conv1' is nan", good | {"conv1": np.nan})
+    fails("sensitivity of layer 'conv1' is -1.0", good | {"conv1": -1.0})
+    fails("from 1 to 8, not 9", bits=[9])
+    fails("no bit width", bits=[])
+    fails("layer 'conv1' has no cost at 1 bits", {name: {2: 1.0} for name in good})
+    fails("method must be one of exact, sections", method="greedy")
+
+
+def test_predictions_of_recipes(network: keras.Model) -> None:
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, 3)
+    assert tfq_sv.predict_bytes(network, recipe) == FileSize.of(network).total(recipe)
+    float32 = tfq_sv.predict_bytes(network, recipe, compute="float32", input="features")
+    assert float32 < tfq_sv.predict_bytes(network, recipe)
+    wrong = tfq_sv.QuantizationRecipe({"conv9": recipe.layers["conv1"]})
+    with pytest.raises(InputError, match="names 'conv9', which is no quantizable layer"):
+        tfq_sv.predict_bytes(network, wrong)

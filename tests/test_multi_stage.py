@@ -1,0 +1,156 @@
+"""Stages carry over what was learned, and a broken run ends as a whole one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+import tfq_sv
+from tfq_sv import multi_stage
+from tfq_sv.errors import InputError
+from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.multi_stage import _next_stage, stages
+from tfq_sv.quantization import quantizers
+from tfq_sv.recipe import LayerRecipe
+
+OPTIONS = FineTuningOptions(steps=4, follow_every=2)
+MIXED = {"c": ("adaptive_binary", 1), "d": ("kmeans", 3), "e": ("kmeans", 2)}
+
+
+def small() -> keras.Model:
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    entry = keras.Input((None, 8))
+    x = layers.Conv1D(12, 3, name="c")(entry)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    x = layers.Dense(10, activation="relu", name="d")(x)
+    x = layers.Dense(4, name="e")(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(entry, x, name="small")
+
+
+def recipe() -> tfq_sv.QuantizationRecipe:
+    return tfq_sv.QuantizationRecipe({n: LayerRecipe(*entry) for n, entry in MIXED.items()})
+
+
+def data() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(4, 9, 8)).astype(np.float32) for _ in range(60)]
+
+
+def tune(model: keras.Model, dataset: Any, **options: Any) -> keras.Model:
+    return tfq_sv.multi_stage_finetune(
+        model, recipe(), dataset, **({"options": OPTIONS, "progress": False} | options)
+    )
+
+
+def test_stages_of_a_recipe() -> None:
+    assert [set(stage.layers) for stage in stages(recipe())] == [{"c"}, {"c", "e"}, {"c", "d", "e"}]
+    highest = stages(recipe(), "highest_first")
+    assert [set(stage.layers) for stage in highest] == [{"d"}, {"d", "e"}, {"c", "d", "e"}]
+    assert stages(recipe())[-1] == recipe() == highest[-1]
+
+
+@pytest.mark.parametrize("order", multi_stage.ORDERS)
+def test_all_stages_train_and_the_model_exports(order: str, tmp_path: Path) -> None:
+    model, features = small(), data()[0]
+    before = model.get_weights()
+    tuned = tune(model, data(), order=order)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert {n: b.bits for n, b in tfq_sv.codebooks(tuned).items()} == {"c": 1, "d": 3, "e": 2}
+    plain = tfq_sv.quantize(model, recipe())
+    for name, quantizer in quantizers(tuned).items():
+        assert np.any(quantizer.latent.numpy() != quantizers(plain)[name].latent.numpy())
+    from tfq_sv.export import export_tflite
+
+    export_tflite(tuned, tmp_path / "x.tflite", "features")
+    tfq_sv.dequantize(tuned)(features)
+
+
+def test_the_next_stage_starts_with_what_the_last_one_learned() -> None:
+    model = small()
+    first, second = stages(recipe())[:2]
+    student = _next_stage(model, model, first)
+    quantizer = quantizers(student)["c"]
+    quantizer.latent.assign_add(0.1 * np.ones(quantizer.latent.shape))
+    quantizer.centroids.assign([-0.25, 0.5])
+    quantizer.scale.assign(1.25)
+    for layer in student.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign_add(np.ones(12))
+    quantized = [layer for layer in student.layers if hasattr(layer, "quantize_config")]
+    quantized[0].layer.bias.assign(np.ones(12))
+    after = _next_stage(model, student, second)
+    book, old = quantizers(after)["c"].codebook(), quantizer.codebook()
+    np.testing.assert_array_equal(book.codes, old.codes)
+    np.testing.assert_array_equal(book.centroids, old.centroids)
+    np.testing.assert_array_equal(quantizers(after)["c"].latent, quantizer.latent)
+    assert "d" not in quantizers(after)
+    # But for the layer that is quantized now, both compute the same.
+    dense = after.layers[-1].layer
+    kernel = tfq_sv.codebooks(after)["e"].decode()
+    student.get_layer("e").set_weights([kernel, dense.bias.numpy()])
+    features = data()[0]
+    np.testing.assert_allclose(after(features), student(features), rtol=1e-5, atol=1e-6)
+
+
+class BrokenError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("form", [list, iter])
+@pytest.mark.parametrize("after", [6, 9])
+def test_a_broken_run_ends_as_a_whole_one(
+    form: Any, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken within the second stage, or between the second and the third."""
+    monkeypatch.setattr("tfq_sv.training.loop.CHECKPOINT_EVERY", 1)
+    whole = tune(small(), form(data()), checkpoint_dir=tmp_path / "whole")
+    original, calls = multi_stage.finetune, []
+
+    def breaking(model: Any, stream: Any, **options: Any) -> float:
+        def some() -> Any:
+            for batch in stream:
+                calls.append(1)
+                if len(calls) > after and len(calls) - 1 == after:
+                    raise BrokenError
+                yield batch
+
+        class Some:
+            def __iter__(self) -> Any:
+                return some()
+
+        return original(model, Some(), **options)
+
+    monkeypatch.setattr(multi_stage, "finetune", breaking)
+    with pytest.raises(BrokenError):
+        tune(small(), form(data()), checkpoint_dir=tmp_path / "broken")
+    assert (tmp_path / "broken" / "stage-1.keras").exists()
+    assert not (tmp_path / "broken" / "stage-3.keras").exists()
+    monkeypatch.setattr(multi_stage, "finetune", original)
+    ended = tune(small(), form(data()), checkpoint_dir=tmp_path / "broken")
+    for a, b in zip(whole.get_weights(), ended.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # All stages are there: nothing is left to do but to load.
+    monkeypatch.setattr(multi_stage, "finetune", None)
+    again = tune(small(), [], checkpoint_dir=tmp_path / "broken")
+    np.testing.assert_array_equal(again(data()[0]), ended(data()[0]))
+
+
+def test_what_cannot_be_tuned_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="order must be one of lowest_first, highest_first"):
+        tune(small(), data(), order="random")
+    with pytest.raises(InputError, match="names no layer"):
+        tfq_sv.multi_stage_finetune(small(), tfq_sv.QuantizationRecipe({}), data())
+    wrong = tfq_sv.QuantizationRecipe({"z": LayerRecipe("kmeans", 2)})
+    with pytest.raises(InputError, match="names 'z', which is no quantizable layer"):
+        tfq_sv.multi_stage_finetune(small(), wrong, data())
+    with pytest.raises(InputError, match="no batch"):
+        tune(small(), [])
+    with pytest.raises(InputError, match="loss became nan"):
+        tune(small(), [np.full((4, 9, 8), np.nan, np.float32)])
+    tune(small(), data(), checkpoint_dir=tmp_path)
+    with pytest.raises(InputError, match="holds a run with another order"):
+        tune(small(), data(), checkpoint_dir=tmp_path, order="highest_first")

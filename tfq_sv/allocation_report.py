@@ -1,0 +1,88 @@
+"""Tables and pictures of bits that were allocated."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfq_sv.allocation import Allocation, Sensitivity
+from tfq_sv.files import atomic
+from tfq_sv.quantizers import kernel_attribute, quantizable
+from tfq_sv.report import table
+
+
+def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocation]) -> str:
+    """Returns the table of layers: weights, sensitivity with its standard error, bits an answer."""
+    rows = []
+    for name, layer in quantizable(model).items():
+        kernel = getattr(layer, str(kernel_attribute(layer)))
+        value = _value(traces[name])
+        error = getattr(value, "standard_error", float("nan"))
+        rows.append(
+            [
+                name,
+                f"{kernel.shape.num_elements():,}",
+                f"{value:.3g}",
+                f"{error:.1g}",
+                *(str(answer.recipe.layers[name].bits) for answer in answers),
+            ]
+        )
+    sizes = [f"bits at {answer.bytes / 1e6:.3f} MB" for answer in answers]
+    return table(["layer", "weights", "sensitivity", "+-", *sizes], rows)
+
+
+def allocation_figure(
+    traces: Sensitivity,
+    answers: Sequence[Allocation],
+    path: str | os.PathLike[str],
+    title: str,
+    error_rates: Sequence[float] | None = None,
+) -> None:
+    """Draws sensitivity and bits a layer; for several answers their cost, or EER, against size.
+
+    Args:
+        traces: what the bits were allocated by.
+        answers: one or several.
+        path: where the PNG goes.
+        title: says what of.
+        error_rates: the EER of each answer, fractions; drawn in place of the cost.
+    """
+    from matplotlib.figure import Figure
+
+    several = len(answers) > 1
+    names = list(traces)
+    width = min(max(8.0, 0.2 * len(names)), 40.0)
+    figure = Figure(figsize=(width, 9.5 if several else 6.5), layout="constrained")
+    axes = figure.subplots(3 if several else 2, 1)
+    places = range(len(names))
+    axes[0].bar(places, [_value(traces[name]) for name in names], color="tab:gray")
+    axes[0].set(yscale="log", ylabel="sensitivity", xlim=(-0.6, len(names) - 0.4))
+    axes[0].set_xticks([])
+    for number, answer in enumerate(answers):
+        bits = [answer.recipe.layers[name].bits for name in names]
+        colour = f"C{number % 10}"
+        label = f"{answer.bytes / 1e6:.3f} MB"
+        axes[1].plot(places, bits, ".-", color=colour, linewidth=0.8, label=label)
+    axes[1].set(ylabel="bits", ylim=(0.5, 8.5), xlim=(-0.6, len(names) - 0.4))
+    axes[1].set_xticks(places, names, rotation=90, fontsize=7)
+    axes[1].set_yticks(range(1, 9))
+    axes[1].grid(axis="y", alpha=0.3)
+    axes[1].legend(fontsize=8, ncols=min(5, len(answers)))
+    if several:
+        sizes = [answer.bytes / 1e6 for answer in answers]
+        if error_rates is None:
+            values, label = [answer.cost for answer in answers], "predicted cost"
+        else:
+            values, label = [100 * rate for rate in error_rates], "EER, %"
+        axes[2].plot(sizes, values, "o-")
+        axes[2].set(xlabel="file size, MB (10^6 bytes)", ylabel=label)
+        if error_rates is None:
+            axes[2].set_yscale("log")
+        axes[2].grid(alpha=0.3)
+    figure.suptitle(title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def _value(given: Any) -> float:
+    """A layer's trace; of a table of costs the one at the fewest bits."""
+    return given[min(given)] if isinstance(given, Mapping) else given

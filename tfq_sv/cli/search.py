@@ -1,0 +1,169 @@
+"""choose each layer's bits, so that the file has at most a wanted size
+
+How much each layer suffers from quantization is measured on a little speech; no labels are needed.
+Then the best bits of all layers together are found. The size is that of the finished .tflite,
+graph and all: one file is really built, to set the prediction right. Give several sizes for the
+curve of size against cost, and a test corpus for the EER at each (after quantization and new
+BatchNorm statistics, without fine-tuning).
+
+example:
+  tfq-sv search --model=model.keras --target_mb=1.0 --corpus=corpus/train --out=recipe.json
+  tfq-sv quantize --model=model.keras --recipe=recipe.json --out=small.keras
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from tfq_sv.cli.common import (
+    load_network,
+    no_positional,
+    output,
+    read_corpus,
+    read_trials,
+    required,
+)
+from tfq_sv.codebook import check_bits
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
+flags.DEFINE_list(
+    "target_mb",
+    None,
+    "most that the file may have, MB of 10^6 bytes; or several",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("corpus", None, "folder of speech to measure on", flag_values=FLAGS)
+flags.DEFINE_string(
+    "out",
+    None,
+    "the recipe (.json); with several sizes, one each: recipe-1.0MB.json",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "sensitivity",
+    "fisher",
+    ["fisher", "hessian", "distortion"],
+    "fisher, hessian: traces of 1 - cosine; the first has less noise and costs a third. "
+    "distortion: 1 - cosine itself with one layer quantized, slow",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "method",
+    "exact",
+    ["exact", "sections"],
+    "exact: the best bits of every layer; sections: layers sorted in 4 sections, one width each",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list("bits", list("12345678"), "widths to choose from", flag_values=FLAGS)
+flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
+flags.DEFINE_enum("compute", "int8", ["int8", "float32"], "as in export", flag_values=FLAGS)
+flags.DEFINE_integer("probes", 32, "most batches to measure on", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 16, "chunks a batch", flag_values=FLAGS)
+flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of chunks and probes", flag_values=FLAGS)
+flags.DEFINE_string("test_corpus", None, "test speech, for the EER at each size", flag_values=FLAGS)
+flags.DEFINE_string("trials", None, "its trials, as in evaluate", flag_values=FLAGS)
+flags.DEFINE_string(
+    "plot", None, "the picture (.png); beside the recipe if not given", flag_values=FLAGS
+)
+flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Measures, allocates, prints, writes and draws."""
+    no_positional(arguments)
+    name, _, folder, out = required(FLAGS, "model", "target_mb", "corpus", "out")
+    target = output(out, ".json")
+    plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")
+    if plot.suffix != ".png":
+        raise InputError(f"--plot {plot} must end in .png")
+    targets = [_megabytes(text) for text in FLAGS.target_mb]
+    widths = [check_bits(int(text) if text.isdigit() else text) for text in FLAGS.bits]
+    network = load_network(name)
+    corpus = read_corpus(folder, strict=FLAGS.strict)
+    from tfq_sv import allocation
+    from tfq_sv.allocation_report import allocation_figure, allocation_table
+    from tfq_sv.file_size import FileSize
+
+    traces = _measured(network, corpus, target, widths)
+    costs = allocation.quantization_costs(network, traces, widths)
+    sizes = FileSize.of(network, FLAGS.input, FLAGS.compute)
+    options = {"bits": widths, "method": FLAGS.method}
+    order = allocation.sensitivity_order(traces)
+    first = allocation.sweep(network, costs, targets[:1], order=order, sizes=sizes, **options)[0]
+    real = _file_bytes(network, first.recipe)
+    print(f"a real file of {first.bytes:,} predicted bytes has {real:,}; predictions are set right")
+    sizes = sizes.measured(first.recipe, real)
+    answers = allocation.sweep(network, costs, targets, order=order, sizes=sizes, **options)
+    print(allocation_table(network, traces, answers))
+    rates = _error_rates(network, corpus, answers) if FLAGS.test_corpus else None
+    for number, (wanted, answer) in enumerate(zip(targets, answers, strict=True)):
+        file = target
+        if len(targets) > 1:
+            file = target.with_stem(f"{target.stem}-{wanted / 1e6:g}MB")
+        answer.recipe.to_json(file)
+        rate = "" if rates is None else f", EER {100 * rates[number]:.2f} %"
+        print(
+            f"wrote {file}: {answer.bytes:,} of at most {wanted:,} bytes, "
+            f"predicted cost {answer.cost:.3g}{rate}"
+        )
+    allocation_figure(traces, answers, plot, f"{name}: {FLAGS.sensitivity}, {FLAGS.method}", rates)
+    print(f"picture {plot}")
+
+
+def _megabytes(text: str) -> int:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < 1e6:
+        raise InputError(f"--target_mb must be sizes in MB such as 1.0, not {text!r}")
+    return round(size * 1e6)
+
+
+def _chunks(corpus: Corpus) -> Iterator[Any]:
+    return batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+
+
+def _measured(network: Any, corpus: Corpus, target: Path, widths: Sequence[int]) -> Any:
+    """Measures, or goes on with what an earlier call has measured."""
+    from tfq_sv.sensitivity import MEASURES
+
+    kind = FLAGS.sensitivity
+    extra: Mapping[str, Any] = {"bits": widths} if kind == "distortion" else {"seed": FLAGS.seed}
+    cache = target.with_suffix(f".{kind}.json")
+    found = MEASURES[kind](network, _chunks(corpus), max_probes=FLAGS.probes, cache=cache, **extra)
+    print(f"{cache} keeps the {kind} of {len(found)} layers for further calls")
+    return found
+
+
+def _file_bytes(network: Any, recipe: Any) -> int:
+    from tfq_sv.export.convert import build
+    from tfq_sv.quantization import codebooks, dequantize, quantize
+
+    model = quantize(network, recipe)
+    built = build(dequantize(model), codebooks(model), FLAGS.input, compute=FLAGS.compute)
+    return len(built.data)
+
+
+def _error_rates(network: Any, corpus: Corpus, answers: Sequence[Any]) -> list[float]:
+    from tfq_sv.calibration import reestimate_batch_norm
+    from tfq_sv.evaluation import KerasEncoder, evaluate
+    from tfq_sv.quantization import quantize
+
+    test = read_corpus(FLAGS.test_corpus, strict=FLAGS.strict)
+    trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
+    rates = []
+    for answer in answers:
+        model = quantize(network, answer.recipe)
+        reestimate_batch_norm(model, islice(_chunks(corpus), 20))
+        label = f"EER at {answer.bytes:,} bytes"
+        rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
+    return rates

@@ -1,0 +1,195 @@
+"""Multi-stage fine-tuning: the layers of a recipe are quantized one bit width after the other."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tf_keras as keras
+
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic
+from tfq_sv.fine_tuning import FineTuningOptions, finetune
+from tfq_sv.quantization import load_model, quantize, quantizers
+from tfq_sv.quantizers import kernel_attribute
+from tfq_sv.recipe import QuantizationRecipe
+
+ORDERS = ("lowest_first", "highest_first")
+
+
+def multi_stage_finetune(
+    model: keras.Model,
+    recipe: QuantizationRecipe,
+    dataset: Iterable[Any],
+    *,
+    teacher: keras.Model | None = None,
+    options: FineTuningOptions | None = None,
+    order: str = "lowest_first",
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> keras.Model:
+    """Quantizes a network by a recipe in stages, and fine-tunes all of it in each.
+
+    The recipe's bit widths are sorted; stage k quantizes the layers of the first k widths, while
+    the others are still float and can make up for what these lost. Weights and codebooks of one
+    stage are what the next starts with; optimizer and learning rate start anew.
+
+    Args:
+        model: the float network; it stays as it is.
+        recipe: bits a layer, of at least one width; as many stages as it has different widths.
+        dataset: as for `finetune`. An iterator goes on from stage to stage; a list is begun again.
+        teacher: as for `finetune`; `model` itself if None.
+        options: of each stage; the defaults if None.
+        order: "lowest_first": the fewest bits first, as in the paper; "highest_first".
+        checkpoint_dir: keeps each finished stage as `stage-1.keras` and so on, and the state
+            within a stage. A run that finds a state there goes on from it and ends as it would
+            have without the break.
+        progress: show bars.
+
+    Returns:
+        The quantized model, ready to export.
+
+    Raises:
+        InputError: as `quantize` and `finetune`; an unknown order; a folder of another run.
+
+    Source: Liu, Wang, Qian, arXiv 2406.05359, mixed precision with multi-stage fine-tuning.
+
+    >>> from tfq_sv.recipe import LayerRecipe
+    >>> mixed = {"a": LayerRecipe("kmeans", 4), "b": LayerRecipe("kmeans", 2)}
+    >>> [list(stage.layers) for stage in stages(QuantizationRecipe(mixed))]
+    [['b'], ['a', 'b']]
+    """
+    options = options or FineTuningOptions()
+    parts = stages(recipe, order)
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+    stream = _Stream(dataset)
+    if folder is not None:
+        drawn = _claim(folder, model, recipe, order, options)
+    student = model
+    for number, part in enumerate(parts, start=1):
+        finished = folder / f"stage-{number}.keras" if folder is not None else None
+        if finished is not None and finished.exists():
+            student = load_model(finished)
+            stream.skip_to(drawn[number - 1])
+            continue
+        student = _next_stage(model, student, part)
+        finetune(
+            student,
+            stream,
+            teacher=model if teacher is None else teacher,
+            options=options,
+            checkpoint_dir=None if folder is None else folder / f"stage-{number}",
+            progress=progress,
+        )
+        if folder is not None and finished is not None:
+            drawn = [*drawn[: number - 1], stream.drawn]
+            _write(folder, drawn=drawn)
+            with atomic(finished) as temporary:
+                student.save(temporary)
+    return student
+
+
+def stages(recipe: QuantizationRecipe, order: str = "lowest_first") -> list[QuantizationRecipe]:
+    """Returns the recipe of each stage; the last is the whole one.
+
+    Raises:
+        InputError: an unknown order, or a recipe without layers.
+    """
+    if order not in ORDERS:
+        raise InputError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+    if not recipe.layers:
+        raise InputError("the recipe names no layer")
+    widths = sorted({layer.bits for layer in recipe.layers.values()})
+    if order == "highest_first":
+        widths = widths[::-1]
+    return [
+        QuantizationRecipe({n: x for n, x in recipe.layers.items() if x.bits in widths[:count]})
+        for count in range(1, len(widths) + 1)
+    ]
+
+
+def _next_stage(
+    model: keras.Model, student: keras.Model, recipe: QuantizationRecipe
+) -> keras.Model:
+    """Quantizes by the next stage's recipe what the last one, `student`, has become."""
+    before = quantizers(student)
+    latent = keras.models.clone_model(model)
+    names = {getattr(layer, "layer", layer).name: layer for layer in student.layers}
+    for layer in (layer for layer in latent.layers if layer.weights):
+        old = names[layer.name]
+        if layer.name not in before:
+            layer.set_weights(old.get_weights())
+            continue
+        getattr(layer, str(kernel_attribute(layer))).assign(before[layer.name].latent)
+        if layer.use_bias:
+            layer.bias.assign(old.layer.bias)
+    after = quantize(latent, recipe)
+    for name, quantizer in quantizers(after).items():
+        if name in before:
+            for new, old in (
+                (quantizer.centroids, before[name].centroids),
+                (quantizer.scale, before[name].scale),
+            ):
+                if new is not None:
+                    new.assign(old)
+    return after
+
+
+class _Stream:
+    """A dataset whose batches are counted, so that an iterator can be brought to where it was."""
+
+    def __init__(self, dataset: Iterable[Any]) -> None:
+        self._dataset = dataset
+        self.drawn = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._dataset:
+            self.drawn += 1
+            yield batch
+
+    def skip_to(self, count: int) -> None:
+        """Draws until so many are drawn; a list needs no such thing."""
+        if isinstance(self._dataset, Iterator):
+            while self.drawn < count and next(self._dataset, None) is not None:
+                self.drawn += 1
+
+
+def _claim(
+    folder: Path,
+    model: keras.Model,
+    recipe: QuantizationRecipe,
+    order: str,
+    options: FineTuningOptions,
+) -> list[int]:
+    """Marks a folder as this run's; returns how many batches its finished stages drew.
+
+    Raises:
+        InputError: it is another run's.
+    """
+    settings = {
+        "network": model.name,
+        "recipe": {name: [layer.kind, layer.bits] for name, layer in recipe.layers.items()},
+        "order": order,
+        "options": asdict(options),
+    }
+    label = folder / "stages.json"
+    if not label.exists():
+        _write(folder, settings=settings, drawn=[])
+        return []
+    found = json.loads(label.read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if found["settings"].get(name) != value:
+            raise InputError(
+                f"{folder} holds a run with another {name}; finish it as it was begun, or delete "
+                "that folder"
+            )
+    return list(found["drawn"])
+
+
+def _write(folder: Path, **fields: Any) -> None:
+    label = folder / "stages.json"
+    known = json.loads(label.read_text(encoding="utf-8")) if label.exists() else {}
+    with atomic(label) as temporary:
+        temporary.write_text(json.dumps({**known, **fields}, indent=2) + "\n", encoding="utf-8")
