@@ -15,7 +15,7 @@ from tfq_sv.multi_stage import _next_stage, stages
 from tfq_sv.quantization import quantizers
 from tfq_sv.recipe import LayerRecipe
 
-OPTIONS = FineTuningOptions(steps=4, follow_every=2)
+OPTIONS = FineTuningOptions(steps=4, follow_every=2, batch_norm_batches=2)
 MIXED = {"c": ("adaptive_binary", 1), "d": ("kmeans", 3), "e": ("kmeans", 2)}
 
 
@@ -101,7 +101,7 @@ class BrokenError(Exception):
 
 
 @pytest.mark.parametrize("form", [list, iter])
-@pytest.mark.parametrize("after", [6, 9])
+@pytest.mark.parametrize("after", [8, 12])
 def test_a_broken_run_ends_as_a_whole_one(
     form: Any, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
