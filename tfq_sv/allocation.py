@@ -9,9 +9,10 @@ import numpy.typing as npt
 import tf_keras as keras
 from tqdm import tqdm
 
-from tfq_sv import codebook
+from tfq_sv import codebook, knapsack
 from tfq_sv.errors import InputError
 from tfq_sv.file_size import FileSize, once_bytes
+from tfq_sv.knapsack import Relaxation
 from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
 
@@ -23,8 +24,6 @@ SECTIONS = 4
 
 # What the prediction of sizes may err by: a share of the target, and bytes.
 _MARGIN, _MARGIN_BYTES = 5e-4, 256
-_HALVINGS = 80
-_ROUNDS, _PRICES = 5, np.array([1, 0.5, 0.8, 1.25, 2])
 _NEVER = 2**50  # bytes
 
 
@@ -210,6 +209,10 @@ def sensitivity_order(traces: Sensitivity) -> list[str]:
     return sorted(traces, key=key)
 
 
+_Part = tuple[Floats, npt.NDArray[np.int64], int, Relaxation]
+"""Costs, bytes, budget and relaxation of a knapsack."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Problem:
     """Which width for which layer: a knapsack with one choice a layer.
@@ -288,14 +291,14 @@ class _Problem:
         for held, part in sorted(possible.items(), key=lambda item: item[1][3].bound):
             if part[3].bound >= least:
                 break
-            choice = _knapsack(*part, least)
+            choice = knapsack.solve(*part, least)
             if (cost := self._cost(choice)) < least:
                 best, least, charged = choice, cost, held
         while best is not None and self._held(best) != charged:
             charged = self._held(best)
             if (saved := self._part(charged, budget)) is None:
                 break
-            choice = _knapsack(*saved, least)
+            choice = knapsack.solve(*saved, least)
             if self._cost(choice) < least:
                 best, least = choice, self._cost(choice)
         return best
@@ -328,7 +331,7 @@ class _Problem:
             held |= {int(column) | other for other in held}
         return held
 
-    def _part(self, held: int, budget: int) -> "_Part | None":
+    def _part(self, held: int, budget: int) -> _Part | None:
         """The knapsack of what needs these things at most; None if it has no answer.
 
         What needs others costs infinitely much.
@@ -339,7 +342,7 @@ class _Problem:
         costs = np.where(lacking, np.inf, self.costs)
         sizes = np.where(lacking, _NEVER, self.bytes)
         left = budget - self._once_bytes(held)
-        relaxed = _Relaxation.of(costs, sizes, left)
+        relaxed = Relaxation.of(costs, sizes, left)
         return None if relaxed is None else (costs, sizes, left, relaxed)
 
     def _held(self, choice: npt.NDArray[np.int64]) -> int:
@@ -350,110 +353,3 @@ class _Problem:
 
     def _once_bytes(self, held: int) -> int:
         return sum(size for i, size in enumerate(self.once) if held >> i & 1)
-
-
-_Part = tuple[Floats, npt.NDArray[np.int64], int, "_Relaxation"]
-"""Costs, bytes, budget and relaxation of a knapsack."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Relaxation:
-    """A knapsack whose bytes are not limited but paid for, at the price that keeps the limit.
-
-    Attributes:
-        price: cost of a byte.
-        bound: no choice within the limit costs less.
-        choice: one within the limit.
-        regret: (L, W), what each width costs more than the layer's best, bytes paid.
-    """
-
-    price: float
-    bound: float
-    choice: npt.NDArray[np.int64]
-    regret: Floats
-
-    @classmethod
-    def of(cls, costs: Floats, sizes: npt.NDArray[np.int64], budget: int) -> "_Relaxation | None":
-        layers = np.arange(len(costs))
-
-        def cheapest(price: float) -> npt.NDArray[np.int64]:
-            return np.argmin(costs + price * sizes, axis=1)
-
-        choice = np.argmin(sizes, axis=1)
-        if sizes[layers, choice].sum() > budget:
-            return None
-        low, high = 0.0, 0.0
-        if sizes[layers, cheapest(low)].sum() > budget:
-            high = float(costs[np.isfinite(costs)].max())  # a byte more than any layer is worth
-            for _ in range(_HALVINGS):
-                middle = (low + high) / 2
-                fits = sizes[layers, cheapest(middle)].sum() <= budget
-                low, high = (low, middle) if fits else (middle, high)
-        found = cheapest(high)
-        if sizes[layers, found].sum() <= budget:
-            choice = found
-        paid = costs + high * sizes
-        least = paid.min(1)
-        return cls(high, float(least.sum() - high * budget), choice, paid - least[:, None])
-
-
-def _knapsack(
-    costs: Floats,
-    sizes: npt.NDArray[np.int64],
-    budget: int,
-    relaxed: _Relaxation,
-    most: float = np.inf,
-) -> npt.NDArray[np.int64]:
-    """Returns the choice of least cost within the budget; any one if none costs less than `most`.
-
-    A choice costs the bound, and what it loses beside: its regrets, and the price of the bytes that
-    it leaves unused. All that lose little are looked through; if one is found, no other is better.
-    """
-    known = float(costs[np.arange(len(costs)), relaxed.choice].sum())
-    rounding = 1e-12 * float(np.abs(costs[np.isfinite(costs)]).max())
-    limit = min(known, most) - relaxed.bound + rounding
-    for finer in range(_ROUNDS, -1, -1):
-        found = _within(costs, sizes, budget, relaxed, relaxed.bound + limit / 4**finer)
-        if found is not None:
-            return found
-    return relaxed.choice
-
-
-def _within(
-    costs: Floats, sizes: npt.NDArray[np.int64], budget: int, relaxed: _Relaxation, most: float
-) -> npt.NDArray[np.int64] | None:
-    """Returns the choice of least cost within the budget; None if it costs more than `most`.
-
-    Dynamic programming over bytes: layer by layer, a state is a sum of bytes with the least cost
-    that reaches it, as long as a bound on the layers to come allows. That bound is the relaxation's
-    at several prices: far from the middle another price bounds better (Dyer, 1984).
-    """
-    order = np.argsort(sizes.min(1), kind="stable")  # small layers first: their sums often meet
-    prices = relaxed.price * _PRICES
-    paid = np.array([(costs + price * sizes).min(1)[order] for price in prices])
-    rest = np.append(np.cumsum(paid[:, ::-1], axis=1)[:, ::-1], np.zeros((len(prices), 1)), axis=1)
-    smallest = np.append(np.cumsum(sizes.min(1)[order][::-1])[::-1], 0)
-    regretted = most - relaxed.bound
-    used, spent = np.zeros(1, np.int64), np.zeros(1)
-    steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
-    for done, layer in enumerate(order, start=1):
-        columns = np.flatnonzero(relaxed.regret[layer] <= regretted)
-        bytes = (sizes[layer, columns][:, None] + used).ravel()
-        cost = (costs[layer, columns][:, None] + spent).ravel()
-        index = np.flatnonzero(bytes + smallest[done] <= budget)
-        for price, least in zip(prices, rest[:, done], strict=True):
-            index = index[cost[index] + least - price * (budget - bytes[index]) <= most]
-        # Each column's bytes rise already, which this sort makes use of.
-        index = index[np.argsort(bytes[index], kind="stable")]
-        before = np.minimum.accumulate(np.append(np.inf, cost[index]))[:-1]
-        index = index[cost[index] < before]  # more bytes must cost less
-        index = index[np.append(np.diff(bytes[index]) > 0, True)[: len(index)]]
-        if not index.size:
-            return None
-        steps.append((index % len(used), columns[index // len(used)]))
-        used, spent = bytes[index], cost[index]
-    place = int(np.argmin(spent))
-    found = np.empty(len(sizes), np.int64)
-    for layer, (parent, column) in zip(order[::-1], steps[::-1], strict=True):
-        found[layer], place = column[place], parent[place]
-    return found
