@@ -250,6 +250,8 @@ def test_calibration_and_labels(made: Path, capsys: pytest.CaptureFixture[str]) 
     assert "mean AAM-softmax loss" in capsys.readouterr().out
     assert cli.main([*arguments, f"--model={made}/model.keras"]) == 1
     assert "is not quantized" in capsys.readouterr().err
+    assert cli.main([*arguments, f"--recipe={made}/recipe.json"]) == 1
+    assert "leave --loss=aam out" in capsys.readouterr().err
 
 
 def test_one_bit(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

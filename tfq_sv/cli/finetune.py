@@ -34,12 +34,15 @@ from tfq_sv.cli.common import (
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 
 UTTERANCES_A_CENTER = 8
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("model", None, "quantized network", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model", None, "quantized network; with --recipe the FP32 one", flag_values=FLAGS
+)
 flags.DEFINE_string("teacher", None, "the FP32 network it was made of", flag_values=FLAGS)
 flags.DEFINE_string("corpus", None, "folder of speech", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the tuned model goes (.keras)", flag_values=FLAGS)
@@ -70,19 +73,17 @@ flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values
 def run(arguments: Sequence[str]) -> None:
     """Fine-tunes and saves."""
     no_positional(arguments)
-    if FLAGS.recipe:
-        _run_stages()
-        return
-    name, teacher, folder, out = required(FLAGS, "model", "teacher", "corpus", "out")
+    name, folder, out = required(FLAGS, "model", "corpus", "out")
     output(out, ".keras", ".h5")
-    model, network = load_network(name), load_network(teacher)
+    if FLAGS.recipe and FLAGS.loss == "aam":
+        raise InputError("--recipe learns from the FP32 network only; leave --loss=aam out")
+    if not FLAGS.recipe:
+        required(FLAGS, "teacher")
+    model = load_network(name)
+    teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
     corpus = read_corpus(folder, strict=FLAGS.strict)
-    from tfq_sv.fine_tuning import FineTuningOptions, finetune
-    from tfq_sv.quantization import codebooks
-
-    codebooks(model)  # refuses a float model
     left_out: dict[str, BadAudioError] = {}
-    stream = batches(
+    dataset = batches(
         corpus,
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
@@ -90,25 +91,39 @@ def run(arguments: Sequence[str]) -> None:
         left_out=left_out,
         strict=FLAGS.strict,
     )
+    from tfq_sv.fine_tuning import FineTuningOptions, finetune
+    from tfq_sv.multi_stage import multi_stage_finetune
+    from tfq_sv.quantization import codebooks
+    from tfq_sv.recipe import QuantizationRecipe
+
+    options = FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate)
     state = Path(f"{out}.state")
-    loss = finetune(
-        model,
-        stream,
-        **(
-            {"teacher": network}
-            if FLAGS.loss == "distillation"
-            else {"head": _head(network, corpus)}
-        ),
-        options=FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate),
-        checkpoint_dir=state,
-    )
+    if FLAGS.recipe:
+        recipe = QuantizationRecipe.from_json(FLAGS.recipe)
+        model = multi_stage_finetune(
+            model,
+            recipe,
+            dataset,
+            teacher=teacher,
+            options=options,
+            order=FLAGS.stages,
+            checkpoint_dir=state,
+        )
+    else:
+        codebooks(model)  # refuses a float model
+        kind, head = "1 - cosine to the teacher", None
+        if FLAGS.loss == "aam":
+            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus), None
+        loss = finetune(
+            model, dataset, teacher=teacher, head=head, options=options, checkpoint_dir=state
+        )
+        print(f"mean {kind}, last 100 steps: {loss:.4f}")
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
     if left_out:
         print_left_out(left_out, len(corpus.paths))
-    kind = "1 - cosine to the teacher" if FLAGS.loss == "distillation" else "AAM-softmax loss"
-    print(f"wrote {out}; mean {kind}, last 100 steps: {loss:.4f}")
+    print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
 
 
 def _head(network: Any, corpus: Corpus) -> Any:
@@ -125,31 +140,3 @@ def _head(network: Any, corpus: Corpus) -> Any:
     stream = batches(few, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
     return speaker_head(network, once, len(number), margin=FLAGS.margin)
-
-
-def _run_stages() -> None:
-    name, folder, out = required(FLAGS, "model", "corpus", "out")
-    output(out, ".keras", ".h5")
-    from tfq_sv.recipe import QuantizationRecipe
-
-    recipe = QuantizationRecipe.from_json(FLAGS.recipe)
-    network = load_network(name)
-    teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
-    corpus = read_corpus(folder, strict=FLAGS.strict)
-    from tfq_sv.fine_tuning import FineTuningOptions
-    from tfq_sv.multi_stage import multi_stage_finetune
-
-    state = Path(f"{out}.state")
-    model = multi_stage_finetune(
-        network,
-        recipe,
-        batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed),
-        teacher=teacher,
-        options=FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate),
-        order=FLAGS.stages,
-        checkpoint_dir=state,
-    )
-    with atomic(out) as temporary:
-        model.save(temporary)
-    shutil.rmtree(state)
-    print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
