@@ -136,8 +136,8 @@ def measure(
     model = make_model()
     result = evaluate(KerasEncoder(model), test, trials, progress=f"   {path.stem}")
     matrix = result.extraction.embeddings.matrix
-    with np.load(reference) if reference.exists() else {"embeddings": matrix} as kept:
-        unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (matrix, kept["embeddings"])]
+    wanted = dict(np.load(reference))["embeddings"] if reference.exists() else matrix
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (matrix, wanted)]
     with files.atomic(path) as temporary, Path(temporary).open("wb") as file:
         np.savez(
             file,
