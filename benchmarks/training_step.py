@@ -38,17 +38,17 @@ def wrapped(network: keras.Model, kind: str) -> keras.Model:
     start = clustering.CentroidInitialization.KMEANS_PLUS_PLUS
 
     def cluster(layer: keras.layers.Layer) -> keras.layers.Layer:
-        copy = type(layer).from_config(layer.get_config())
-        if layer.name not in kernels:
-            return copy
-        return clustering.cluster_weights(copy, 16, start)
+        if layer.name in kernels:
+            return clustering.cluster_weights(layer, 16, start)
+        return type(layer).from_config(layer.get_config())
 
     return keras.models.clone_model(network, clone_function=cluster)
 
 
-def stepper(network: keras.Model, kind: str, batch: int, frames: int) -> Callable[[], None]:
+def stepper(name: str, kind: str, batch: int, frames: int) -> Callable[[], None]:
     """Returns what makes one step."""
-    model = wrapped(network, kind)
+    # Its own network, because tfmot's clustering wraps the very layers that it is given.
+    model = wrapped(tfq_sv.models.build(name), kind)
     optimizer = keras.optimizers.Adam(1e-4)
     variables = model.trainable_variables
     optimizer.build(variables)
@@ -79,10 +79,9 @@ def main() -> None:
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    network = tfq_sv.models.build(arguments.network)
     size = arguments.batch, arguments.frames
     if arguments.memory:
-        step = stepper(network, arguments.memory, *size)
+        step = stepper(arguments.network, arguments.memory, *size)
         for _ in range(2):
             step()
         print(f"RESULT {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}")
@@ -98,7 +97,7 @@ def main() -> None:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         peaks[kind] = float(done.stdout.split("RESULT ")[1])
-    steps = {kind: stepper(network, kind, *size) for kind in KINDS}
+    steps = {kind: stepper(arguments.network, kind, *size) for kind in KINDS}
     for step in steps.values():
         step()
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
