@@ -2,8 +2,8 @@
 
     python benchmarks/codebook_fit.py
 
-All kernels of a network with random weights, drawn as trained kernels are distributed (Student's
-t, 5 degrees of freedom, at the initializer's scale), or of a trained one (--model). Squared errors
+All kernels of a network with random weights, drawn from Student's t (5 degrees of freedom, at
+the initializer's scale), or of a trained one (--model). Squared errors
 are relative to the weights' own sum of squares. Times are CPU seconds of one thread, memory is the
 peak of a process of its own.
 """
@@ -22,7 +22,14 @@ from tfq_sv.report import table
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1"
 )
-METHODS = ["ours", "equal count", "scikit-learn, n_init=1", "scikit-learn, n_init=10", "tfmot"]
+METHODS = [
+    "ours",
+    "equal count",
+    "scikit-learn, n_init=1",
+    "scikit-learn, n_init=10",
+    "tfmot",
+    "kmeans1d, exact",
+]
 
 
 def kernels(model: str | None, network: str) -> list[np.ndarray]:
@@ -54,6 +61,10 @@ def fit(method: str, weights: np.ndarray, bits: int) -> np.ndarray:
         return codebook.fit_equal_count(weights, bits)
     if method == "tfmot":
         return _tfmot(weights, bits)
+    if method == "kmeans1d, exact":  # its memory is 16 bytes a weight and centroid
+        import kmeans1d
+
+        return np.float32(kmeans1d.cluster(weights.astype(np.float64), 2**bits).centroids)
     from sklearn.cluster import KMeans
 
     starts = int(method.rsplit("=", 1)[1])
@@ -104,7 +115,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, help="one width only")
     parser.add_argument("--layers", type=int, help="the first so many layers only")
     parser.add_argument("--method", choices=METHODS, help="one method only, without a table")
-    parser.add_argument("--slow", action="store_true", help="scikit-learn and tfmot everywhere")
+    parser.add_argument("--slow", action="store_true", help="all methods everywhere")
     arguments = parser.parse_args()
     if arguments.method:
         measure(arguments)
