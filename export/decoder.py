@@ -2,7 +2,9 @@
 
 A byte of codes is looked up in a table of 256 rows: the levels of each code in it. The table itself
 is looked up in the layer's levels by a table of codes that all layers share, so that a layer stores
-no more than its codes and 2**bits levels.
+no more than its codes and 2**bits levels. Codes in several planes have longer tables, with a row
+for each byte of the first plane together with the parts of the others' bytes that belong to the
+same codes: a lookup a row is much faster than arithmetic a code.
 
 Each op and each tensor costs some 50 bytes in the file, twice, for `embed` and for `inflate`. So
 bytes and tables are given shapes by which planes of different widths meet without a RESHAPE, and
@@ -11,7 +13,7 @@ the signs of all channels of the network are unpacked by one run of ops.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +48,7 @@ class Decoder:
         """Decodes some of `filters` within `graph`, as tensors of type `kind` (INT8 or UINT8)."""
         self._graph = graph
         self._kind = kind
-        self._tables: dict[tuple[int, int, int], int] = {}
+        self._shared: dict[tuple[str | int, ...], int] = {}
         self._negated: dict[_Negation, list[Filter]] = defaultdict(list)
         self._steps: dict[Filter, int] = {}
         for filter in filters:
@@ -59,66 +61,105 @@ class Decoder:
         _, levels = filter.book.grid()
         both = np.concatenate([levels, -levels]) if filter.signed else levels
         stored = graph.constant(both, self._kind)
-        second = 2**bits if _by_bytes(filter) else 0
-        widths, planes = codec.planes(bits), filter.packed()
-        if len(widths) == 1 and (second or not filter.signed):
-            table = graph.gather(stored, self._table(bits, 0, second))
-            cells = graph.gather(table, self._bytes(filter, planes[0], bits))
+        whole = _by_bytes(filter)
+        if whole or not filter.signed:
+            table = graph.gather(stored, self._table(bits, whole))
+            cells = graph.gather(table, self._rows(filter))
         else:
-            codes, shift = -1, 0
-            for width, plane in zip(widths, planes, strict=True):
-                last = width == widths[-1]
-                table = self._table(width, shift, second if last else 0)
-                part = graph.gather(table, self._bytes(filter, plane, width))
-                codes = part if shift == 0 else graph.arithmetic("ADD", codes, part)
-                shift += width
-            if filter.signed and not second:
-                codes = self._cut(codes, filter.codes.size)
-                codes = graph.reshape(codes, _by_channel(filter, filter.codes.size))
-                codes = graph.arithmetic("ADD", codes, self._negations(filter))
+            codes = graph.gather(self._table(bits), self._rows(filter))
+            codes = self._cut(codes, filter.codes.size)
+            codes = graph.reshape(codes, _by_channel(filter, filter.codes.size))
+            codes = graph.arithmetic("ADD", codes, self._negations(filter))
             cells = graph.gather(stored, codes)
         cells = self._cut(cells, filter.codes.size)
         graph.reshape(cells, graph.subgraph.tensors[output].shape, output)
 
-    def _bytes(self, filter: Filter, plane: codec.Bytes, width: int) -> int:
-        """A plane's bytes as positions in a table, in a shape that other planes match.
+    def _rows(self, filter: Filter) -> int:
+        """Which row of the table holds each group of codes, int32.
 
-        The last plane has the most cells a byte, n, and shape (..., bytes); one that has half as
-        many cells has shape (..., bytes, 2), and so on. Tables have shape (rows, 2, 2, ...): what
-        is gathered has the same shape for all planes.
+        The last plane's bytes have shape (..., n), those of a plane of twice its width
+        (..., n, 2), and so on; each byte of a later plane gives as many parts: shapes are equal.
         """
-        graph, last = self._graph, codec.planes(filter.book.bits)[-1]
-        inner = _twos(width // last)
-        count = plane.size // math.prod(inner)
-        shape = _by_channel(filter, count) if _by_bytes(filter) else [count]
-        positions = graph.cast_int32(graph.constant(plane.reshape(*shape, *inner)))
-        if _by_bytes(filter) and width == last:
-            positions = graph.arithmetic("ADD", positions, self._negations(filter))
-        return positions
+        graph, widths = self._graph, codec.planes(filter.book.bits)
+        rows, shift = -1, 0
+        for width, plane in zip(widths, filter.packed(), strict=True):
+            inner, last = _twos(width // widths[-1]), width == widths[-1]
+            count = plane.size // math.prod(inner)
+            shape = _by_channel(filter, count) if _by_bytes(filter) else [count]
+            found = graph.cast_int32(graph.constant(plane.reshape(*shape, *inner)))
+            if _by_bytes(filter) and last:
+                found = graph.arithmetic("ADD", found, self._negations(filter))
+            if shift:
+                parts = self._parts(filter.book.bits, width, shift, _by_bytes(filter) and last)
+                found = graph.arithmetic("ADD", rows, graph.gather(parts, found))
+            rows, shift = found, shift + width
+        return rows
 
-    def _table(self, width: int, shift: int, second: int) -> int:
-        """The codes in each byte, shifted: int32 (256, 2, 2, ...), 8 / width codes a row.
+    def _table(self, bits: int, negated: bool = False) -> int:
+        """The codes of every row: int32 (rows, codes a row).
 
-        With `second`, as many rows again, for bytes of negated channels: codes + second.
+        With `negated`, as many rows again, for bytes of negated channels: codes + 2**bits.
         """
-        key = (width, shift, second)
-        if key not in self._tables:
-            graph = self._graph
-            if second:
-                plain = self._table(width, shift, 0)
-                step = graph.constant(np.array([second], np.int32))
-                rows = [plain, graph.arithmetic("ADD", plain, step)]
-                output = graph.tensor([2 * _BYTE, *_twos(8 // width)], INT32)
-                options = schema.ConcatenationOptionsT(axis=0)
-                table = graph.op("CONCATENATION", rows, output, options=options)
-            elif shift:
-                factor = graph.constant(np.array([2**shift], np.int32))
-                table = graph.arithmetic("MUL", self._table(width, 0, 0), factor)
-            else:
-                every = codec.unpack_table(width).reshape(_BYTE, *_twos(8 // width))
-                table = graph.cast_int32(graph.constant(every))
-            self._tables[key] = table
-        return self._tables[key]
+        graph, widths = self._graph, codec.planes(bits)
+        cells = 8 // widths[0]
+
+        def make() -> int:
+            if negated:
+                return self._twice(self._table(bits), 2**bits)
+            codes, rows, shift = self._unpacked(widths[0]), _BYTE, widths[0]
+            for width in widths[1:]:
+                values = 2 ** (width * cells)
+                every = codec.unpack_table(width)[:values, None, :cells] << np.uint8(shift)
+                added = graph.cast_int32(graph.constant(every))
+                rows, shift = rows * values, shift + width
+                codes = graph.arithmetic("ADD", added, codes)  # (values, rows before, cells)
+                codes = graph.reshape(codes, [rows, cells])
+            return codes
+
+        return self._once(make, "table", bits, negated)
+
+    def _parts(self, bits: int, width: int, shift: int, negated: bool) -> int:
+        """What the parts of a byte add to the row, of a later plane: int32 (256, 2, 2, ...).
+
+        `shift`: how many bits of a code are in the planes before.
+
+        With `negated`, as many rows again, for bytes of negated channels, which lead to the second
+        half of the table.
+        """
+        graph, first = self._graph, codec.planes(bits)[0]
+        step = 2 ** (shift * 8 // first)
+
+        def make() -> int:
+            if negated:
+                return self._twice(self._parts(bits, width, shift, False), 2 ** (bits * 8 // first))
+            part = width * 8 // first  # bits of a part
+            every = codec.unpack_table(part).reshape(_BYTE, *_twos(8 // part))
+            values = graph.cast_int32(graph.constant(every))
+            return graph.arithmetic("MUL", values, graph.constant(np.array([step], np.int32)))
+
+        return self._once(make, "parts", width, first, step, bits if negated else 0)
+
+    def _unpacked(self, width: int) -> int:
+        """The codes in every byte: int32 (256, 8 / width)."""
+        every = codec.unpack_table(width)
+        return self._once(
+            lambda: self._graph.cast_int32(self._graph.constant(every)), "unpacked", width
+        )
+
+    def _twice(self, table: int, step: int) -> int:
+        """A table, and once more with `step` added."""
+        graph = self._graph
+        shape = list(graph.subgraph.tensors[table].shape)
+        more = graph.arithmetic("ADD", table, graph.constant(np.array([step], np.int32)))
+        output = graph.tensor([2 * shape[0], *shape[1:]], INT32)
+        options = schema.ConcatenationOptionsT(axis=0)
+        return graph.op("CONCATENATION", [table, more], output, options=options)
+
+    def _once(self, make: Callable[[], int], *key: str | int) -> int:
+        """What `make` appended when it was first called with that key."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     def _negations(self, filter: Filter) -> int:
         """What is added to a filter's positions, a channel: the step or 0.
@@ -130,7 +171,8 @@ class Decoder:
             filters = self._negated[kind]
             signs = np.concatenate([filter.signs for filter in filters])
             packed = graph.cast_int32(graph.constant(codec.pack(signs, 1)[0]))
-            steps = graph.gather(self._table(1, kind.step.bit_length() - 1, 0), packed)
+            step = graph.constant(np.array([kind.step], np.int32))
+            steps = graph.gather(graph.arithmetic("MUL", self._unpacked(1), step), packed)
             column = [signs.size, 1] if kind.axis == 0 else [1, signs.size]
             steps = graph.reshape(self._cut(steps, signs.size), column)
             sizes = [filter.signs.size for filter in filters]

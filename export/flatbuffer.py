@@ -123,9 +123,10 @@ class Graph:
         return self.op("CAST", [tensor], output)
 
     def arithmetic(self, name: str, left: int, right: int) -> int:
-        """Appends an int32 ADD or MUL; `right` may be broadcast."""
+        """Appends an int32 ADD or MUL; shapes are broadcast."""
         options = {"ADD": schema.AddOptionsT, "MUL": schema.MulOptionsT}[name]()
-        output = self.tensor(self.subgraph.tensors[left].shape, INT32)
+        shapes = [self.subgraph.tensors[index].shape for index in (left, right)]
+        output = self.tensor(np.broadcast_shapes(*map(tuple, shapes)), INT32)
         return self.op(name, [left, right], output, options=options)
 
     def split(self, tensor: int, sizes: Sequence[int], axis: int) -> list[int]:

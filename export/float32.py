@@ -76,7 +76,7 @@ def _converted(function: Any, configure: Callable[[Any], None] | None) -> bytes:
     """Converts a function of TensorFlow.
 
     Given the model too, the converter would go by way of a SavedModel: the same comes out, after
-    ten times as long. It warns those who do not give it.
+    far longer. It warns those who do not give it.
     """
     import tensorflow as tf
 

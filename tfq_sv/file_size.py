@@ -28,8 +28,8 @@ _OPS = {
     "ZeroPadding2D": 162,
     "AttentiveStatistics": 6106,
 }
-_DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 109, 401, 180, 297
-_ONCE = {"decoding": 493, "table": 141, "shifted": 268, "second": 335, "signs": 624}
+_DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
+_ONCE = {"codes": 174, "unpacked": 213, "joined": 427, "parts": 351, "twice": 342, "signs": 981}
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
 _BYTE = 256
 
@@ -138,11 +138,22 @@ def predict_bytes(
 def once_bytes(thing: Once) -> int:
     """Returns what something takes that a file holds once.
 
-    >>> once_bytes(("table", 1)) - once_bytes(("table", 2))
+    >>> once_bytes(("codes", 1)) - once_bytes(("codes", 2))
     1024
     """
     kind, *which = thing
-    return _ONCE[str(kind)] + (8 * _BYTE // int(which[0]) if kind == "table" else 0)
+    stored = 0
+    if kind == "codes":  # of every byte, for bits of codes or of rows
+        stored = 8 * _BYTE // int(which[0])
+    elif kind == "joined":  # the codes of every part of a byte
+        bits, width = map(int, which)
+        cells = 8 // _PLANES[bits][0]
+        stored = 2 ** (width * cells) * cells
+    return _ONCE[str(kind)] + stored
+
+
+def _unpacked(width: int) -> set[Once]:
+    return {("unpacked", width), ("codes", width)}
 
 
 @dataclass(frozen=True)
@@ -179,24 +190,22 @@ class _Kernel:
         if bits >= 8:
             return LayerSize(_aligned(packed_bytes(self.weights, bits)))
         planes, shift = _PLANES[bits], 0
-        count = _DECODING + _PLANE * len(planes) + _aligned(2**bits * (1 + self.signed))
-        once: set[Once] = {("decoding",)}
-        cells = 8 // planes[-1]
-        whole = not self.depthwise and self.weights // self.channels % cells == 0
+        count = _DECODING + _PLANE * (len(planes) - 1) + _aligned(2**bits * (1 + self.signed))
+        once = _unpacked(planes[0])
+        whole = not self.depthwise and self.weights // self.channels % (8 // planes[-1]) == 0
         for width in planes:
             count += _aligned(-(-self.weights * width // 8))
-            once.add(("table", width))
             if shift:
-                once.add(("shifted", width, shift))
-            if self.signed and whole and width == planes[-1]:
-                once.add(("second", width, shift, bits))
+                once |= {("joined", bits, width), ("parts", width, planes[0], shift)}
+                once.add(("codes", 8 * width // planes[0]))
             shift += width
+        if self.signed and whole:
+            once |= {("twice", bits)} | ({("twice", bits, "parts")} if len(planes) > 1 else set())
         if self.signed:
             # By bytes or by codes, the positions of channels with negative gains are moved.
             count += self.channels // 8 + (_SIGNED_BYTES if whole else _SIGNED_CODES)
             step = _BYTE if whole else 2**bits
-            once |= {("table", 1), ("shifted", 1, step.bit_length() - 1)}
-            once.add(("signs", step, self.depthwise))
+            once |= {*_unpacked(1), ("signs", step, self.depthwise)}
         return LayerSize(count, frozenset(once))
 
 
