@@ -17,8 +17,8 @@ from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import convert
 from tfq_sv.file_size import FileSize
+from tfq_sv.probes import Estimate
 from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.sensitivity import Estimate
 
 
 def random_problem(layers: int, widths: int, seed: int) -> _Problem:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
+from train_small import small
 
 import tfq_sv
 from tfq_sv.data.chunks import batches
@@ -57,6 +59,30 @@ def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
         for name, book in tfq_sv.codebooks(quantized).items()
     ]
     assert all(moved) if kind == "adaptive" else not any(moved)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_fine_tuning_in_sixteen_bits(precision: str) -> None:
+    keras.utils.set_random_seed(0)
+    network = small()
+    rng = np.random.default_rng(0)
+    dataset = [rng.normal(size=(4, 40, 80)).astype(np.float32) for _ in range(3)]
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
+    losses, distances = {}, {}
+    for kind in ("fp32", precision):
+        quantized = tfq_sv.quantize(network, recipe)
+        options = FineTuningOptions(steps=40, learning_rate=1e-2, precision=kind)
+        losses[kind] = tfq_sv.finetune(
+            quantized, dataset, teacher=network, options=options, progress=False
+        )
+        distances[kind] = distance(quantized, network, dataset[0])
+    assert losses[precision] == pytest.approx(losses["fp32"], rel=0.1)
+    assert losses[precision] != losses["fp32"]
+    assert not {weight.dtype for weight in quantized.weights} & {tf.float16, tf.bfloat16}
+    assert quantized(dataset[0]).dtype == tf.float32
+    assert distances[precision] == pytest.approx(distances["fp32"], rel=0.1)
+    with pytest.raises(InputError, match="precision must be one of"):
+        FineTuningOptions(precision="fp8")
 
 
 def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:

@@ -11,8 +11,9 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv.errors import InputError
+from tfq_sv.probes import Estimate, enough
 from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.sensitivity import MEASURES, Estimate, _enough
+from tfq_sv.sensitivity import MEASURES
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 
 layers = keras.layers
@@ -162,10 +163,10 @@ def test_stops_when_the_order_is_stable() -> None:
     rng = np.random.default_rng(0)
     order = np.arange(20.0)
     clear, doubtful = (order + rng.normal(0, noise, (8, 20)) for noise in (0.1, 100))
-    assert not _enough(clear[:7], 64, 0.99)
-    assert _enough(clear, 64, 0.99)
-    assert not _enough(doubtful, 64, 0.99)
-    assert _enough(doubtful, 8, 0.99)
+    assert not enough(clear[:7], 64, 0.99)
+    assert enough(clear, 64, 0.99)
+    assert not enough(doubtful, 64, 0.99)
+    assert enough(doubtful, 8, 0.99)
 
 
 def test_what_cannot_be_used_says_why(network: keras.Model) -> None:

@@ -1,20 +1,16 @@
 """Several devices, several workers, and sudden deaths, each run in processes of their own."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
-from workers import THREADS, cluster
+from workers import Run, cluster
 
 from tfq_sv.errors import InputError
 from tfq_sv.training.devices import Shares, is_chief
 
-SCRIPT = Path(__file__).parent / "train_small.py"
+SCRIPT = "train_small.py"
 OPTIONS = {
     "num_epochs": 4,
     "num_avg": 2,
@@ -30,37 +26,10 @@ OPTIONS = {
 }
 
 
-class Run:
-    """A process that trains."""
-
-    def __init__(self, job: dict[str, Any], config: dict[str, Any] | None = None) -> None:
-        environment = {
-            **os.environ,
-            **THREADS,
-            "TF_USE_LEGACY_KERAS": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        if config:
-            environment["TF_CONFIG"] = json.dumps(config)
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), json.dumps(job)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def ends(self, code: int = 0) -> list[dict[str, Any]]:
-        """What it printed."""
-        out, err = self.process.communicate(timeout=300)
-        assert self.process.returncode == code, err
-        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-
-
 def workers(job: dict[str, Any], **second: Any) -> tuple[Run, Run]:
     """Two workers; `second` changes the second one's job."""
     first, other = cluster()
-    return Run(job, first), Run({**job, **second}, other)
+    return Run(SCRIPT, job, first), Run(SCRIPT, {**job, **second}, other)
 
 
 def curve(printed: list[dict[str, Any]]) -> dict[int, float]:
@@ -75,7 +44,7 @@ def job(corpus_dir: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def alone(job: dict[str, Any]) -> list[dict[str, Any]]:
     """One device, never interrupted: 4 epochs of 4 steps."""
-    printed = Run(job).ends()
+    printed = Run(SCRIPT, job).ends()
     assert len(curve(printed)) == 16
     return printed
 
@@ -95,9 +64,9 @@ def test_a_killed_run_goes_on_bit_for_bit(
 ) -> None:
     """Killed between two checkpoints, then amid the epochs that are averaged."""
     state = {**job, "state": str(tmp_path)}
-    before = Run({**state, "die_at": 6}).ends(-9)
-    between = Run({**state, "die_at": 15}).ends(-9)
-    after = Run(state).ends()
+    before = Run(SCRIPT, {**state, "die_at": 6}).ends(-9)
+    between = Run(SCRIPT, {**state, "die_at": 15}).ends(-9)
+    after = Run(SCRIPT, state).ends()
     assert [min(curve(part)) for part in (before, between, after)] == [0, 4, 12]
     assert {**curve(before), **curve(between), **curve(after)} == curve(alone)
     assert after[-1] == alone[-1]  # the weights
@@ -105,10 +74,10 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_does(job: dict[str, Any], alone: list[dict[str, Any]]) -> None:
-    both = Run({**job, "devices": 2}).ends()
+    both = Run(SCRIPT, {**job, "devices": 2}).ends()
     assert curve(both) == pytest.approx(curve(alone), rel=1e-4)
     options = {**OPTIONS, "sync_batch_norm": False}
-    apart = Run({**job, "devices": 2, "options": options}).ends()
+    apart = Run(SCRIPT, {**job, "devices": 2, "options": options}).ends()
     assert curve(apart) != pytest.approx(curve(alone), rel=1e-4)  # statistics of half a batch
 
 
@@ -137,12 +106,45 @@ def test_a_worker_that_dies_and_comes_back(
 
 @pytest.mark.slow
 def test_workers_that_find_different_states_say_so(job: dict[str, Any], tmp_path: Path) -> None:
-    Run({**job, "state": str(tmp_path), "die_at": 6}).ends(-9)
+    Run(SCRIPT, {**job, "state": str(tmp_path), "die_at": 6}).ends(-9)
     first, second = workers({**job, "state": str(tmp_path)}, state=str(tmp_path / "other"))
     for run in (first, second):
         _, err = run.process.communicate(timeout=300)
         assert run.process.returncode == 1
         assert "must be one that all workers see" in err
+
+
+def on_all(task: str) -> tuple[list[dict[str, Any]], ...]:
+    """What one device prints of a task, two devices, and two workers."""
+
+    def begun(devices: int = 1, config: dict[str, Any] | None = None) -> Run:
+        return Run("tune_small.py", {"devices": devices, "task": task}, config)
+
+    first, second = [begun(config=config) for config in cluster()]
+    printed = first.ends()
+    assert second.ends() == printed
+    return begun().ends(), begun(devices=2).ends(), printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["distillation", "aam"])
+def test_fine_tuning_on_two_devices_and_two_workers(loss: str) -> None:
+    alone, *others = on_all(loss)
+    assert [list(row) for row in alone] == [["loss"]] * 9 + [["sum"]]
+    for other in others:
+        for row, wanted in zip(other, alone, strict=True):
+            assert row == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["hessian", "fisher", "distortion"])
+def test_sensitivity_on_two_devices_and_two_workers(measure: str) -> None:
+    alone, *others = on_all(measure)  # an odd number of probes
+    assert [list(row) for row in alone] == [["conv1"], ["conv2"], ["seg_1"]]
+    for other in others:
+        for row, wanted in zip(other, alone, strict=True):
+            for layer, value in wanted.items():
+                assert row[layer] == pytest.approx(value, rel=1e-4)
 
 
 def test_shares() -> None:

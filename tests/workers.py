@@ -1,6 +1,11 @@
 """What tests need that run several workers on this machine."""
 
+import json
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 THREADS = dict.fromkeys(
@@ -19,3 +24,32 @@ def cluster() -> list[dict[str, Any]]:
     return [
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}} for i in (0, 1)
     ]
+
+
+class Run:
+    """A process that runs a script beside this file."""
+
+    def __init__(
+        self, script: str, job: dict[str, Any], config: dict[str, Any] | None = None
+    ) -> None:
+        environment = {
+            **os.environ,
+            **THREADS,
+            "TF_USE_LEGACY_KERAS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        if config:
+            environment["TF_CONFIG"] = json.dumps(config)
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name(script)), json.dumps(job)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ends(self, code: int = 0) -> list[dict[str, Any]]:
+        """What it printed."""
+        out, err = self.process.communicate(timeout=300)
+        assert self.process.returncode == code, err
+        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +16,11 @@ from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
 from tfq_sv.training import schedules
+from tfq_sv.training.devices import Shares, is_chief, synchronized
 from tfq_sv.training.loop import run
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
+from tfq_sv.training.options import PRECISIONS
+from tfq_sv.training.precision import gradients_of, in_precision, scaled_for
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class FineTuningOptions:
         lloyd_steps: Lloyd steps a move.
         freeze: share of the steps, at the end, in which codebooks stay as they are.
         batch_norm_batches: batches on which BatchNorm is re-estimated when training has ended.
+        precision: of the trunk: "fp32", "fp16" with loss scaling, or "bf16"; weights, codebooks,
+            embedding and loss are float32.
     """
 
     steps: int = 150
@@ -38,6 +44,7 @@ class FineTuningOptions:
     lloyd_steps: int = 3
     freeze: float = 0.3
     batch_norm_batches: int = 20
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "follow_every", "lloyd_steps"):
@@ -48,6 +55,10 @@ class FineTuningOptions:
         if self.batch_norm_batches < 0:
             raise InputError(
                 f"batch_norm_batches must not be negative, but is {self.batch_norm_batches}"
+            )
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}"
             )
 
 
@@ -101,6 +112,7 @@ def finetune(
     teacher: keras.Model | None = None,
     head: AAMSoftmax | None = None,
     options: FineTuningOptions | None = None,
+    strategy: tf.distribute.Strategy | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> float:
@@ -119,6 +131,8 @@ def finetune(
         teacher: network of the same features and embedding size.
         head: built, its centres trained before (`speaker_head`), its margin set; trained in place.
         options: settings; the defaults if None.
+        strategy: devices or workers that share every batch; the models are built outside its
+            scope, and every worker gives the same dataset. This device alone if None.
         checkpoint_dir: where the state is kept every 100 steps, and resumed from.
         progress: show a bar.
 
@@ -127,52 +141,98 @@ def finetune(
 
     Raises:
         InputError: neither or both of teacher and head, an empty dataset, one without labels for
-            a head, networks that do not fit together, or a loss that is not finite.
+            a head, networks that do not fit together, a batch that the devices cannot share, or
+            a loss that is not finite.
     """
     options = options or FineTuningOptions()
-    if teacher is not None and head is None:
-        loss_of = _distillation(model, teacher)
-    elif head is not None and teacher is None:
-        loss_of = _aam(model, head)
-    else:
+    if (teacher is None) == (head is None):
         raise InputError("finetune learns from a teacher or with a head: give one of them")
-    fbank = front_end(model)
-    optimizer = keras.optimizers.Adam(schedules.cosine(options.learning_rate, options.steps))
-    variables = model.trainable_variables + (head.trainable_variables if head else [])
-    optimizer.build(variables)
-    follower = FollowCodebooks(options)
+    if teacher is not None:
+        _check_alike(model, teacher)
+    fbank, strategy = front_end(model), strategy or tf.distribute.get_strategy()
+    with strategy.scope(), ExitStack() as stack:
+        student = in_precision(model, options.precision)
+        if strategy.num_replicas_in_sync > 1:
+            stack.enter_context(synchronized(student))
+        step = _Step(student, teacher, head, options, strategy)
+        follower = FollowCodebooks(options)
 
-    @tf.function(reduce_retracing=True)
-    def step(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            loss = loss_of(features, labels)
-        gradients = tape.gradient(loss, variables)
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return loss
+        def advance(number: int, batch: Any) -> float:
+            follower.move(student, number, options.steps)
+            features = network_input(batch, fbank)
+            return step(features, _labels(batch, head, len(features)))
 
-    def advance(number: int, batch: Any) -> float:
-        follower.move(model, number, options.steps)
-        return float(step(network_input(batch, fbank), _labels(batch, head)))
-
-    bits = {name: quantizer.bits for name, quantizer in quantizers(model).items()}
-    settings = {"network": model.name, "bits": bits, **asdict(options)}
-    # A head has weights of its own to keep.
-    state = tf.train.Checkpoint(
-        model=model, optimizer=optimizer, **({"head": head} if head else {})
-    )
-    loss = run(
-        advance,
-        lambda start: _endless(dataset, start),
-        options.steps,
-        state,
-        checkpoint_dir,
-        {**settings, "speakers": head.speakers} if head else settings,
-        "fine-tuning" if progress else None,
-    )
+        bits = {name: quantizer.bits for name, quantizer in quantizers(model).items()}
+        settings = {"network": model.name, "bits": bits, **asdict(options)}
+        loss = run(
+            advance,
+            lambda start: _endless(dataset, start),
+            options.steps,
+            step.state,
+            checkpoint_dir,
+            {**settings, "speakers": head.speakers} if head else settings,
+            "fine-tuning" if progress and is_chief(strategy) else None,
+        )
+        step.finish(model)
     if options.batch_norm_batches and _has_batch_norm(model):
         batches = itertools.islice(_endless(dataset, 0), options.batch_norm_batches)
-        reestimate_batch_norm(model, batches, progress=progress)
+        reestimate_batch_norm(model, batches, progress=progress and is_chief(strategy))
     return loss
+
+
+class _Step:
+    """Calling it with features and labels trains the student by a step, on all devices together."""
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None,
+        head: AAMSoftmax | None,
+        options: FineTuningOptions,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self._student, self._given, self._strategy = student, head, strategy
+        self._teacher = None if teacher is None else in_precision(teacher, options.precision)
+        self._head = None if head is None else _on_devices(head, student.output_shape)
+        schedule = schedules.cosine(options.learning_rate, options.steps)
+        self._optimizer = scaled_for(keras.optimizers.Adam(schedule), options.precision)
+        self._variables = student.trainable_variables
+        # A head has weights of its own to keep.
+        kept = {} if self._head is None else {"head": self._head}
+        self._variables = sum((x.trainable_variables for x in kept.values()), self._variables)
+        self._optimizer.build(self._variables)
+        self.state = tf.train.Checkpoint(model=student, optimizer=self._optimizer, **kept)
+
+    def __call__(self, features: tf.Tensor, labels: tf.Tensor) -> float:
+        shares = Shares(self._strategy, features.shape[0])
+        rows = shares.rows
+        parts = shares.spread(features[rows], labels[rows])
+        return float(self._on_all_devices(*parts))
+
+    @tf.function(reduce_retracing=True)
+    def _on_all_devices(self, features: Any, labels: Any) -> tf.Tensor:
+        losses = self._strategy.run(self._on_one, (features, labels))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
+    def _on_one(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            embeddings = self._student(features, training=True)
+            if self._teacher is not None:
+                wanted = tf.stop_gradient(self._teacher(features, training=False))
+                loss = cosine_distillation(embeddings, wanted)
+            elif self._head is not None:
+                loss = self._head(embeddings, labels)[0]
+            loss = loss / self._strategy.num_replicas_in_sync  # gradients are summed over devices
+        gradients = gradients_of(tape, loss, self._variables, self._optimizer)
+        self._optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+        return loss
+
+    def finish(self, model: keras.Model) -> None:
+        """Gives what was trained on the devices to the model, and the head, that were given."""
+        if self._student is not model:
+            model.set_weights(self._student.get_weights())
+        if self._given is not None and self._head is not None and self._given is not self._head:
+            self._given.set_weights(self._head.get_weights())
 
 
 def speaker_head(
@@ -199,7 +259,7 @@ def speaker_head(
     sums = np.zeros((speakers, teacher.output_shape[-1]))
     embed = tf.function(lambda x: tf.math.l2_normalize(teacher(x, training=False), 1))
     for batch in dataset:
-        labels = _labels(batch, head).numpy()
+        labels = _labels(batch, head, len(batch[0])).numpy()
         np.add.at(sums, labels, embed(network_input(batch, fbank)).numpy())
     lengths = np.linalg.norm(sums, axis=1)
     if not lengths.all():
@@ -208,28 +268,29 @@ def speaker_head(
     return head
 
 
-def _distillation(model: keras.Model, teacher: keras.Model) -> Callable[..., tf.Tensor]:
+def _check_alike(model: keras.Model, teacher: keras.Model) -> None:
     if model.output_shape != teacher.output_shape or model.input_shape != teacher.input_shape:
         raise InputError(
             f"the teacher maps {teacher.input_shape} to {teacher.output_shape}, the model "
             f"{model.input_shape} to {model.output_shape}; they must be alike"
         )
 
-    def loss(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        wanted = tf.stop_gradient(teacher(features, training=False))
-        return cosine_distillation(model(features, training=True), wanted)
 
-    return loss
+def _on_devices(head: AAMSoftmax, embeddings: Any) -> AAMSoftmax:
+    """The head, or its like on the devices of the scope."""
+    devices = tf.distribute.get_strategy().extended
+    if all(devices.variable_created_in_scope(v) for v in head.weights):
+        return head
+    copy = AAMSoftmax(head.speakers, head.scale)
+    copy.build(embeddings)
+    copy.set_weights(head.get_weights())
+    return copy
 
 
-def _aam(model: keras.Model, head: AAMSoftmax) -> Callable[..., tf.Tensor]:
-    return lambda features, labels: head(model(features, training=True), labels)[0]
-
-
-def _labels(batch: Any, head: AAMSoftmax | None) -> tf.Tensor:
-    """A batch's speaker indices; zeros that nobody reads without a head."""
+def _labels(batch: Any, head: AAMSoftmax | None, count: int) -> tf.Tensor:
+    """A batch's speaker indices, (count,); zeros that nobody reads without a head."""
     if head is None:
-        return tf.zeros([1], tf.int32)
+        return tf.zeros([count], tf.int32)
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise InputError("a head needs labels: batches (waveforms or features, speaker's index)")
     labels = tf.convert_to_tensor(batch[1], tf.int32)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
@@ -15,6 +16,7 @@ from tfq_sv.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.quantization import load_model, quantize, quantizers
 from tfq_sv.quantizers import kernel_attribute
 from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.training.devices import is_chief
 
 ORDERS = ("lowest_first", "highest_first")
 
@@ -27,6 +29,7 @@ def multi_stage_finetune(
     teacher: keras.Model | None = None,
     options: FineTuningOptions | None = None,
     order: str = "lowest_first",
+    strategy: tf.distribute.Strategy | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> keras.Model:
@@ -43,6 +46,7 @@ def multi_stage_finetune(
         teacher: as for `finetune`; `model` itself if None.
         options: of each stage; the defaults if None.
         order: "lowest_first": the fewest bits first, as in the paper; "highest_first".
+        strategy: as for `finetune`.
         checkpoint_dir: keeps each finished stage as `stage-1.keras` and so on, and the state
             within a stage. A run that finds a state there goes on from it and ends as it would
             have without the break.
@@ -64,6 +68,7 @@ def multi_stage_finetune(
     options = options or FineTuningOptions()
     parts = stages(recipe, order)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+    strategy = strategy or tf.distribute.get_strategy()
     stream = _Stream(dataset)
     if folder is not None:
         drawn = _claim(folder, model, recipe, order, options)
@@ -80,10 +85,11 @@ def multi_stage_finetune(
             stream,
             teacher=model if teacher is None else teacher,
             options=options,
+            strategy=strategy,
             checkpoint_dir=None if folder is None else folder / f"stage-{number}",
             progress=progress,
         )
-        if folder is not None and finished is not None:
+        if folder is not None and finished is not None and is_chief(strategy):
             drawn = [*drawn[: number - 1], stream.drawn]
             _write(folder, drawn=drawn)
             with atomic(finished) as temporary:

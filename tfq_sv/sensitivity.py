@@ -4,13 +4,10 @@ Three measures of the float network in inference mode, none of which needs label
 over probes; a probe is one batch, begun again when the batches end.
 """
 
-import hashlib
 import itertools
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,31 +18,12 @@ from tqdm import tqdm
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic
-from tfq_sv.models import front_end, network_input
+from tfq_sv.probes import Estimate, estimates, make_probes
 from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import cosine_distillation
+from tfq_sv.training.precision import in_precision
 
-Values = npt.NDArray[np.float64]
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-_MIN_PROBES, _DRAWS = 8, 100
-
-
-class Estimate(float):
-    """A mean over probes: a float with its standard error.
-
-    >>> Estimate(2.0, 0.5).standard_error
-    0.5
-    """
-
-    standard_error: float
-
-    def __new__(cls, value: float, standard_error: float) -> "Estimate":
-        """Makes the float."""
-        estimate = super().__new__(cls, value)
-        estimate.standard_error = standard_error
-        return estimate
 
 
 def hessian_traces(
@@ -56,6 +34,7 @@ def hessian_traces(
     max_probes: int = 64,
     stable: float = 0.99,
     seed: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, Estimate]:
@@ -75,6 +54,8 @@ def hessian_traces(
         stable: what the Spearman correlation of the layers' order with the estimate's must reach
             in 95 of 100 bootstrap draws of the probes; 8 probes at least.
         seed: of the vectors.
+        strategy: devices or workers, which make a probe each at a time: it changes no value. The
+            model is built outside its scope. This device alone if None.
         cache: a JSON file that keeps every probe; a run that finds one goes on from it and ends
             as it would have without the break.
         progress: show a bar.
@@ -94,7 +75,9 @@ def hessian_traces(
     >>> hessian_traces(model, [batch], loss=squares, progress=False)["d"]
     4.0
     """
-    kernels = _kernels(model)
+    strategy = strategy or tf.distribute.get_strategy()
+    twin = _on(strategy, model)
+    kernels = _kernels(twin)
 
     def probe(features: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         variables = list(kernels.values())
@@ -103,7 +86,7 @@ def hessian_traces(
             outer.watch(variables)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(variables)
-                embeddings = model(features, training=False)
+                embeddings = twin(features, training=False)
                 value = tf.reduce_mean(
                     loss(embeddings, labels)
                     if loss
@@ -115,7 +98,7 @@ def hessian_traces(
         return tf.stack([_dot(h, v) for h, v in zip(products, vectors, strict=True)])
 
     return _traces(
-        "hessian", probe, model, batches, loss, max_probes, stable, seed, cache, progress
+        "hessian", probe, model, batches, loss, max_probes, stable, seed, strategy, cache, progress
     )
 
 
@@ -127,6 +110,7 @@ def fisher_traces(
     max_probes: int = 64,
     stable: float = 0.99,
     seed: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, Estimate]:
@@ -145,6 +129,7 @@ def fisher_traces(
         max_probes: the limit.
         stable: when to stop.
         seed: of the signs.
+        strategy: devices that share the probes.
         cache: a JSON file to keep probes in.
         progress: show a bar.
 
@@ -154,13 +139,15 @@ def fisher_traces(
     Raises:
         InputError: as `hessian_traces`; a loss that gives no value an utterance.
     """
-    kernels = _kernels(model)
+    strategy = strategy or tf.distribute.get_strategy()
+    twin = _on(strategy, model)
+    kernels = _kernels(twin)
 
     def probe(features: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         variables = list(kernels.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            embeddings = tf.cast(model(features, training=False), tf.float32)
+            embeddings = tf.cast(twin(features, training=False), tf.float32)
             values = loss(embeddings, labels) if loss else tf.math.l2_normalize(embeddings, 1)
             if values.shape.rank == 0:
                 raise InputError("the Fisher information needs a loss an utterance: (B,), no mean")
@@ -169,7 +156,9 @@ def fisher_traces(
         count = tf.cast(tf.shape(features)[0], tf.float32)
         return tf.stack([_dot(g, g) for g in gradients]) / count
 
-    return _traces("fisher", probe, model, batches, loss, max_probes, stable, seed, cache, progress)
+    return _traces(
+        "fisher", probe, model, batches, loss, max_probes, stable, seed, strategy, cache, progress
+    )
 
 
 def embedding_distortions(
@@ -179,6 +168,7 @@ def embedding_distortions(
     bits: Iterable[int] = range(1, 9),
     max_probes: int = 8,
     stable: float = 0.99,
+    strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, dict[int, Estimate]]:
@@ -192,6 +182,7 @@ def embedding_distortions(
         bits: the widths.
         max_probes: most batches.
         stable: when to stop.
+        strategy: devices that share the probes.
         cache: a JSON file to keep probes in.
         progress: show a bar.
 
@@ -201,13 +192,26 @@ def embedding_distortions(
     Raises:
         InputError: as `hessian_traces`; bits out of range.
     """
-    kernels, widths = _kernels(model), sorted({codebook.check_bits(b) for b in bits})
+    strategy = strategy or tf.distribute.get_strategy()
+    twin = _on(strategy, model)
+    kernels, widths = _kernels(twin), sorted({codebook.check_bits(b) for b in bits})
     choices = [(layer, width) for layer in kernels for width in widths]
     books: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
-    run = tf.function(partial(model, training=False), reduce_retracing=True)
 
-    def probe(features: tf.Tensor, _labels: tf.Tensor, number: int) -> Values:
-        shown = tqdm(choices, desc=f"batch {number + 1}", leave=False, disable=not progress)
+    @tf.function(reduce_retracing=True)
+    def run(features: Any) -> Any:
+        return strategy.run(partial(twin, training=False), (features,))
+
+    @tf.function(reduce_retracing=True)
+    def distances(features: Any, wanted: Any) -> Any:
+        return strategy.run(lambda x, y: _distance(twin(x, training=False), y), (features, wanted))
+
+    @tf.function(reduce_retracing=True)
+    def stacked(values: Any) -> Any:
+        return strategy.run(lambda *each: tf.stack(each), values)
+
+    def probe(features: Any, _labels: Any, _number: Any) -> Any:
+        shown = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
         wanted, found = run(features), []
         for layer, width in shown:
             kernel = kernels[layer]
@@ -217,18 +221,18 @@ def embedding_distortions(
             centroids = books[layer, width]
             try:
                 kernel.assign(centroids[codebook.assign(weights, centroids)])
-                found.append(_distance(run(features), wanted))
+                found.append(distances(features, wanted))
             finally:
                 kernel.assign(weights)
-        return np.array(found)
+        return stacked(found)
 
     settings = {"measure": "distortion", "bits": widths}
     names = [f"{layer} at {width} bits" for layer, width in choices]
-    values = _probes(
-        probe, names, model, batches, settings, False, max_probes, stable, cache, progress
+    values = make_probes(
+        probe, names, model, batches, settings, False, max_probes, stable, strategy, cache, progress
     )
     table: dict[str, dict[int, Estimate]] = {layer: {} for layer in kernels}
-    for (layer, width), estimate in zip(choices, _estimates(values), strict=True):
+    for (layer, width), estimate in zip(choices, estimates(values), strict=True):
         table[layer][width] = estimate
     return table
 
@@ -250,13 +254,20 @@ def _traces(
     max_probes: int,
     stable: float,
     seed: int,
+    strategy: tf.distribute.Strategy,
     cache: str | os.PathLike[str] | None,
     progress: bool,
 ) -> dict[str, Estimate]:
-    compiled = tf.function(probe, reduce_retracing=True, autograph=False)
+    @tf.function(reduce_retracing=True, autograph=False)
+    def on_all_devices(features: Any, labels: Any, number: Any) -> Any:
+        def on_one(features: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+            return probe(features, labels, tf.stack([seed, number]))
+
+        return strategy.run(on_one, (features, labels, number))
+
     names = list(_kernels(model))
-    values = _probes(
-        lambda features, labels, number: compiled(features, labels, tf.constant([seed, number])),
+    values = make_probes(
+        on_all_devices,
         names,
         model,
         batches,
@@ -264,101 +275,11 @@ def _traces(
         loss is not None,
         max_probes,
         stable,
+        strategy,
         cache,
         progress,
     )
-    return dict(zip(names, _estimates(values), strict=True))
-
-
-def _probes(
-    probe: Callable[[tf.Tensor, tf.Tensor, int], Any],
-    names: Sequence[str],
-    model: keras.Model,
-    batches: Iterable[Any],
-    settings: Mapping[str, Any],
-    labelled: bool,
-    max_probes: int,
-    stable: float,
-    cache: str | os.PathLike[str] | None,
-    progress: bool,
-) -> Values:
-    """Makes probes until they are enough; returns them, (probes, len(names))."""
-    if max_probes < 1:
-        raise InputError(f"max_probes must be positive, not {max_probes}")
-    fbank, stream = front_end(model), _endless(batches)
-    first = next(stream)
-    run = {
-        **settings,
-        "network": model.name,
-        "weights": _digest(model.get_weights()),
-        "first batch": _digest([network_input(first, fbank).numpy()]),
-    }
-    values = _kept(cache, run, len(names))
-    stream = itertools.islice(itertools.chain([first], stream), len(values), None)
-    with tqdm(
-        total=max_probes,
-        initial=len(values),
-        desc=settings["measure"],
-        unit="probe",
-        disable=not progress,
-    ) as shown:
-        while not _enough(values, max_probes, stable):
-            number, batch = len(values), next(stream)
-            features = network_input(batch, fbank)
-            if not features.shape[0]:
-                raise InputError(f"batch {number} for the sensitivity is empty")
-            found = np.asarray(probe(features, _labels(batch, labelled), number), np.float64)
-            for name, value in zip(names, found, strict=True):
-                if not np.isfinite(value):
-                    raise InputError(
-                        f"the {settings['measure']} of {name} became {value} at probe {number}; "
-                        "look for NaN in the network's weights and in the batches"
-                    )
-            values = np.concatenate([values, found[None]])
-            if cache is not None:
-                with atomic(cache) as temporary:
-                    temporary.write_text(json.dumps({**run, "probes": values.tolist()}))
-            shown.update()
-    return values
-
-
-def _kept(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count: int) -> Values:
-    """The probes that a file keeps; none without one."""
-    if cache is None or not Path(cache).exists():
-        return np.empty((0, count))
-    try:
-        found = json.loads(Path(cache).read_text(encoding="utf-8"))
-        values = np.array(found.pop("probes"), np.float64).reshape(-1, count)
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
-        raise InputError(f"{cache} holds no probes of a sensitivity; delete it") from None
-    for name, value in run.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{cache} is of another run: its {name} is {found.get(name)!r}, not {value!r}; "
-                "give that run's network and data, or another file"
-            )
-    return values
-
-
-def _enough(values: Values, limit: int, stable: float) -> bool:
-    """Whether so many probes are made, or the order of their means is stable."""
-    if len(values) >= limit or len(values) < _MIN_PROBES:
-        return len(values) >= limit
-    if values.shape[1] < 2:
-        return False
-    rng = np.random.default_rng(len(values))
-    shares = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), _DRAWS)
-    drawn = shares @ values  # (draws, layers): sums over probes drawn with replacement
-    ranks = drawn.argsort(axis=1).argsort(axis=1)
-    own = values.sum(0).argsort().argsort()
-    correlations = [np.corrcoef(rank, own)[0, 1] for rank in ranks]
-    return float(np.quantile(correlations, 0.05)) >= stable
-
-
-def _estimates(values: Values) -> list[Estimate]:
-    spread = values.std(0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
-    errors = spread / np.sqrt(len(values))
-    return [Estimate(*pair) for pair in zip(values.mean(0), errors, strict=True)]
+    return dict(zip(names, estimates(values), strict=True))
 
 
 def _kernels(model: keras.Model) -> dict[str, tf.Variable]:
@@ -381,37 +302,14 @@ def _dot(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(left * right)
 
 
-def _distance(embeddings: tf.Tensor, wanted: tf.Tensor) -> float:
+def _distance(embeddings: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
     """Mean 1 - cosine, (B, D) each, by a difference: exact where it is small."""
-    pair = (np.asarray(x, np.float64) for x in (embeddings, wanted))
-    left, right = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in pair)
-    return float(np.sum(np.square(left - right), axis=1).mean() / 2)
+    pair = (tf.cast(x, tf.float64) for x in (embeddings, wanted))
+    left, right = (tf.math.l2_normalize(x, 1, epsilon=0.0) for x in pair)
+    return tf.reduce_mean(tf.reduce_sum(tf.square(left - right), axis=1)) / 2
 
 
-def _labels(batch: Any, wanted: bool) -> tf.Tensor:
-    if not wanted:
-        return tf.zeros([0])
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
-        raise InputError("a loss needs labels: batches must be tuples (speech, labels)")
-    return tf.convert_to_tensor(batch[1])
-
-
-def _endless(batches: Iterable[Any]) -> Iterator[Any]:
-    count = 0
-    while True:
-        before = count
-        for batch in batches:
-            count += 1
-            yield batch
-        if count == before:
-            raise InputError(
-                f"the batches for the sensitivity ended after {count}; give some, and a list or a "
-                "stream without end"
-            )
-
-
-def _digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+def _on(strategy: tf.distribute.Strategy, model: keras.Model) -> keras.Model:
+    """The model on the strategy's devices: itself, on this one alone."""
+    with strategy.scope():
+        return in_precision(model, "fp32")

@@ -5,6 +5,8 @@ no speaker labels (a folder of any speech, in speaker folders or with lists, wil
 --loss=aam the corpus's speakers are told apart by AAM-softmax instead, from where the FP32 network
 has them.
 
+Several GPUs or machines share every batch, as in train.
+
 With --recipe, --model is the FP32 network itself: it is quantized one bit width after the other,
 --steps steps each (multi-stage fine-tuning).
 
@@ -23,6 +25,7 @@ from typing import Any
 
 from absl import flags
 
+from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
     no_positional,
@@ -36,6 +39,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.training.options import PRECISIONS
 
 UTTERANCES_A_CENTER = 8
 
@@ -67,6 +71,9 @@ flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
 flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
 flags.DEFINE_integer("seed", 0, "of the data order", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
+)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
@@ -79,6 +86,10 @@ def run(arguments: Sequence[str]) -> None:
         raise InputError("--recipe learns from the FP32 network only; leave --loss=aam out")
     if not FLAGS.recipe:
         required(FLAGS, "teacher")
+    on_all_devices(lambda strategy: _finetune(name, folder, out, strategy))
+
+
+def _finetune(name: str, folder: str, out: str, strategy: Any) -> None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
     corpus = read_corpus(folder, strict=FLAGS.strict)
@@ -95,8 +106,11 @@ def run(arguments: Sequence[str]) -> None:
     from tfq_sv.multi_stage import multi_stage_finetune
     from tfq_sv.quantization import codebooks
     from tfq_sv.recipe import QuantizationRecipe
+    from tfq_sv.training.devices import is_chief
 
-    options = FineTuningOptions(steps=FLAGS.steps, learning_rate=FLAGS.learning_rate)
+    options = FineTuningOptions(
+        steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
+    )
     state = Path(f"{out}.state")
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
@@ -107,6 +121,7 @@ def run(arguments: Sequence[str]) -> None:
             teacher=teacher,
             options=options,
             order=FLAGS.stages,
+            strategy=strategy,
             checkpoint_dir=state,
         )
     else:
@@ -115,9 +130,17 @@ def run(arguments: Sequence[str]) -> None:
         if FLAGS.loss == "aam":
             kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus), None
         loss = finetune(
-            model, dataset, teacher=teacher, head=head, options=options, checkpoint_dir=state
+            model,
+            dataset,
+            teacher=teacher,
+            head=head,
+            options=options,
+            strategy=strategy,
+            checkpoint_dir=state,
         )
         print(f"mean {kind}, last 100 steps: {loss:.4f}")
+    if not is_chief(strategy):
+        return
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)

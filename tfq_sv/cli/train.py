@@ -20,13 +20,13 @@ example:
 import dataclasses
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import flags
 
+from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
     no_positional,
@@ -118,15 +118,7 @@ def run(arguments: Sequence[str]) -> None:
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     augmenter = _augmenter()
     corpus = read_corpus(folder, strict=FLAGS.strict)
-    from tfq_sv.training import devices
-
-    try:
-        _train(devices.find_strategy(), corpus, options, augmenter, Path(out))
-    except devices.LOST as error:
-        if not os.environ.get("TF_CONFIG"):
-            raise
-        print(f"a worker was lost ({type(error).__name__}); waiting for it", file=sys.stderr)
-        _start_again()
+    on_all_devices(lambda strategy: _train(strategy, corpus, options, augmenter, Path(out)))
 
 
 def _augmenter() -> Augmenter | None:
@@ -227,10 +219,3 @@ def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
     head = AAMSoftmax(len(names), scale)
     head.build(model.output_shape)
     return head, names
-
-
-def _start_again() -> NoReturn:
-    """Replaces this process by a new one: TensorFlow cannot join a cluster twice."""
-    sys.stdout.flush()
-    os.dup2(sys.stderr.fileno(), 2)
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -6,11 +6,12 @@ batch, not on how many devices share it.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
@@ -86,7 +87,7 @@ class Shares:
                 f"batch_size {batch_size} cannot be shared evenly by {replicas} devices"
             )
         self.strategy, self.each = strategy, batch_size // replicas
-        numbers = self._local(lambda number: tf.constant(number))
+        numbers = _local(strategy, lambda number: tf.constant(number))
         own = [int(number) for number in strategy.experimental_local_results(numbers)]
         self.rows = slice(min(own) * self.each, (max(own) + 1) * self.each)
 
@@ -97,15 +98,40 @@ class Shares:
             first = number * self.each - self.rows.start
             return tf.constant(array[first : first + self.each])
 
-        return tuple(self._local(partial(part, array)) for array in arrays)
+        return tuple(_local(self.strategy, partial(part, array)) for array in arrays)
 
-    def _local(self, value: Callable[[int], tf.Tensor]) -> Any:
-        """A value of its own for each device of this process, by the device's number."""
-        if self.strategy.num_replicas_in_sync == 1:
-            return value(0)
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda context: value(context.replica_id_in_sync_group)
-        )
+
+def each_device(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> Any:
+    """Gives device k, of all devices, the tensor that is made of values[k]."""
+    return _local(strategy, lambda number: tf.constant(values[number]))
+
+
+def gathered(strategy: tf.distribute.Strategy, values: Any) -> npt.NDArray[np.float64]:
+    """Returns each device's vector, of all devices: float64 (devices, length)."""
+    if strategy.num_replicas_in_sync == 1:
+        return np.asarray(values, np.float64)[None]
+    count = strategy.num_replicas_in_sync
+
+    def placed(row: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        place = tf.one_hot(context.replica_id_in_sync_group, count, dtype=tf.float64)
+        return place[:, None] * tf.cast(row, tf.float64)
+
+    @tf.function  # `strategy.gather` fails for values outside of a function on several workers
+    def summed(rows: Any) -> tf.Tensor:
+        sums = strategy.run(placed, (rows,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+    return summed(values).numpy()
+
+
+def _local(strategy: tf.distribute.Strategy, value: Callable[[int], tf.Tensor]) -> Any:
+    """A value of its own for each device of this process, by the device's number."""
+    if strategy.num_replicas_in_sync == 1:
+        return value(0)
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: value(context.replica_id_in_sync_group)
+    )
 
 
 @contextmanager

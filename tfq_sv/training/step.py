@@ -11,6 +11,7 @@ from tfq_sv.training import schedules
 from tfq_sv.training.devices import Shares
 from tfq_sv.training.losses import AAMSoftmax
 from tfq_sv.training.options import TrainingOptions
+from tfq_sv.training.precision import gradients_of, scaled_for
 
 
 class TrainingStep:
@@ -71,10 +72,7 @@ class TrainingStep:
         with tf.GradientTape() as tape:
             loss, right = self._head(self._network(features, training=True), labels)
             loss = loss / self._replicas  # the optimizer sums gradients over devices
-            scaled = self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
-        gradients = tape.gradient(scaled, variables)
-        if self._scales_loss:
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        gradients = gradients_of(tape, loss, variables, self.optimizer)
         if options.optimizer == "SGD" and options.weight_decay:
             # As PyTorch: a part of the gradient, so that momentum carries it on.
             decay = options.weight_decay / self._replicas
@@ -101,10 +99,6 @@ class TrainingStep:
             number, start * self._epoch, end * self._epoch, options.initial_margin, options.margin
         )
 
-    @property
-    def _scales_loss(self) -> bool:
-        return self._options.precision == "fp16"
-
     def _made_optimizer(self) -> Any:
         options, kinds = self._options, keras.optimizers
         peak = options.learning_rate * options.lr_scale
@@ -118,7 +112,4 @@ class TrainingStep:
             optimizer = kinds.AdamW(rate, weight_decay=options.weight_decay, epsilon=1e-8)
         else:
             optimizer = kinds.Adam(rate)
-        # Small gradients would vanish in float16.
-        return (
-            keras.mixed_precision.LossScaleOptimizer(optimizer) if self._scales_loss else optimizer
-        )
+        return scaled_for(optimizer, options.precision)
