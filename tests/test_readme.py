@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import golden_state, save
+from train_small import small
 
 from tfq_sv import cli
 
@@ -39,7 +40,9 @@ def test_commands_run_in_order(
     smaller = {
         "train": ["--steps=2", "--batch_size=4"],
         "finetune": ["--steps=2", "--batch_size=4"],
+        "reproduce": ["--model=small.keras", "--steps=1", "--batch_size=2", "--probes=1"],
     }
+    small().save("small.keras")
     ran = []
     for line in COMMANDS:
         name, *arguments = shlex.split(line)
@@ -64,4 +67,5 @@ def test_commands_run_in_order(
         "train",
         "train",
         "evaluate",
+        "reproduce",
     ]

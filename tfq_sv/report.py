@@ -44,6 +44,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a Markdown table: the first column to the left, others to the right.
+
+    >>> markdown(["name", "bits"], [["conv1", "4"]])
+    ['| name | bits |', '|---|--:|', '| conv1 | 4 |']
+    """
+    rule = "|".join(["---", *["--:"] * (len(header) - 1)])
+    return ["| " + " | ".join(header) + " |", f"|{rule}|"] + [
+        "| " + " | ".join(row) + " |" for row in rows
+    ]
+
+
 def comparison(systems: Sequence[System]) -> str:
     """The table of a comparison: EER with its interval, paired difference, minDCF."""
     rows = []

@@ -55,6 +55,17 @@ def output(path: str, *suffixes: str) -> Path:
     return target
 
 
+def megabytes(text: str) -> int:
+    """Reads a --target_mb: MB of 10^6 bytes -> bytes."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < 1e6:
+        raise InputError(f"--target_mb must be sizes in MB such as 1.0, not {text!r}")
+    return round(size * 1e6)
+
+
 def load_network(name: str) -> Any:
     """Loads a Keras model from a path, or a shipped network by its name."""
     from tfq_sv import assets

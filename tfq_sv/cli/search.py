@@ -4,7 +4,7 @@ How much each layer suffers from quantization is measured on a little speech; no
 Then the best bits of all layers together are found. The size is that of the finished .tflite,
 graph and all: one file is really built, to set the prediction right. Give several sizes for the
 curve of size against cost, and a test corpus for the EER at each (after quantization and new
-BatchNorm statistics, without fine-tuning).
+BatchNorm statistics, without fine-tuning). Several GPUs or machines share the work, as in train.
 
 example:
   tfq-sv search --model=model.keras --target_mb=1.0 --corpus=corpus/train --out=recipe.json
@@ -18,8 +18,10 @@ from typing import Any
 
 from absl import flags
 
+from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
+    megabytes,
     no_positional,
     output,
     read_corpus,
@@ -84,15 +86,30 @@ def run(arguments: Sequence[str]) -> None:
     plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")
     if plot.suffix != ".png":
         raise InputError(f"--plot {plot} must end in .png")
-    targets = [_megabytes(text) for text in FLAGS.target_mb]
+    targets = [megabytes(text) for text in FLAGS.target_mb]
     widths = [check_bits(int(text) if text.isdigit() else text) for text in FLAGS.bits]
-    network = load_network(name)
     corpus = read_corpus(folder, strict=FLAGS.strict)
+    on_all_devices(lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy))
+
+
+def _search(
+    name: str,
+    corpus: Corpus,
+    target: Path,
+    plot: Path,
+    targets: Sequence[int],
+    widths: Sequence[int],
+    strategy: Any,
+) -> None:
     from tfq_sv import allocation
     from tfq_sv.allocation_report import allocation_figure, allocation_table
     from tfq_sv.file_size import FileSize
+    from tfq_sv.training.devices import is_chief
 
-    traces = _measured(network, corpus, target, widths)
+    network = load_network(name)
+    traces = _measured(network, corpus, target, widths, strategy)
+    if not is_chief(strategy):
+        return
     costs = allocation.quantization_costs(network, traces, widths)
     sizes = FileSize.of(network, FLAGS.input, FLAGS.compute)
     options = {"bits": widths, "method": FLAGS.method}
@@ -118,28 +135,27 @@ def run(arguments: Sequence[str]) -> None:
     print(f"picture {plot}")
 
 
-def _megabytes(text: str) -> int:
-    try:
-        size = float(text)
-    except ValueError:
-        size = 0.0
-    if not 0 < size < 1e6:
-        raise InputError(f"--target_mb must be sizes in MB such as 1.0, not {text!r}")
-    return round(size * 1e6)
-
-
 def _chunks(corpus: Corpus) -> Iterator[Any]:
     return batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
 
 
-def _measured(network: Any, corpus: Corpus, target: Path, widths: Sequence[int]) -> Any:
+def _measured(
+    network: Any, corpus: Corpus, target: Path, widths: Sequence[int], strategy: Any
+) -> Any:
     """Measures, or goes on with what an earlier call has measured."""
     from tfq_sv.sensitivity import MEASURES
 
     kind = FLAGS.sensitivity
     extra: Mapping[str, Any] = {"bits": widths} if kind == "distortion" else {"seed": FLAGS.seed}
     cache = target.with_suffix(f".{kind}.json")
-    found = MEASURES[kind](network, _chunks(corpus), max_probes=FLAGS.probes, cache=cache, **extra)
+    found = MEASURES[kind](
+        network,
+        _chunks(corpus),
+        max_probes=FLAGS.probes,
+        strategy=strategy,
+        cache=cache,
+        **extra,
+    )
     print(f"{cache} keeps the {kind} of {len(found)} layers for further calls")
     return found
 

@@ -1,0 +1,135 @@
+"""The paper's table, on small corpora of VoxCeleb's shape."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tf_keras as keras
+from train_small import small
+
+import tfq_sv
+from tfq_sv import cli, reproduction
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation import evaluate
+from tfq_sv.export import SpeakerEncoder
+from tfq_sv.quantizers import quantizable
+
+LISTS = {"Vox1-O": "veri_test2.txt", "Vox1-H": "list_test_hard2.txt"}
+
+
+@pytest.fixture
+def vox1(corpus_dir: Path, tmp_path: Path) -> Path:
+    """The test corpus with two of VoxCeleb1's lists in it."""
+    folder = tmp_path / "vox1"
+    shutil.copytree(corpus_dir / "test", folder)
+    lines = (folder / "trials.txt").read_text().splitlines(keepends=True)
+    (folder / "veri_test2.txt").write_text("".join(lines))
+    (folder / "list_test_hard2.txt").write_text("".join(lines[::2]))
+    (folder / "trials.txt").unlink()
+    return folder
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    keras.utils.set_random_seed(0)
+    small().save(tmp_path / "network.keras")
+    return tmp_path / "network.keras"
+
+
+def command(network: Path, corpus_dir: Path, vox1: Path, *more: str) -> list[str]:
+    folders = [f"--train={corpus_dir / 'train'}", f"--test={vox1}", f"--out={vox1.parent / 'out'}"]
+    quick = ["--steps=2", "--batch_size=2", "--seconds=0.5", "--probes=2"]
+    return ["reproduce", f"--model={network}", *folders, *quick, *more]
+
+
+def cells(report: str) -> dict[str, list[str]]:
+    rows = [re.split(r" *\| *", line)[1:-1] for line in report.splitlines() if line[:1] == "|"]
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+@pytest.mark.slow
+def test_the_whole_table(
+    network: Path, corpus_dir: Path, vox1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, measured = vox1.parent / "out", []
+    real = reproduction._Run._measure
+
+    def measure(self: Any, row: reproduction.Row, *rest: Any) -> None:
+        if len(measured) == 4:
+            measured.append("broken")
+            raise KeyboardInterrupt
+        measured.append(row.name)
+        real(self, row, *rest)
+
+    monkeypatch.setattr(reproduction._Run, "_measure", measure)
+    arguments = command(network, corpus_dir, vox1)
+    assert cli.main(arguments) == 130
+    assert list(cells((out / "report.md").read_text())) == measured[:4]
+    kept = (out / "3-bits-k-means" / "model.keras").stat().st_mtime_ns  # tuned, not measured
+    assert cli.main(arguments) == 0
+    assert (out / "3-bits-k-means" / "model.keras").stat().st_mtime_ns == kept
+    rows = cells((out / "report.md").read_text())
+    assert [name for name in measured if name != "broken"] == list(rows)
+    assert list(rows)[:2] == ["FP32", "FP32, fine-tuned"]
+    assert list(rows)[2:7] == [f"{b} bits, k-means" for b in (8, 4, 3, 2)] + ["1 bit, k-means"]
+    assert list(rows)[7:9] == ["1 bit, static binary", "1 bit, adaptive binary"]
+    assert all(name.startswith("mixed, 0.0") for name in list(rows)[9:])
+    assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(out.glob("*/state"))
+    assert not list(out.glob("*/embeddings"))
+    corpus = Corpus.read(vox1)
+    for folder, name in (("2-bits-k-means", "2 bits, k-means"), ("FP32", "FP32")):
+        size = (out / folder / "model.tflite").stat().st_size
+        assert rows[name][0] == f"{size / 1e6:.3f}"
+    encoder = SpeakerEncoder(out / "2-bits-k-means" / "model.tflite")
+    for column, file in ((2, "veri_test2.txt"), (6, "list_test_hard2.txt")):
+        rate = 100 * evaluate(encoder, corpus, Trials.read(vox1 / file, corpus)).eer
+        assert rows["2 bits, k-means"][column].startswith(f"{rate:.2f} [")
+    assert rows["FP32, fine-tuned"][3] == "" != rows["FP32"][3]
+    again = (out / "report.md").read_text()
+    assert cli.main(arguments) == 0  # nothing is left to do
+    assert (out / "report.md").read_text() == again
+    assert len(measured) == len(rows) + 1
+
+
+def test_mixed_rows_have_the_sizes_asked_for() -> None:
+    model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
+    traces = {name: 2.0**-i for i, name in enumerate(quantizable(model))}
+    rows = reproduction.mixed_rows(model, traces, [250_000, 10_000_000], "waveform")
+    assert [row.name for row in rows] == [
+        "mixed, 0.25 MB",
+        "mixed, 0.25 MB, MSFT",
+        "mixed, 10 MB",  # 8 bits throughout: a single stage
+    ]
+    for row in rows[:2]:
+        assert row.recipe is not None
+        assert 0.99 * 250_000 < tfq_sv.predict_bytes(model, row.recipe) <= 250_000
+    assert [row.staged for row in rows] == [False, True, False]
+
+
+def test_what_cannot_work(
+    network: Path, corpus_dir: Path, vox1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*more: str) -> str:
+        assert cli.main(command(network, corpus_dir, vox1, *more)) == 1
+        return capsys.readouterr().err
+
+    assert "must be sizes in MB" in said("--target_mb=small")
+    assert "does not exist" in said("--trials=nowhere.txt")
+    assert "is a file; name a folder" in said(f"--out={network}")
+    out = vox1.parent / "out"
+    out.mkdir()
+    (out / "settings.json").write_text(json.dumps({"network": "ResNet34"}))
+    assert "holds a run of another network: 'ResNet34', not 'small'" in said()
+    for name in LISTS.values():
+        (vox1 / name).unlink()
+    assert "has no trial list (veri_test2.txt" in said()
+    shutil.rmtree(out)
+    shutil.copy(corpus_dir / "test" / "trials.txt", vox1)
+    model = tfq_sv.load_model(network)
+    tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model)).save(network)
+    assert "is quantized already; give the FP32 network" in said()

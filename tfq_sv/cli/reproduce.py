@@ -1,0 +1,153 @@
+"""make the whole experiment table of the paper from one trained network
+
+Quantizes the network in every way (8 to 1 bits by k-means, static and adaptive binary, mixed bits
+for given sizes, at once and in stages), fine-tunes each, exports it, and measures it as a .tflite.
+Every row is kept in --out: the same command goes on after an interruption. report.md and report.png
+grow with each row.
+
+--test is VoxCeleb1 as distributed, with its trial lists in it: veri_test2.txt, list_test_all2.txt
+and list_test_hard2.txt are Vox1-O, E and H. Any other corpus will do, with trials.txt in it or
+--trials. Fine-tuning needs no labels. Several GPUs or machines share the work, as in train.
+
+example:
+  tfq-sv reproduce --model=voxceleb_resnet34_LM --train=vox2/dev --test=vox1 --out=reproduced
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from tfq_sv.cli.cluster import on_all_devices
+from tfq_sv.cli.common import (
+    load_network,
+    megabytes,
+    no_positional,
+    print_left_out,
+    read_corpus,
+    required,
+)
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
+from tfq_sv.training.options import PRECISIONS
+
+VOXCELEB = {
+    "Vox1-O": "veri_test2.txt",
+    "Vox1-E": "list_test_all2.txt",
+    "Vox1-H": "list_test_hard2.txt",
+}
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "model", None, "FP32 network: .keras, .h5, or a WeSpeaker folder or .pt", flag_values=FLAGS
+)
+flags.DEFINE_string("train", None, "speech to fine-tune on", flag_values=FLAGS)
+flags.DEFINE_string("test", None, "test speech with its trial lists", flag_values=FLAGS)
+flags.DEFINE_list("trials", [], "trial lists, if others than those in --test", flag_values=FLAGS)
+flags.DEFINE_string("out", None, "folder of the results", flag_values=FLAGS)
+flags.DEFINE_list(
+    "target_mb",
+    [],
+    "sizes of mixed precision, MB of 10^6 bytes; those of 3 and 2 bits if not given",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("steps", 3000, "of fine-tuning, for each row", flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
+flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+flags.DEFINE_float("learning_rate", 1e-3, "peak learning rate (Adam)", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
+)
+flags.DEFINE_integer("probes", 32, "most batches for sensitivities", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of chunks and probes", flag_values=FLAGS)
+flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Makes what is missing of the table, and prints it."""
+    no_positional(arguments)
+    name, train, test, out = required(FLAGS, "model", "train", "test", "out")
+    if Path(out).is_file():
+        raise InputError(f"--out {out} is a file; name a folder")
+    targets = tuple(megabytes(text) for text in FLAGS.target_mb)
+    speech = read_corpus(train, strict=FLAGS.strict)
+    tested = read_corpus(test, strict=FLAGS.strict)
+    trials = _trials(tested)
+    on_all_devices(
+        lambda strategy: _reproduce(name, speech, tested, trials, targets, out, strategy)
+    )
+
+
+def _reproduce(
+    name: str,
+    train: Corpus,
+    test: Corpus,
+    trials: dict[str, Trials],
+    targets: tuple[int, ...],
+    out: str,
+    strategy: Any,
+) -> None:
+    from tfq_sv.reproduction import ReproductionOptions, reproduce
+
+    options = ReproductionOptions(
+        steps=FLAGS.steps,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        learning_rate=FLAGS.learning_rate,
+        precision=FLAGS.precision,
+        seed=FLAGS.seed,
+        probes=FLAGS.probes,
+        target_bytes=targets,
+        input=FLAGS.input,
+    )
+    left_out: dict[str, BadAudioError] = {}
+    network = _network(name)
+    text = reproduce(
+        network, train, test, trials, out, options, strategy=strategy, left_out=left_out
+    )
+    print(f"\n{text}")
+    if left_out:
+        print_left_out(left_out, len(train.paths) + len(test.paths))
+    print(
+        f"wrote {out}/report.md and report.png; each row's .keras and .tflite stand in its folder"
+    )
+
+
+def _network(name: str) -> Any:
+    """A Keras network, or a WeSpeaker checkpoint."""
+    from tfq_sv.quantization import quantizers
+
+    path = Path(name)
+    if path.suffix == ".pt" or (path.is_dir() and not (path / "saved_model.pb").exists()):
+        from tfq_sv.models.wespeaker import load_wespeaker
+
+        return load_wespeaker(name)
+    network = load_network(name)
+    if quantizers(network):
+        raise InputError(f"--model {name} is quantized already; give the FP32 network")
+    return network
+
+
+def _trials(test: Corpus) -> dict[str, Trials]:
+    """The lists by name: those given, VoxCeleb1's, or the corpus's own."""
+    lists = {Path(path).stem: Path(path) for path in FLAGS.trials}
+    if len(lists) < len(FLAGS.trials):
+        raise InputError("--trials has two lists of one name; rename one")
+    if not lists:
+        lists = {name: test.root / file for name, file in VOXCELEB.items()}
+        lists = {name: path for name, path in lists.items() if path.is_file()}
+    if not lists and (test.root / "trials.txt").is_file():
+        lists = {"trials": test.root / "trials.txt"}
+    if not lists:
+        raise InputError(
+            f"{test.root} has no trial list ({', '.join(VOXCELEB.values())} or trials.txt); name "
+            "lists with --trials"
+        )
+    found = {name: Trials.read(p, test, strict=FLAGS.strict) for name, p in lists.items()}
+    for each in found.values():
+        each.check()
+    return found

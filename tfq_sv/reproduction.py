@@ -1,0 +1,431 @@
+"""The paper's experiment table from one trained network: every way of quantizing it, beside it.
+
+Each row is fine-tuned, exported, and measured as a `.tflite` in the interpreter. Rows are kept as
+they are done, each in a folder of its own: a run that was broken goes on where it was.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfq_sv import allocation, report
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation import Encoder, KerasEncoder, measure
+from tfq_sv.extraction import Cache, extract
+from tfq_sv.file_size import FileSize
+from tfq_sv.files import atomic
+from tfq_sv.fine_tuning import FineTuningOptions, finetune
+from tfq_sv.metrics import eer_interval, min_dcf
+from tfq_sv.multi_stage import multi_stage_finetune, stages
+from tfq_sv.quantization import load_model, quantize, recipe_of
+from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.sensitivity import fisher_traces
+from tfq_sv.training.devices import is_chief
+
+CONTROL = "FP32, fine-tuned"
+"""The row that others are compared with: the same steps, in float."""
+
+_P_TARGETS = (0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class ReproductionOptions:
+    """Settings of a run.
+
+    Attributes:
+        steps: of fine-tuning for every row, all stages of a row together.
+        batch_size: chunks a step.
+        seconds: length of a chunk.
+        learning_rate: peak of each schedule.
+        precision: as in `FineTuningOptions`.
+        seed: of chunks and probes.
+        probes: most batches that sensitivities are measured on.
+        target_bytes: sizes of the mixed rows; none: those of the files of 3 and of 2 bits.
+        input: of the exported files, as in `export_tflite`.
+    """
+
+    steps: int = 3000
+    batch_size: int = 32
+    seconds: float = 2.0
+    learning_rate: float = 1e-3
+    precision: str = "fp32"
+    seed: int = 0
+    probes: int = 32
+    target_bytes: tuple[int, ...] = ()
+    input: str = "waveform"
+
+    def fine_tuning(self, stages: int = 1) -> FineTuningOptions:
+        """Returns the options of each of so many stages.
+
+        >>> ReproductionOptions(steps=900).fine_tuning(stages=3).steps
+        300
+        """
+        steps = max(1, self.steps // stages)
+        return FineTuningOptions(
+            steps=steps, learning_rate=self.learning_rate, precision=self.precision
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the table.
+
+    Attributes:
+        name: what it is.
+        kind: which curve of the picture it is on; "" for the float networks.
+        recipe: its bits; None for the float networks.
+        staged: whether bit widths are fine-tuned one after the other (MSFT).
+        tuned: whether it is fine-tuned.
+    """
+
+    name: str
+    kind: str = ""
+    recipe: QuantizationRecipe | None = None
+    staged: bool = False
+    tuned: bool = True
+
+    @property
+    def folder(self) -> str:
+        """Its name as a file's.
+
+        >>> Row("mixed, 0.25 MB, MSFT").folder
+        'mixed-0.25-MB-MSFT'
+        """
+        return self.name.replace(",", "").replace(" ", "-")
+
+
+def uniform_rows(model: keras.Model) -> list[Row]:
+    """Returns the rows that need no search: float, 8, 4, 3, 2 and 1 bits, both binary forms."""
+    rows = [Row("FP32", tuned=False), Row(CONTROL)]
+    for bits in (8, 4, 3, 2, 1):
+        recipe = QuantizationRecipe.uniform(model, bits)
+        rows.append(Row(f"{bits} bit{'s' * (bits > 1)}, k-means", "uniform", recipe))
+    for kind in ("static", "adaptive"):
+        recipe = QuantizationRecipe.binary(model, kind)
+        rows.append(Row(f"1 bit, {kind} binary", f"{kind} binary", recipe))
+    return rows
+
+
+def mixed_rows(
+    model: keras.Model, traces: allocation.Sensitivity, targets: Sequence[int], input: str
+) -> list[Row]:
+    """Returns two rows a file size: fine-tuned at once, and in stages."""
+    rows = []
+    answers = allocation.sweep(model, traces, targets, sizes=FileSize.of(model, input))
+    for target, answer in zip(targets, answers, strict=True):
+        name = f"mixed, {target / 1e6:.4g} MB"
+        rows.append(Row(name, "mixed", answer.recipe))
+        if len(stages(answer.recipe)) > 1:
+            rows.append(Row(f"{name}, MSFT", "mixed, MSFT", answer.recipe, staged=True))
+    return rows
+
+
+def reproduce(
+    model: keras.Model,
+    train: Corpus,
+    test: Corpus,
+    trials: Mapping[str, Trials],
+    out: str | os.PathLike[str],
+    options: ReproductionOptions | None = None,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    left_out: MutableMapping[str, BadAudioError] | None = None,
+    progress: bool = True,
+) -> str:
+    """Makes every row of the table that is not there yet, and writes `report.md` and `report.png`.
+
+    Args:
+        model: the trained FP32 network.
+        train: speech to fine-tune on; no labels are used.
+        test: where the trials' utterances are.
+        trials: name of the list -> its trials; the picture shows the first.
+        out: folder of all results.
+        options: settings; the defaults if None.
+        strategy: devices or workers that share fine-tuning and sensitivities; every worker must
+            see the folder.
+        left_out: gets the recordings of both corpora that turned out bad.
+        progress: show bars, and the table after each row.
+
+    Returns:
+        The report, Markdown.
+
+    Raises:
+        InputError: a folder of another run; what `finetune`, `allocate_bits` and `evaluate` raise.
+
+    Source: Liu, Wang, Qian, arXiv 2406.05359: the rows. Its figures are not repeated here.
+    """
+    options = options or ReproductionOptions()
+    run = _Run(model, train, test, trials, Path(out), options, strategy, left_out, progress)
+    rows = uniform_rows(model)
+    run.make(rows)
+    rows += mixed_rows(model, run.traces(), run.targets(), options.input)
+    run.make(rows)
+    return run.report(rows)
+
+
+class _Run:
+    """The state of a run: what is given, and a folder of what is done."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        train: Corpus,
+        test: Corpus,
+        trials: Mapping[str, Trials],
+        out: Path,
+        options: ReproductionOptions,
+        strategy: tf.distribute.Strategy | None,
+        left_out: MutableMapping[str, BadAudioError] | None,
+        progress: bool,
+    ) -> None:
+        self._model, self._train, self._test, self._trials = model, train, test, trials
+        self._out, self._options = out, options
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._left_out = {} if left_out is None else left_out
+        self._progress = progress and is_chief(self._strategy)
+        digest = hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
+        self._claim(
+            {
+                "network": model.name,
+                "weights": digest[:16],
+                "train": train.root.name,
+                "test": test.root.name,
+                "trials": {name: [each.source, len(each)] for name, each in trials.items()},
+                "options": asdict(options),
+            }
+        )
+
+    def _claim(self, settings: Mapping[str, Any]) -> None:
+        label = self._out / "settings.json"
+        text = json.dumps(settings, indent=2) + "\n"
+        if not label.exists():
+            with atomic(label) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        found = json.loads(label.read_text(encoding="utf-8"))
+        for name, value in json.loads(text).items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"{self._out} holds a run of another {name}: {found.get(name)!r}, not "
+                    f"{value!r}; give that run's settings, or another folder"
+                )
+
+    def _chunks(self) -> Any:
+        options = self._options
+        return batches(
+            self._train,
+            batch_size=options.batch_size,
+            seconds=options.seconds,
+            seed=options.seed,
+            left_out=self._left_out,
+        )
+
+    def traces(self) -> allocation.Sensitivity:
+        """The sensitivities of all layers."""
+        return fisher_traces(
+            self._model,
+            self._chunks(),
+            max_probes=self._options.probes,
+            seed=self._options.seed,
+            strategy=self._strategy,
+            cache=self._out / "fisher.json",
+            progress=self._progress,
+        )
+
+    def targets(self) -> list[int]:
+        """The sizes of the mixed rows, bytes."""
+        if self._options.target_bytes:
+            return list(self._options.target_bytes)
+        sizes = FileSize.of(self._model, self._options.input)
+        uniform = (QuantizationRecipe.uniform(self._model, bits) for bits in (3, 2))
+        return [sizes.total(recipe) for recipe in uniform]
+
+    def make(self, rows: Sequence[Row]) -> None:
+        """Makes the rows that are not there, and the report after each."""
+        for row in rows:
+            folder = self._out / row.folder
+            if (folder / "results.json").exists():
+                continue
+            if self._progress:
+                print(f"{row.name}")
+            model = self._tuned(row, folder)
+            if is_chief(self._strategy):
+                self._measure(row, model, folder)
+                text = self.report(rows)
+                if self._progress:
+                    print(f"\n{text}")
+
+    def _tuned(self, row: Row, folder: Path) -> keras.Model:
+        if not row.tuned:
+            return self._model
+        kept, state = folder / "model.keras", folder / "state"
+        if kept.exists():
+            return load_model(kept)
+        options, model = self._options, self._model
+        common = {
+            "teacher": self._model,
+            "strategy": self._strategy,
+            "checkpoint_dir": state,
+            "progress": self._progress,
+        }
+        if row.staged and row.recipe:
+            each = options.fine_tuning(len(stages(row.recipe)))
+            model = multi_stage_finetune(model, row.recipe, self._chunks(), options=each, **common)
+        else:
+            if row.recipe:
+                model = quantize(model, row.recipe)
+            else:
+                model = keras.models.clone_model(model)
+                model.set_weights(self._model.get_weights())
+            finetune(model, self._chunks(), options=options.fine_tuning(), **common)
+        if is_chief(self._strategy):
+            with atomic(kept) as temporary:
+                model.save(temporary)
+            shutil.rmtree(state, ignore_errors=True)
+        return model
+
+    def _measure(self, row: Row, model: keras.Model, folder: Path) -> None:
+        from tfq_sv.export import SpeakerEncoder, export_float32, export_tflite
+
+        file = folder / "model.tflite"
+        if row.recipe:
+            size = export_tflite(model, file, input=self._options.input).bytes
+        else:
+            size = export_float32(model, file, input=self._options.input)
+        encoder = SpeakerEncoder(file) if row.recipe else KerasEncoder(model)
+        found = self._rates(encoder, folder, row.name)
+        bits = {n: x.bits for n, x in recipe_of(model).layers.items()} if row.recipe else {}
+        with atomic(folder / "results.json") as temporary:
+            result = {"name": row.name, "bytes": size, "lists": found, "bits": bits}
+            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder / "embeddings")
+
+    def _rates(self, encoder: Encoder, folder: Path, name: str) -> dict[str, Any]:
+        file = (folder / "model.tflite").read_bytes()
+        cache = Cache(folder / "embeddings", hashlib.sha256(file).hexdigest())
+        keys = dict.fromkeys(
+            itertools.chain.from_iterable(trials.utterances for trials in self._trials.values())
+        )
+        bar = f"  {name}: embedding" if self._progress else None
+        extraction = extract(encoder, self._test, list(keys), cache=cache, progress=bar)
+        self._left_out.update(extraction.left_out)
+        found = {}
+        for kind, trials in self._trials.items():
+            result = measure(extraction, self._test, trials)
+            found[kind] = {
+                "eer": result.eer,
+                "interval": result.interval,
+                "min_dcf": {p: min_dcf(result.scores, result.trials.labels, p) for p in _P_TARGETS},
+                "trials": len(result.trials),
+            }
+            with atomic(folder / f"scores-{kind}.npy") as temporary:
+                np.save(temporary, result.scores.astype(np.float32))
+        return found
+
+    def report(self, rows: Sequence[Row]) -> str:
+        """Writes the table of all rows that are there, and the picture; returns the table."""
+        done = []
+        for row in rows:
+            file = self._out / row.folder / "results.json"
+            if file.exists():
+                done.append((row, json.loads(file.read_text(encoding="utf-8"))))
+        text = "\n".join(self._lines(done)) + "\n"
+        with atomic(self._out / "report.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        first = next(iter(self._trials))
+        _picture(done, first, self._title(first), self._out / "report.png")
+        return text
+
+    def _title(self, name: str) -> str:
+        trials = self._trials[name]
+        return f"{self._model.name}, {name}: {len(trials):,} trials from {trials.source}"
+
+    def _lines(self, done: Sequence[tuple[Row, Any]]) -> list[str]:
+        lines = [self._title(name) + "\n" for name in self._trials]
+        lines.append(
+            f"Fine-tuned on {len(self._train.paths):,} utterances of {self._train.root.name}, "
+            f"{self._options.steps:,} steps a row, by distillation. EERs with 95 % intervals (a "
+            "bootstrap over speakers), codebooks as `.tflite` in the interpreter.\n"
+        )
+        header = ["network", "MB", "smaller"]
+        for name in self._trials:
+            header += [f"{name} EER %", f"{name} minus {CONTROL}"]
+            header += [f"{name} minDCF {p}" for p in _P_TARGETS]
+        rows = []
+        for row, found in done:
+            smaller = done[0][1]["bytes"] / found["bytes"]
+            cells = [row.name, f"{found['bytes'] / 1e6:.3f}", f"{smaller:.1f}x"]
+            for name, rates in found["lists"].items():
+                low, high = (100 * bound for bound in rates["interval"])
+                cells.append(f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]")
+                cells.append(self._difference(row, name))
+                cells += [f"{rates['min_dcf'][str(p)]:.3f}" for p in _P_TARGETS]
+            rows.append(cells)
+        return [*lines, *report.markdown(header, rows)]
+
+    def _difference(self, row: Row, name: str) -> str:
+        control = self._out / Row(CONTROL).folder / f"scores-{name}.npy"
+        if row.name == CONTROL or not control.exists():
+            return ""
+        pair = [np.load(self._out / row.folder / f"scores-{name}.npy"), np.load(control)]
+        trials = self._trials[name]
+        if any(len(scores) != len(trials) for scores in pair):
+            return ""  # recordings were left out
+        kept = self._out / row.folder / f"difference-{name}.json"
+        if not kept.exists():
+            own, base = (scores.astype(np.float64) for scores in pair)
+            interval = eer_interval(own, trials.labels, trials.speakers(self._test), minus=base)
+            with atomic(kept) as temporary:
+                temporary.write_text(json.dumps(interval))
+        low, high = json.loads(kept.read_text())
+        return f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def _picture(done: Sequence[tuple[Row, Any]], name: str, title: str, path: Path) -> None:
+    """Draws size against EER: a curve for each kind of rows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for row, found in done:
+        if row.name == CONTROL or (row.name == "FP32" and len(done) == 1):
+            rate = 100 * found["lists"][name]["eer"]
+            label = f"{row.name}, {done[0][1]['bytes'] / 1e6:.3g} MB"
+            axes.axhline(rate, color="black", linestyle="--", linewidth=1, label=label)
+    for kind in dict.fromkeys(row.kind for row, _ in done if row.kind):
+        points = sorted(
+            (found["bytes"] / 1e6, *(100 * np.array(_rates_of(found, name))))
+            for row, found in done
+            if row.kind == kind
+        )
+        sizes, rates, low, high = np.array(points).T
+        bars = axes.errorbar(
+            sizes, rates, [rates - low, high - rates], fmt="o-", capsize=3, label=kind, alpha=0.8
+        )
+        bars[-1][0].set_alpha(0.35)
+    axes.set(xlabel="file size, MB (10^6 bytes)", ylabel=f"EER, % ({name}), 95 % intervals")
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(title, fontsize=10)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def _rates_of(found: Mapping[str, Any], name: str) -> list[float]:
+    rates = found["lists"][name]
+    return [rates["eer"], *rates["interval"]]
