@@ -1,7 +1,7 @@
-"""What codebooks cost in EER, and what wins it back: the whole table, over seeds.
+"""What codebooks cost in EER, and what wins it back: the whole tables, over seeds.
 
     tfq-sv make-corpus --out=corpus
-    python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=ResNet18
+    python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=ResNet18 --precision=bf16
     python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=DF_ResNet56
 
 Trains small networks from several seeds on made speech, quantizes each in every way, and measures
@@ -12,25 +12,31 @@ where it was. One thread a process: start one process a seed (--seeds) to use mo
 import argparse
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv import files, models
+from tfq_sv import allocation, files, models
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation import KerasEncoder, evaluate
+from tfq_sv.file_size import FileSize
 from tfq_sv.fine_tuning import FineTuningOptions
 from tfq_sv.metrics import eer, eer_interval
+from tfq_sv.multi_stage import ORDERS, stages
 from tfq_sv.quantization import quantizers
-from tfq_sv.recipe import LayerRecipe
+from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
 from tfq_sv.report import table
+from tfq_sv.sensitivity import fisher_traces
 from tfq_sv.training import TrainingOptions, train
+from tfq_sv.training.options import PRECISIONS
 
 NETWORKS = {
     "ResNet18": (
@@ -44,13 +50,27 @@ NETWORKS = {
 }
 CONTROL = "float, fine-tuned"
 
-# What a cell is made of: bits or kind of codebook, unlabelled speech first, fine-tuning after.
-FREE = {f"{b} bit": (b, "", 0) for b in (8, 4, 3, 2, 1)} | {"1 bit static": ("static", "", 0)}
+
+class Cell(NamedTuple):
+    """What a cell is made of.
+
+    Attributes:
+        kind: bits, 0 for float; a binary quantizer's name; "2 mixed": as large as 2 bits.
+        speech: what is done with unlabelled speech, before fine-tuning.
+        tuned: "", "at once", or an order of stages.
+    """
+
+    kind: int | str
+    speech: str = ""
+    tuned: str = ""
+
+
+FREE = {f"{b} bit": Cell(b) for b in (8, 4, 3, 2, 1)} | {"1 bit static": Cell("static")}
 SPEECH = {
-    f"{b} bit, {form}": (b, form, 0) for b in (4, 3, 2, 1) for form in ("BatchNorm", "calibrated")
+    f"{b} bit, {form}": Cell(b, form) for b in (4, 3, 2, 1) for form in ("BatchNorm", "calibrated")
 }
 TUNED = {
-    f"{name}, fine-tuned": (kind, "", 1)
+    f"{name}, fine-tuned": Cell(kind, tuned="at once")
     for name, kind in {
         "8 bit": 8,
         "4 bit": 4,
@@ -62,7 +82,28 @@ TUNED = {
         "1 bit adaptive, no learned scale": 1,
     }.items()
 }
-CELLS = {"float": (0, "", 0)} | FREE | SPEECH | {CONTROL: (0, "", 1)} | TUNED
+MIXED = {
+    f"{b} bit mixed, {name}": Cell(f"{b} mixed", tuned=how)
+    for b in (3, 2)
+    for name, how in {
+        "fine-tuned": "at once",
+        "MSFT": "lowest_first",
+        "MSFT highest first": "highest_first",
+    }.items()
+}
+CELLS = {"float": Cell(0)} | FREE | SPEECH | {CONTROL: Cell(0, tuned="at once")} | TUNED | MIXED
+
+PAIRS = [
+    (f"{b} bit {one}", f"{b} bit{other}")
+    for b in (3, 2)
+    for one, other in [
+        ("mixed, fine-tuned", ", fine-tuned"),
+        ("mixed, MSFT", " mixed, fine-tuned"),
+        ("mixed, MSFT highest first", " mixed, fine-tuned"),
+        ("mixed, MSFT", ", fine-tuned"),
+    ]
+]
+"""Cells of one file size, the one that should be better first."""
 
 
 def trained(path: Path, network: str, seed: int, corpus: Corpus) -> keras.Model:
@@ -85,31 +126,54 @@ def quantized(network: keras.Model, kind: int | str) -> keras.Model:
         copy.set_weights(network.get_weights())
         return copy
     if isinstance(kind, int):
-        return tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, kind))
+        return tfq_sv.quantize(network, QuantizationRecipe.uniform(network, kind))
     form = "static_binary" if kind == "sign" else f"{kind}_binary"
     layers = dict.fromkeys(tfq_sv.quantizers.quantizable(network), LayerRecipe(form, 1))
-    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe(layers))
+    model = tfq_sv.quantize(network, QuantizationRecipe(layers))
     if kind == "sign":  # BinaryConnect (Courbariaux et al., 2015): -1 and +1, whatever the kernel
         for quantizer in quantizers(model).values():
             quantizer.centroids.assign([-1.0, 1.0])
     return model
 
 
+def mixed(network: keras.Model, bits: int, corpus: Corpus, folder: Path) -> QuantizationRecipe:
+    """Returns the best bits of all layers for a file of the size of uniform `bits`."""
+    traces = fisher_traces(
+        network,
+        batches(corpus, batch_size=16, seconds=2.0, seed=3000),
+        max_probes=32,
+        cache=folder / "fisher.json",
+        progress=False,
+    )
+    target = FileSize.of(network).total(QuantizationRecipe.uniform(network, bits))
+    # What is kept back for a prediction's error is none of this comparison.
+    answer = allocation.sweep(network, traces, [int((target + 256) / 0.9995)])[0]
+    print(f"{folder.name}: mixed {answer.bytes:,} bytes, uniform {bits} bits {target:,}")
+    return answer.recipe
+
+
 def make(
-    network: keras.Model, cell: tuple[int | str, str, int], corpus: Corpus, steps: int, rate: float
+    network: keras.Model, cell: Cell, corpus: Corpus, folder: Path, options: FineTuningOptions
 ) -> keras.Model:
     """Returns the network of a cell."""
-    kind, speech, tuned = cell
-    model = quantized(network, kind)
-    # One minute, the same for all; other chunks than fine-tuning sees.
+    # Other chunks than calibration sees.
+    stream = batches(corpus, batch_size=16, seconds=2.0, seed=2000)
+    recipe = None
+    if isinstance(cell.kind, str) and cell.kind.endswith("mixed"):
+        recipe = mixed(network, int(cell.kind[0]), corpus, folder)
+    if recipe and cell.tuned in ORDERS:  # as many steps in all
+        options = replace(options, steps=options.steps // len(stages(recipe)))
+        return tfq_sv.multi_stage_finetune(
+            network, recipe, stream, options=options, order=cell.tuned
+        )
+    model = tfq_sv.quantize(network, recipe) if recipe else quantized(network, cell.kind)
+    # One minute, the same for all.
     minute = list(itertools.islice(batches(corpus, batch_size=10, seconds=2.0, seed=1000), 3))
-    if speech == "BatchNorm":
+    if cell.speech == "BatchNorm":
         tfq_sv.reestimate_batch_norm(model, minute, progress=False)
-    elif speech:
+    elif cell.speech:
         tfq_sv.calibrate(model, minute, progress=False)
-    if tuned:
-        options = FineTuningOptions(steps=steps, learning_rate=rate)
-        stream = batches(corpus, batch_size=16, seconds=2.0, seed=2000)
+    if cell.tuned:
         tfq_sv.finetune(model, stream, teacher=network, options=options)
     return model
 
@@ -181,8 +245,27 @@ def report(folders: list[Path], names: list[str], test: Corpus, trials: Trials) 
     return table([*header, "cosine to FP32", "SQNR dB"], rows)
 
 
+def pairs(folders: list[Path], test: Corpus, trials: Trials) -> str:
+    """The table of cells that have one file size: the first's EER minus the second's."""
+    whose, rows = trials.speakers(test), []
+    for names in PAIRS:
+        paths = [[folder / f"{name}.npz" for folder in folders] for name in names]
+        if not all(path.exists() for each in paths for path in each):
+            continue
+        first, second = (np.stack([np.load(path)["scores"] for path in each]) for each in paths)
+        low, high = eer_interval(first, trials.labels, whose, minus=second)
+        each = [
+            100 * (eer(one, trials.labels)[0] - eer(other, trials.labels)[0])
+            for one, other in zip(first, second, strict=True)
+        ]
+        interval = f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+        seeds = " ".join(f"{x:+.2f}" for x in each)
+        rows.append([f"{names[0]} minus {names[1]}", f"{np.mean(each):+.2f}", interval, seeds])
+    return table(["pair", "EER, points", "95 %", "each seed"], rows) if rows else ""
+
+
 def main() -> None:
-    """Fills in the missing cells; prints the table."""
+    """Fills in the missing cells; prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="what make-corpus made")
     parser.add_argument("--out", type=Path, required=True, help="where cells are kept")
@@ -190,9 +273,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning, 16 chunks of 2 s")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of fine-tuning")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of fine-tuning")
     parser.add_argument("--cells", nargs="+", default=list(CELLS), help="which ones")
     parser.add_argument("--report", action="store_true", help="print the table of what is there")
     arguments = parser.parse_args()
+    options = FineTuningOptions(
+        steps=arguments.steps,
+        learning_rate=arguments.learning_rate,
+        precision=arguments.precision,
+    )
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     corpus, test = (Corpus.read(arguments.corpus / part) for part in ("train", "test"))
@@ -205,15 +294,14 @@ def main() -> None:
         network = trained(folder / "float.keras", arguments.network, seed, corpus)
         reference = folder / "float.npz"
         for name in arguments.cells:
-            make_model = partial(
-                make, network, CELLS[name], corpus, arguments.steps, arguments.learning_rate
-            )
+            make_model = partial(make, network, CELLS[name], corpus, folder, options)
             measure(folder / f"{name}.npz", make_model, network, reference, test, trials)
     print(
         f"{arguments.network}, made speech (espeak-ng), {len(set(test.speakers.values()))} unseen "
         f"speakers, {len(trials):,} trials, seeds {arguments.seeds}; not VoxCeleb"
     )
     print(report(folders, arguments.cells, test, trials))
+    print(f"\n{pairs(folders, test, trials)}")
 
 
 if __name__ == "__main__":

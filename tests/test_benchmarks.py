@@ -52,3 +52,34 @@ def test_parity_goes_on_from_where_it_was(
     monkeypatch.setattr(parity, "quantized", None)  # nothing is left to do
     parity.main(arguments)
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.slow
+def test_the_table_of_codebooks(
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    table = importlib.import_module("codebook_eer")
+    build, _ = table.NETWORKS["ResNet18"]
+    options = {"steps": 2, "batch_size": 4, "seconds": 0.5}
+    monkeypatch.setitem(table.NETWORKS, "ResNet18", (build, options))
+    tuned = ["float, fine-tuned", "1 bit sign(w), fine-tuned"]
+    cells = ["float", "8 bit", "2 bit, calibrated", *tuned]
+    arguments = ["codebook_eer.py", f"--corpus={corpus_dir}", f"--out={tmp_path}", "--steps=1"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "0", "1", "--cells", *cells])
+    table.main()
+    said = capsys.readouterr().out
+    rows = {
+        line.split("  ")[0]: line for line in said.splitlines() if line.startswith(tuple(cells))
+    }
+    assert list(rows) == cells
+    assert rows["float"].split()[-1] == "1.0000"  # no noise to speak of
+    cosines = {name: float(rows[name].split()[-2]) for name in cells[1:3]}
+    assert cosines["8 bit"] > 0.999 > cosines["2 bit, calibrated"] > 0
+    for done in ("make", "train"):  # nothing is left to do
+        monkeypatch.setattr(table, done, lambda *_, **__: pytest.fail("made again"))
+    table.main()
+    assert list(rows.values())[-1] in capsys.readouterr().out
