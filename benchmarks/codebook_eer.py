@@ -162,7 +162,7 @@ def make(
     if isinstance(cell.kind, str) and cell.kind.endswith("mixed"):
         recipe = mixed(network, int(cell.kind[0]), corpus, folder)
     if recipe and cell.tuned in ORDERS:  # as many steps in all
-        options = replace(options, steps=options.steps // len(stages(recipe)))
+        options = replace(options, steps=max(1, options.steps // len(stages(recipe))))
         return tfq_sv.multi_stage_finetune(
             network, recipe, stream, options=options, order=cell.tuned
         )
@@ -282,8 +282,6 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         precision=arguments.precision,
     )
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     corpus, test = (Corpus.read(arguments.corpus / part) for part in ("train", "test"))
     trials = Trials.read(test.root / "trials.txt", test)
     folders = [arguments.out / f"{arguments.network}-{seed}" for seed in arguments.seeds]
@@ -305,4 +303,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     main()

@@ -99,8 +99,6 @@ def correlations(bench: Bench, bits: int) -> list[list[str]]:
 
 
 def main(networks: list[Path], corpus: Path, out: Path, probes: int, bits: int) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     for network in networks:
         bench = Bench(network, corpus, out, probes)
         speakers = len(set(bench.test.speakers.values()))
@@ -119,4 +117,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("alone"))
     parser.add_argument("--probes", type=int, default=32)
     parser.add_argument("--bits", type=int, default=1, help="of the layer quantized alone")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     main(**vars(parser.parse_args()))

@@ -67,15 +67,19 @@ def test_the_table_of_codebooks(
     options = {"steps": 2, "batch_size": 4, "seconds": 0.5}
     monkeypatch.setitem(table.NETWORKS, "ResNet18", (build, options))
     tuned = ["float, fine-tuned", "1 bit sign(w), fine-tuned"]
-    cells = ["float", "8 bit", "2 bit, calibrated", *tuned]
+    mixed = ["2 bit mixed, fine-tuned", "2 bit mixed, MSFT"]
+    cells = ["float", "8 bit", "2 bit, calibrated", *tuned, *mixed]
     arguments = ["codebook_eer.py", f"--corpus={corpus_dir}", f"--out={tmp_path}", "--steps=1"]
     monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "0", "1", "--cells", *cells])
     table.main()
     said = capsys.readouterr().out
     rows = {
-        line.split("  ")[0]: line for line in said.splitlines() if line.startswith(tuple(cells))
+        line.split("  ")[0]: line
+        for line in said.split("\n\n")[0].splitlines()
+        if line.startswith(tuple(cells))
     }
     assert list(rows) == cells
+    assert f"{mixed[1]} minus {mixed[0]}" in said.split("\n\n")[1]
     assert rows["float"].split()[-1] == "1.0000"  # no noise to speak of
     cosines = {name: float(rows[name].split()[-2]) for name in cells[1:3]}
     assert cosines["8 bit"] > 0.999 > cosines["2 bit, calibrated"] > 0
