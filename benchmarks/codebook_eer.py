@@ -170,7 +170,7 @@ def make(
     # One minute, the same for all.
     minute = list(itertools.islice(batches(corpus, batch_size=10, seconds=2.0, seed=1000), 3))
     if cell.speech == "BatchNorm":
-        tfq_sv.reestimate_batch_norm(model, minute, progress=False)
+        tfq_sv.reestimate_batch_norm(model, minute, reference=network, progress=False)
     elif cell.speech:
         tfq_sv.calibrate(model, minute, progress=False)
     if cell.tuned:

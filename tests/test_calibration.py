@@ -43,6 +43,34 @@ def test_two_bits_come_nearer_to_the_float_network(
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
 
 
+def test_a_reference_keeps_what_few_batches_cannot_tell(
+    network: keras.Model, train_corpus: Corpus
+) -> None:
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    many = [next(stream) for _ in range(6)]
+    tfq_sv.reestimate_batch_norm(network, many, progress=False)
+    few = [many[0][0][:3]]
+    same = keras.models.clone_model(network)
+    same.set_weights(network.get_weights())
+    tfq_sv.reestimate_batch_norm(same, few, reference=network, progress=False)
+    for a, b in zip(same.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=5)
+    plain, moved, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(3))
+    before = network.get_weights()
+    tfq_sv.reestimate_batch_norm(plain, few, progress=False)
+    tfq_sv.reestimate_batch_norm(moved, few, reference=network, progress=False)
+    tfq_sv.calibrate(calibrated, few, progress=False)
+    unseen = fbank_tensor(next(stream)[0])
+    assert distance(moved, network, unseen) < 0.7 * distance(plain, network, unseen)
+    assert distance(calibrated, network, unseen) < distance(moved, network, unseen)
+    for a, b in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = keras.Sequential([keras.layers.BatchNormalization(input_shape=(5, 80), name="norm")])
+    with pytest.raises(InputError, match="has other BatchNorms"):
+        tfq_sv.reestimate_batch_norm(network, few, reference=other, progress=False)
+
+
 def test_a_failure_leaves_the_model_as_it_was(network: keras.Model) -> None:
     before = network.get_weights()
     bad = np.full([2, 40, 80], np.nan, np.float32)
@@ -83,9 +111,9 @@ def test_calibration_keeps_far_more_than_rounding(
 @pytest.mark.parametrize("kind", ["adaptive", "static"])
 def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus: Corpus) -> None:
     dataset = [next(batches(train_corpus, batch_size=16, seconds=0.5))]
+    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     recipe = tfq_sv.QuantizationRecipe.binary(network, kind)
     rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
-    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     tfq_sv.calibrate(calibrated, dataset, progress=False)
     features = fbank_tensor(dataset[0][0])
     assert distance(calibrated, network, features) < 0.7 * distance(rounded, network, features)

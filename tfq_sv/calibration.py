@@ -1,7 +1,8 @@
 """What a little unlabelled speech mends in a quantized network, without training."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
 from typing import Any
@@ -15,8 +16,10 @@ from tqdm import tqdm
 
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
-from tfq_sv.quantization import quantizers
+from tfq_sv.quantization import latent_model, quantizers
 from tfq_sv.reconstruction import latent_weights, reconstruct
+
+Moments = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 _ROWS_AN_INPUT = 16
 """Positions of a layer's input that are looked at, for each input of its kernel."""
@@ -27,8 +30,8 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
 
     One pass, layer by layer. Each layer sees what the layers before it, already mended, give it:
     its codebook is fitted with each weight counting as much as its input is strong, its codes are
-    chosen to keep its output (`reconstruction.reconstruct`), and each BatchNorm gets the
-    statistics of what comes in. No label, no gradient, no other network.
+    chosen to keep its output (`reconstruction.reconstruct`), and each BatchNorm's statistics are
+    moved by what quantization changed in what comes in. No label, no gradient.
 
     Args:
         model: what `tfq_sv.quantize` returned, before any fine-tuning.
@@ -56,6 +59,7 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
     features = tf.concat([batch[:, :frames] for batch in batches], axis=0)
     if not np.isfinite(features.numpy()).all():
         raise InputError("the dataset for calibration holds values that are not finite")
+    before = _statistics(latent_model(model), features)
     bar = tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress)
 
     errors: list[InputError] = []
@@ -73,7 +77,7 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
         if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
             hooks[layer] = partial(fit, layer)
         elif isinstance(layer, keras.layers.BatchNormalization):
-            hooks[layer] = partial(_fit_batch_norm, layer)
+            hooks[layer] = partial(_move_batch_norm, layer, before[layer.name])
     kept = model.get_weights()
     try:
         with bar, _before_first_calls(hooks):
@@ -87,7 +91,11 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
 
 
 def reestimate_batch_norm(
-    model: keras.Model, dataset: Iterable[Any], *, progress: bool = True
+    model: keras.Model,
+    dataset: Iterable[Any],
+    *,
+    reference: keras.Model | None = None,
+    progress: bool = True,
 ) -> int:
     """Replaces BatchNorm's moving statistics, in place, by means over the batches given.
 
@@ -98,48 +106,103 @@ def reestimate_batch_norm(
     Args:
         model: quantized or not.
         dataset: batches, a few dozen as a rule, of waveforms or features: see `network_input`.
+        reference: the float network that was quantized. Its own statistics, which all its
+            training data went into, are then moved by how much the two networks' differ on these
+            batches: that needs far fewer of them. The batches' own means if None.
         progress: show a bar.
 
     Returns:
         How many layers have new statistics.
 
     Raises:
-        InputError: no BatchNorm, no batch, or statistics that are not finite; the model then
-            keeps what it had.
+        InputError: no BatchNorm, no batch, statistics that are not finite, or a reference without
+            the same BatchNorms; the model then keeps what it had.
 
     Source: Sun et al., Hybrid 8-bit Floating Point (HFP8) Training and Inference, NeurIPS 2019.
     """
-    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    layers = _batch_norms(model)
     if not layers:
         raise InputError(f"{model.name} has no BatchNorm to re-estimate")
-    fbank = front_end(model)
-    variables = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
-    statistics = [v.numpy() for v in variables]
-    momenta = [layer.momentum for layer in layers]
+    known = {} if reference is None else _batch_norms(reference)
+    if reference is not None and known.keys() != layers.keys():
+        raise InputError(
+            f"{reference.name} has other BatchNorms than {model.name}; give the float network that "
+            "it was quantized from"
+        )
+    fbank, count = front_end(model), 0
+    with ExitStack() as stack:
+        own = stack.enter_context(_batch_statistics(model))
+        theirs = stack.enter_context(_batch_statistics(reference)) if reference else None
+        for batch in tqdm(dataset, desc="BatchNorm", unit="batch", disable=not progress):
+            features = network_input(batch, fbank)
+            own.add(features)
+            if theirs:
+                theirs.add(features)
+            count += 1
+    if not count:
+        raise InputError("the dataset for BatchNorm gave no batch")
+    means = own.means()
+    if not all(np.isfinite(value).all() for value in itertools.chain(*means.values())):
+        raise InputError("the dataset for BatchNorm gives activations that are not finite")
+    for name, (mean, variance) in means.items():
+        if theirs:
+            was = theirs.means()[name]
+            mean, variance = _moved(known[name], was, (mean, variance))
+        layers[name].moving_mean.assign(mean)
+        layers[name].moving_variance.assign(variance)
+    return len(layers)
 
-    @tf.function(reduce_retracing=True)
-    def step(features: tf.Tensor) -> None:
-        model(features, training=True)
 
-    sums, count = [np.zeros_like(value) for value in statistics], 0
+class _BatchStatistics:
+    """What BatchNorms see of batches in training mode, each batch normalized by its own."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._layers = _batch_norms(model)
+        self._variables = [
+            v for x in self._layers.values() for v in (x.moving_mean, x.moving_variance)
+        ]
+        self._sums, self._count = [np.zeros(v.shape) for v in self._variables], 0
+        self._step = tf.function(lambda x: model(x, training=True), reduce_retracing=True)
+
+    def add(self, features: tf.Tensor) -> None:
+        self._step(features)
+        self._sums = [s + v.numpy() for s, v in zip(self._sums, self._variables, strict=True)]
+        self._count += 1
+
+    def means(self) -> dict[str, Moments]:
+        """Layer -> mean and variance, means over the batches."""
+        values = [total / self._count for total in self._sums]
+        return dict(zip(self._layers, zip(values[::2], values[1::2], strict=True), strict=True))
+
+
+@contextmanager
+def _batch_statistics(model: keras.Model) -> Iterator[_BatchStatistics]:
+    """Lets each batch leave its statistics in the BatchNorms; they get back what they had."""
+    layers = _batch_norms(model).values()
+    kept = [(x, x.momentum, x.moving_mean.numpy(), x.moving_variance.numpy()) for x in layers]
     try:
         for layer in layers:
-            layer.momentum = 0.0  # each batch leaves its own statistics
-        for batch in tqdm(dataset, desc="BatchNorm", unit="batch", disable=not progress):
-            step(network_input(batch, fbank))
-            sums = [total + v.numpy() for total, v in zip(sums, variables, strict=True)]
-            count += 1
-        if not count:
-            raise InputError("the dataset for BatchNorm gave no batch")
-        if not all(np.isfinite(total).all() for total in sums):
-            raise InputError("the dataset for BatchNorm gives activations that are not finite")
-        statistics = [total / count for total in sums]
+            layer.momentum = 0.0
+        yield _BatchStatistics(model)
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, momentum, mean, variance in kept:
             layer.momentum = momentum
-        for v, value in zip(variables, statistics, strict=True):
-            v.assign(value)
-    return len(layers)
+            layer.moving_mean.assign(mean)
+            layer.moving_variance.assign(variance)
+
+
+def _batch_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+    return {x.name: x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
+
+
+def _moved(layer: Any, was: Moments, now: Moments) -> Moments:
+    """A layer's statistics, moved as those of a few batches moved from `was` to `now`.
+
+    What the batches have of their own is in both, and cancels out.
+    """
+    (mean_was, variance_was), (mean, variance) = was, now
+    ratio = (variance + layer.epsilon) / (variance_was + layer.epsilon)
+    return layer.moving_mean.numpy() + mean - mean_was, layer.moving_variance.numpy() * ratio
 
 
 @contextmanager
@@ -183,9 +246,26 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor) -> None:
     quantizer.latent.assign(latent.transpose(1, 0, 2).reshape(kernel.shape))
 
 
-def _fit_batch_norm(layer: Any, inputs: tf.Tensor) -> None:
+def _statistics(model: keras.Model, features: tf.Tensor) -> dict[str, Moments]:
+    """What comes into each BatchNorm of a model in inference mode: layer -> mean, variance."""
+    found: dict[str, Moments] = {}
+
+    def look(layer: Any, inputs: tf.Tensor) -> None:
+        found[layer.name] = _moments(layer, inputs)
+
+    with _before_first_calls({x: partial(look, x) for x in _batch_norms(model).values()}):
+        model(features, training=False)
+    return found
+
+
+def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
     axes = [axis for axis in range(inputs.shape.rank) if axis not in layer.axis]
     mean, variance = tf.nn.moments(inputs, axes)
+    return mean.numpy(), variance.numpy()
+
+
+def _move_batch_norm(layer: Any, was: Moments, inputs: tf.Tensor) -> None:
+    mean, variance = _moved(layer, was, _moments(layer, inputs))
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
 

@@ -1,9 +1,11 @@
 """Models in and out of codebooks, by tfmot's annotate and apply."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
@@ -115,7 +117,20 @@ def codebooks(model: keras.Model) -> dict[str, Codebook]:
 
 def dequantize(model: keras.Model) -> keras.Model:
     """Returns a plain float model that computes the same: kernels decoded, wrappers gone."""
-    books = codebooks(model)
+    return _plain(model, {name: book.decode() for name, book in codebooks(model).items()})
+
+
+def latent_model(model: keras.Model) -> keras.Model:
+    """Returns a plain float model of the latent kernels: what was quantized, if nothing trained.
+
+    Raises:
+        InputError: the model has no quantized layer.
+    """
+    codebooks(model)
+    return _plain(model, {name: q.latent.numpy() for name, q in quantizers(model).items()})
+
+
+def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras.Model:
     wrappers = {
         layer.layer.name: layer
         for layer in model.layers
@@ -130,7 +145,7 @@ def dequantize(model: keras.Model) -> keras.Model:
     for layer in plain.layers:
         if layer.name in wrappers:
             bias = wrappers[layer.name].layer.bias
-            kernel = books[layer.name].decode()
+            kernel = kernels[layer.name]
             layer.set_weights([kernel] if bias is None else [kernel, bias.numpy()])
         else:
             layer.set_weights(model.get_layer(layer.name).get_weights())

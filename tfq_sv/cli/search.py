@@ -179,7 +179,7 @@ def _error_rates(network: Any, corpus: Corpus, answers: Sequence[Any]) -> list[f
     rates = []
     for answer in answers:
         model = quantize(network, answer.recipe)
-        reestimate_batch_norm(model, islice(_chunks(corpus), 20))
+        reestimate_batch_norm(model, islice(_chunks(corpus), 20), reference=network)
         label = f"EER at {answer.bytes:,} bytes"
         rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
     return rates
