@@ -1,4 +1,4 @@
-"""What people install: the wheel, made from the source distribution, in an environment of its own."""
+"""What people install: the wheel, made from the source distribution, in its own environment."""
 
 import shutil
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CACHES = shutil.ignore_patterns("__pycache__")
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "tfq_sv", "export")
 
 
@@ -26,9 +27,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(ROOT / name, source / name, ignore=CACHES)
         else:
             shutil.copy(ROOT / name, source)
     say(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", root, cwd=source)
