@@ -25,7 +25,7 @@ PYTHON = [
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S))
 ]
 COMMANDS = {
-    name: re.findall(r"^(?:\.venv/bin/)?tfq-sv +(.+?)(?: +#.*)?$", text, re.M)
+    name: re.findall(r"^(?:\.venv/bin/)?tfq-sv +([\w-]+(?: .+?)?)(?: +#.*)?$", text, re.M)
     for name, text in TEXTS.items()
 }
 INLINE = sorted(
@@ -73,6 +73,7 @@ def test_python_blocks_run(block: str, folder: Path) -> None:
     exec(compile(re.sub(r"\bsteps=\d+", "steps=1", block), "block", "exec"), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [name for name, found in COMMANDS.items() if found])
 def test_commands_run_in_order(page: str, folder: Path) -> None:
     for line in COMMANDS[page]:
