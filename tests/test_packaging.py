@@ -36,7 +36,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     say(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", root, sdist, cwd=root)
     (wheel,) = root.glob("*.whl")
     home = root / "environment"
-    venv.create(home)
+    venv.create(home, symlinks=True)
     say(*pip, "--python", home / "bin" / "python", "install", "-q", "--no-deps", wheel, cwd=root)
     (site,) = home.glob("lib/python*/site-packages")
     others = [folder for folder in sys.path if folder.endswith("-packages")]
