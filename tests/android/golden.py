@@ -1,6 +1,6 @@
 """Makes the golden files of the Android library's instrumented test.
 
-    tfq-sv make-corpus --out=corpus --speakers=240 --test_speakers=120 --utterances=8 --test_utterances=10
+    tfq-sv make-corpus --out=corpus --notrain
     python tests/android/golden.py corpus
 
 Made speech, not VoxCeleb: three recordings of two voices of the corpus's test part, the shipped
@@ -45,7 +45,9 @@ def describe(file: Path) -> dict[str, object]:
             "same": scoring.cosine(ann, embeddings["ann-2.wav"]),
             "other": scoring.cosine(ann, embeddings["bob.wav"]),
         },
-        "embeddings": {name: np.round(vector, 6).tolist() for name, vector in embeddings.items()},
+        "embeddings": {
+            name: np.round(vector.astype(float), 4).tolist() for name, vector in embeddings.items()
+        },
     }
 
 
@@ -56,7 +58,9 @@ def main(folder: Path) -> None:
     export_tflite(quantization.quantize(network, QuantizationRecipe.uniform(network, 4)), file)
     trials = Trials.read(folder / "test" / "trials.txt", corpus)
     found = evaluation.evaluate(SpeakerEncoder(file), corpus, trials, progress="trials")
-    write_about(file, **{**found.thresholds(), "trials": {"source": "made speech, not VoxCeleb"}})
+    thresholds = found.thresholds()
+    thresholds["trials"]["source"] = "made speech (espeak-ng), not VoxCeleb"
+    write_about(file, **thresholds)
     for name, key in RECORDINGS.items():
         speech, rate = sf.read(corpus.paths[key], dtype="int16", stop=SECONDS * 16000)
         sf.write(FOLDER / name, speech, rate)

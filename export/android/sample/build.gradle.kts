@@ -16,8 +16,8 @@ android {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
     }
-    // Until you put a speaker.tflite of your own into src/main/assets, the test's small network serves.
-    sourceSets["main"].assets.srcDir("../verifier/src/androidTest/resources")
+    // The test's small network, golden.tflite. A real app has its own file in src/main/assets.
+    sourceSets["main"].assets.directories.add("../verifier/src/androidTest/resources")
 }
 
 dependencies {

@@ -24,6 +24,7 @@ class MainActivity : Activity() {
     private val recorder = Recorder()
     private lateinit var name: EditText
     private lateinit var answer: TextView
+    private val buttons = mutableListOf<Button>()
 
     // The worker's own.
     private var model: SpeakerModel? = null
@@ -53,6 +54,7 @@ class MainActivity : Activity() {
             model = opened
             verifier = SpeakerVerifier(opened)
             if (file.exists()) verifier.load(file)
+            runOnUiThread { buttons.forEach { it.isEnabled = true } }
             "Enrolled are: ${verifier.names.joinToString().ifEmpty { "nobody yet" }}"
         }
     }
@@ -66,6 +68,8 @@ class MainActivity : Activity() {
 
     private fun holdButton(label: String, job: (String, FloatArray) -> String) = Button(this).apply {
         text = label
+        isEnabled = false // until the model is open
+        buttons.add(this)
         setOnTouchListener { view, event ->
             when (event.actionMasked) {
                 MotionEvent.ACTION_DOWN -> record()

@@ -1,6 +1,7 @@
 package tfq.sv
 
 import java.io.File
+import java.security.MessageDigest
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonObject
@@ -100,6 +101,19 @@ class GoldenTest {
         val data = resource("golden.tflite").also { it[5000] = (it[5000].toInt() xor 1).toByte() }
         val error = assertThrows(SpeakerException::class.java) { open(data) }
         assertEquals("golden.tflite is damaged: its checksum does not match; get it again", error.message)
+    }
+
+    @Test
+    fun keepsNothingThatHasAnotherHashThanTheFileSays() {
+        val latin = Charsets.ISO_8859_1 // a character for each byte
+        val text = String(resource("golden.tflite"), latin)
+        val other = text.replace(golden.getValue("inflated_sha256").jsonPrimitive.content, "0".repeat(64))
+        val digest = other.indexOf("\u0089tfq-sv-file\r\n") + 32
+        val data = other.toByteArray(latin).also { it.fill(0, digest, digest + 32) }
+        MessageDigest.getInstance("SHA-256").digest(data).copyInto(data, digest)
+        val error = assertThrows(SpeakerException::class.java) { open(data) }
+        assertEquals("golden.tflite inflates to other bytes than it says; export it again", error.message)
+        assertFalse(folder.exists())
     }
 
     @Test

@@ -52,7 +52,7 @@ class Recorder(private val sampleRate: Int = 16000, private val mostSeconds: Int
         }
     }
 
-    // Asking for the permission is the app's part, and a SecurityException says so if it did not.
+    // Asking for the permission is the app's part; without it the microphone does not open.
     @SuppressLint("MissingPermission")
     private fun open(): AudioRecord {
         val coding = AudioFormat.ENCODING_PCM_16BIT

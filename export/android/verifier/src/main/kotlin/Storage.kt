@@ -48,7 +48,7 @@ internal object Storage {
         } catch (error: IOException) {
             throw SpeakerException(
                 "$target (${content.remaining()} bytes) cannot be written: ${error.message}; " +
-                    "${folder.usableSpace} bytes are free there: free some, or give another folder",
+                    "make room (${folder.usableSpace} bytes are free), or give a folder that the app may write",
                 error,
             )
         }

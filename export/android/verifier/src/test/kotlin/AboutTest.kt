@@ -55,7 +55,8 @@ class AboutTest {
             "inflated_sha256" to "\"../../etc/passwd\"",
             "thresholds" to "[]",
         )) {
-            assertEquals("a.tflite has wrong metadata: $field is $value; export it again", refusal(json(field to value)))
+            val expected = "a.tflite has wrong metadata: $field is $value; export it again"
+            assertEquals(expected, refusal(json(field to value)))
         }
         assertTrue("no JSON object" in refusal("[]"))
         assertTrue("no JSON object" in refusal("{"))
