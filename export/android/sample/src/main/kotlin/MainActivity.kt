@@ -1,0 +1,115 @@
+package tfq.sv.sample
+
+import android.Manifest
+import android.app.Activity
+import android.content.pm.PackageManager
+import android.os.Bundle
+import android.view.MotionEvent
+import android.widget.Button
+import android.widget.EditText
+import android.widget.LinearLayout
+import android.widget.TextView
+import java.io.File
+import java.util.concurrent.Executors
+import tfq.sv.Recorder
+import tfq.sv.SpeakerException
+import tfq.sv.SpeakerModel
+import tfq.sv.SpeakerVerifier
+import tfq.sv.Verification
+import tfq.sv.openSpeakerModel
+
+/** One screen: hold a button and speak, to enroll a voice, to verify it, or to find whose it is. */
+class MainActivity : Activity() {
+    private val worker = Executors.newSingleThreadExecutor()
+    private val recorder = Recorder()
+    private lateinit var name: EditText
+    private lateinit var answer: TextView
+    private val buttons = mutableListOf<Button>()
+
+    // The worker's own.
+    private var model: SpeakerModel? = null
+    private lateinit var verifier: SpeakerVerifier
+    private val file by lazy { File(noBackupFilesDir, "speakers.json") }
+
+    override fun onCreate(savedInstanceState: Bundle?) {
+        super.onCreate(savedInstanceState)
+        name = EditText(this).apply { hint = "Name" }
+        answer = TextView(this).apply { textSize = 20f }
+        val screen = LinearLayout(this).apply {
+            orientation = LinearLayout.VERTICAL
+            fitsSystemWindows = true
+            addView(name)
+            addView(holdButton("Hold and speak: enroll") { who, speech ->
+                verifier.enroll(who, listOf(speech))
+                verifier.save(file)
+                "$who is enrolled; enrolled are ${verifier.names.joinToString()}"
+            })
+            addView(holdButton("Hold and speak: verify") { who, speech -> say(verifier.verify(who, speech)) })
+            addView(holdButton("Hold and speak: who is it?") { _, speech -> say(verifier.identify(speech)) })
+            addView(answer)
+        }
+        setContentView(screen)
+        work {
+            val opened = openSpeakerModel("golden.tflite")
+            model = opened
+            verifier = SpeakerVerifier(opened)
+            if (file.exists()) verifier.load(file)
+            runOnUiThread { buttons.forEach { it.isEnabled = true } }
+            "Enrolled are: ${verifier.names.joinToString().ifEmpty { "nobody yet" }}"
+        }
+    }
+
+    override fun onDestroy() {
+        recorder.stop()
+        worker.execute { model?.close() }
+        worker.shutdown()
+        super.onDestroy()
+    }
+
+    private fun holdButton(label: String, job: (String, FloatArray) -> String) = Button(this).apply {
+        text = label
+        isEnabled = false // until the model is open
+        buttons.add(this)
+        setOnTouchListener { view, event ->
+            when (event.actionMasked) {
+                MotionEvent.ACTION_DOWN -> record()
+                MotionEvent.ACTION_UP -> {
+                    view.performClick()
+                    val who = name.text.toString().trim().ifEmpty { "me" }
+                    val speech = recorder.stop()
+                    work { job(who, speech) }
+                }
+                MotionEvent.ACTION_CANCEL -> recorder.stop()
+            }
+            true
+        }
+    }
+
+    private fun record() {
+        if (checkSelfPermission(Manifest.permission.RECORD_AUDIO) != PackageManager.PERMISSION_GRANTED) {
+            requestPermissions(arrayOf(Manifest.permission.RECORD_AUDIO), 0)
+            return
+        }
+        answer.text = try {
+            recorder.start()
+            "Speak, then let go"
+        } catch (error: SpeakerException) {
+            error.message
+        }
+    }
+
+    /** Does something off the main thread, and shows what it says. */
+    private fun work(job: () -> String) = worker.execute {
+        val said = try {
+            job()
+        } catch (error: SpeakerException) {
+            error.message
+        }
+        runOnUiThread { answer.text = said }
+    }
+
+    private fun say(result: Verification): String {
+        val verdict = if (result.accepted) "This is ${result.name}" else "This is not ${result.name}"
+        return "%s: score %.3f, threshold %.3f".format(verdict, result.score, result.threshold)
+    }
+}

@@ -1,0 +1,24 @@
+plugins {
+    id("com.android.library")
+}
+
+android {
+    namespace = "tfq.sv"
+    compileSdk = 36
+    defaultConfig {
+        minSdk = 24 // LiteRT's own
+        testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
+    }
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+}
+
+dependencies {
+    implementation("com.google.ai.edge.litert:litert:2.3.0")
+    implementation("org.jetbrains.kotlinx:kotlinx-serialization-json:1.9.0")
+    testImplementation("junit:junit:4.13.2")
+    androidTestImplementation("junit:junit:4.13.2")
+    androidTestImplementation("androidx.test:runner:1.7.0")
+}

@@ -1,0 +1,87 @@
+package tfq.sv
+
+import kotlinx.serialization.SerializationException
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonNull
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.doubleOrNull
+import kotlinx.serialization.json.intOrNull
+
+/**
+ * What a file says of itself, as far as this library works by it.
+ *
+ * @property text all of it: the JSON whose fields FORMAT.md lists.
+ * @property embedDim length of an embedding.
+ * @property sampleRate of waveforms, in Hz.
+ * @property minSamples the shortest waveform.
+ * @property thresholds by name, cosines: `eer`, `far_1e-2`, `far_1e-3`. Empty until
+ *   `tfq-sv evaluate --store` has measured them.
+ * @property inflatedSha256 of the fast network; it names the network, whatever else the metadata say.
+ */
+class About private constructor(
+    val text: String,
+    val embedDim: Int,
+    val sampleRate: Int,
+    val minSamples: Int,
+    val thresholds: Map<String, Double>,
+    val inflatedSha256: String,
+    private val file: String,
+) {
+    /** The cosine from which on two voices count as one. Throws SpeakerException if there is none. */
+    fun threshold(name: String): Double = thresholds[name] ?: throw SpeakerException(
+        if (thresholds.isEmpty()) {
+            "$file has no thresholds; measure them: tfq-sv evaluate --store"
+        } else {
+            "$file has no threshold '$name'; it has ${thresholds.keys.joinToString()}"
+        }
+    )
+
+    internal companion object {
+        private val SHA256 = Regex("[0-9a-f]{64}")
+
+        /** Reads the JSON of the file [name]. Throws SpeakerException if nobody can work by it. */
+        fun parse(text: String, name: String): About {
+            val fields = try {
+                Json.parseToJsonElement(text) as? JsonObject
+            } catch (_: SerializationException) {
+                null
+            } ?: throw SpeakerException("$name has wrong metadata: no JSON object; export it again")
+
+            fun wrong(field: String): Nothing = throw SpeakerException(
+                "$name has wrong metadata: $field is ${fields[field].toString().take(60)}; export it again"
+            )
+
+            fun string(field: String): String? =
+                (fields[field] as? JsonPrimitive)?.takeIf { it.isString }?.content
+
+            fun count(field: String): Int {
+                val value = (fields[field] as? JsonPrimitive)?.takeIf { !it.isString }?.intOrNull
+                return value?.takeIf { it > 0 } ?: wrong(field)
+            }
+
+            if (string("input") == "features") {
+                throw SpeakerException(
+                    "$name takes features, and this library gives waveforms; export it with --input=waveform"
+                )
+            }
+            if (string("input") != "waveform") wrong("input")
+            val sha256 = string("inflated_sha256")?.takeIf(SHA256::matches) ?: wrong("inflated_sha256")
+            val thresholds = thresholds(fields["thresholds"]) ?: wrong("thresholds")
+            return About(
+                text, count("embed_dim"), count("sample_rate"), count("min_samples"), thresholds, sha256, name
+            )
+        }
+
+        /** Thresholds that the trials were too few for are null in the file, and left out here. */
+        private fun thresholds(json: JsonElement?): Map<String, Double>? {
+            if (json == null || json is JsonNull) return emptyMap()
+            if (json !is JsonObject) return null
+            return json.mapNotNull { (name, entry) ->
+                val value = ((entry as? JsonObject)?.get("threshold") as? JsonPrimitive)?.doubleOrNull
+                value?.takeIf(Double::isFinite)?.let { name to it }
+            }.toMap()
+        }
+    }
+}

@@ -1,0 +1,88 @@
+package tfq.sv
+
+import java.io.File
+import java.nio.ByteBuffer
+import java.util.concurrent.Callable
+import java.util.concurrent.Executors
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertThrows
+import org.junit.Assert.assertTrue
+import org.junit.Test
+
+class StorageTest {
+    private val content = ByteArray(100_000) { (it * 31 % 251).toByte() }
+    private val sha256 = Storage.sha256(ByteBuffer.wrap(content))
+    private val folder = File.createTempFile("storage", "").also(File::delete)
+    private val kept = File(folder, "$sha256.tflite")
+    private var made = 0
+
+    private fun fetch(): ByteArray {
+        val found = Storage.fetch(folder, sha256) { ByteBuffer.wrap(content).also { made += 1 } }
+        return ByteArray(found.remaining()).also(found::get)
+    }
+
+    private fun files() = folder.list()!!.toList()
+
+    @Test
+    fun hashesAsEveryoneDoes() = assertEquals(
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        Storage.sha256(ByteBuffer.wrap("abc".toByteArray())),
+    )
+
+    @Test
+    fun makesOnce() {
+        repeat(3) { assertTrue(content.contentEquals(fetch())) }
+        assertEquals(1, made)
+        assertEquals(listOf(kept.name), files())
+    }
+
+    @Test
+    fun makesAnewWhatIsDamaged() {
+        fetch()
+        for (damaged in listOf(ByteArray(0), content.copyOf(50_000), content.copyOf().also { it[7] = 0 })) {
+            kept.writeBytes(damaged)
+            assertTrue(content.contentEquals(fetch()))
+        }
+        assertEquals(4, made)
+        assertEquals(listOf(kept.name), files())
+    }
+
+    @Test
+    fun manyAtOnceDoNotDisturbEachOther() {
+        val pool = Executors.newFixedThreadPool(8)
+        val found = pool.invokeAll(List(32) { Callable { fetch() } }).map { it.get() }
+        pool.shutdown()
+        assertTrue(found.all(content::contentEquals))
+        assertEquals(listOf(kept.name), files())
+    }
+
+    @Test
+    fun leavesNothingOfAFailedWrite() {
+        folder.mkdirs()
+        // A folder of that name that is not empty: nothing can be renamed to it.
+        File(kept, "in the way").mkdirs()
+        val error = assertThrows(SpeakerException::class.java) { fetch() }
+        assertTrue(error.message!!, "cannot be written" in error.message!! && kept.path in error.message!!)
+        assertEquals(listOf(kept.name), files())
+    }
+
+    @Test
+    fun sweepsWhatAKilledProcessLeft() {
+        folder.mkdirs()
+        val old = File(folder, "old.part").apply { writeText("half") }
+        val young = File(folder, "young.part").apply { writeText("half") }
+        old.setLastModified(System.currentTimeMillis() - 2 * 24 * 60 * 60 * 1000L)
+        fetch()
+        assertEquals(listOf(kept.name, young.name).sorted(), files().sorted())
+    }
+
+    @Test
+    fun replacesAtOnce() {
+        val target = File(folder, "new/names.json")
+        for (text in listOf("first", "second")) {
+            Storage.write(target, ByteBuffer.wrap(text.toByteArray()))
+            assertEquals(text, target.readText())
+        }
+        assertEquals(listOf(target.name), target.parentFile!!.list()!!.toList())
+    }
+}

@@ -1,0 +1,130 @@
+"""export/android, on the JVM: its own tests, with LiteRT's Python package behind its Interpreter.
+
+Needs a Java runtime, 17 or later. The compiler and Kotlin's libraries are those of the Kotlin
+kernel for Jupyter, the only ones on PyPI. What these tests cannot run, the microphone and the
+sample app, they compile.
+"""
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import run_kotlin_kernel
+from android import golden
+
+from tfq_sv import scoring
+
+ANDROID = Path(__file__).parents[1] / "export" / "android"
+STUBS = Path(__file__).parent / "android"
+JARS = Path(run_kotlin_kernel.__file__).parent / "jars"
+SOURCES = sorted(ANDROID.glob("verifier/src/*/kotlin/*.kt"))
+
+
+def jars(*names: str) -> str:
+    return ":".join(str(next(JARS.glob(f"{name}-[0-9]*.jar"))) for name in names)
+
+
+def java(*arguments: str, limit: Callable[[], None] | None = None) -> str:
+    """Runs a Java program with what Kotlin programs need; returns what it printed."""
+    program = shutil.which("java")
+    assert program, "no java: install a Java runtime, such as Debian's openjdk-17-jre-headless"
+    # Light on machines that do other things, too.
+    options = ["-XX:ActiveProcessorCount=1", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+    done = subprocess.run(
+        [program, *options, *arguments], capture_output=True, text=True, preexec_fn=limit
+    )
+    assert not done.returncode, done.stderr
+    return done.stdout + done.stderr
+
+
+def kotlinc(sources: Iterable[Path], class_path: str, out: Path) -> None:
+    compiler = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
+    needs = jars(
+        "kotlin-jupyter-kernel", "kotlin-stdlib", "kotlin-reflect", "kotlin-script-runtime"
+    )
+    # The language is that of the Kotlin in build.gradle.kts's Android plugin.
+    options = ("-no-stdlib", "-no-reflect", "-Werror", "-jvm-target", "17")
+    places = ("-language-version", "2.2", "-cp", class_path, "-d", str(out))
+    files = [str(path) for path in sources]
+    java("-Xmx768m", "-cp", needs, compiler, *options, *places, *files)
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Class path of the library and its tests, compiled against the stubs."""
+    folder = tmp_path_factory.mktemp("kotlin")
+    platform = []
+    for part in re.split(r"(?m)^(?=package )", (STUBS / "platform.stubs").read_text())[1:]:
+        platform.append(folder / f"platform{len(platform)}.kt")
+        platform[-1].write_text(part)
+    libraries = jars(
+        "kotlin-stdlib", "kotlinx-serialization-core-jvm", "kotlinx-serialization-json-jvm"
+    )
+    out = folder / "classes"
+    kotlinc([*SOURCES, *STUBS.glob("*.kt"), *platform], libraries, out)
+    return f"{out}:{ANDROID / 'verifier/src/androidTest/resources'}:{libraries}"
+
+
+def run(
+    classes: str, folder: Path, suites: list[str], limit: Callable[[], None] | None = None
+) -> str:
+    """Runs test classes, whose files go to `folder`."""
+    litert = f"{sys.executable}\n{STUBS / 'interpreter.py'}"
+    options = ("-cp", classes, f"-Dlitert={litert}", f"-Djava.io.tmpdir={folder}")
+    return java(*options, "org.junit.JunitKt", *suites, limit=limit)
+
+
+@pytest.mark.slow
+def test_its_own_tests(classes: str, tmp_path: Path) -> None:
+    suites = [f"tfq.sv.{path.stem}" for path in SOURCES if path.stem.endswith("Test")]
+    said = run(classes, tmp_path, suites)
+    assert "FAILED" not in said, said
+    for path in SOURCES:
+        for name in re.findall(r"@Test\s+fun (\w+)", path.read_text()):
+            assert f"PASSED tfq.sv.{path.stem}.{name}\n" in said
+
+
+@pytest.mark.slow
+def test_the_sample_app_compiles(classes: str, tmp_path: Path) -> None:
+    """As a module of its own, so by what the library has public."""
+    kotlinc(ANDROID.glob("sample/src/main/kotlin/*.kt"), classes, tmp_path)
+    assert list(tmp_path.rglob("MainActivity.class"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_nothing(classes: str, tmp_path: Path) -> None:
+    """No file may grow beyond 500 kB, and the golden file inflates to a megabyte."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    said = run(classes, tmp_path, ["tfq.sv.GoldenTest"], limit)
+    assert "FAILED tfq.sv.GoldenTest.embedsAsSpeakerEncoderDoes" in said
+    assert re.search(
+        r"SpeakerException: .*\.tflite \(1061776 bytes\) cannot be written: .*make room", said
+    )
+    assert not [*tmp_path.rglob("*.tflite"), *tmp_path.rglob("*.part")]
+
+
+def test_golden_values() -> None:
+    expected = json.loads((golden.FOLDER / "golden.json").read_text())
+    found = golden.describe(golden.FOLDER / "golden.tflite")
+    for name, embedding in expected.pop("embeddings").items():
+        assert scoring.cosine(found["embeddings"][name], embedding) > 0.9999
+    scores = expected.pop("scores")
+    assert found["scores"] == pytest.approx(scores, abs=1e-2)
+    assert scores["other"] < expected["thresholds"]["eer"] < scores["same"]
+    assert expected.items() <= found.items()
+
+
+def test_dependencies_are_those_that_were_compiled_against() -> None:
+    build = (ANDROID / "verifier" / "build.gradle.kts").read_text()
+    version = re.search(r"kotlinx-serialization-json:([\d.]+)", build)
+    assert version
+    assert list(JARS.glob(f"kotlinx-serialization-json-jvm-{version[1]}.jar"))
