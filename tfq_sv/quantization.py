@@ -127,7 +127,8 @@ def latent_model(model: keras.Model) -> keras.Model:
         InputError: the model has no quantized layer.
     """
     codebooks(model)
-    return _plain(model, {name: q.latent.numpy() for name, q in quantizers(model).items()})
+    kernels = {name: q.latent for name, q in quantizers(model).items()}
+    return _plain(model, {name: v.numpy() for name, v in kernels.items() if v is not None})
 
 
 def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras.Model:
