@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import tfq_sv
 from tfq_sv import calibration, codebook
-from tfq_sv.reconstruction import latent_weights, output_error, reconstruct
+from tfq_sv.reconstruction import corrected, latent_weights, output_error, reconstruct
 
 
 def problem(groups: int, inputs: int, outputs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -111,5 +111,22 @@ def test_the_gram_foretells_a_layers_output(
     variable.assign(changed)
     found = np.mean(np.sum((layer(inputs).numpy() - before) ** 2, axis=-1))
     a, b = (calibration._grouped(k.astype(np.float64), layer) for k in (kernel, changed))
-    gram = calibration._gram(layer, inputs, *a.shape[:2])
+    gram, cross = calibration._moments_of_inputs(layer, inputs, 3 * inputs, *a.shape[:2])
+    np.testing.assert_allclose(cross, 2 * gram, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(output_error(a, b, gram), found, rtol=1e-4)
+
+
+def test_corrected_is_ridge_regression_on_the_wanted_outputs() -> None:
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(2, 60, 5))
+    found = wanted + rng.normal(scale=0.3, size=wanted.shape)
+    kernel = rng.normal(size=(2, 5, 3))
+    gram = np.einsum("gnk,gnj->gkj", found, found) / 60
+    cross = np.einsum("gnk,gnj->gkj", found, wanted - found) / 60
+    result = corrected(kernel, gram, cross)
+    for x, y, before, after, moments in zip(found, wanted, kernel, result, gram, strict=True):
+        # As many more rows that ask for no change.
+        ridge = np.sqrt(60 * 0.1 * np.trace(moments) / 5) * np.eye(5)
+        rows, goal = np.vstack([x, ridge]), np.vstack([y @ before, ridge @ before])
+        np.testing.assert_allclose(after, np.linalg.lstsq(rows, goal)[0], rtol=1e-6)
+        assert np.sum((x @ after - y @ before) ** 2) < np.sum((x @ before - y @ before) ** 2)

@@ -1,8 +1,10 @@
 """What a little unlabelled speech mends in a quantized network, without training."""
 
 import itertools
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,7 +19,8 @@ from tqdm import tqdm
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import latent_model, quantizers
-from tfq_sv.reconstruction import latent_weights, reconstruct
+from tfq_sv.quantizers import kernel_attribute
+from tfq_sv.reconstruction import corrected, latent_weights, reconstruct
 
 Moments = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -28,10 +31,12 @@ _ROWS_AN_INPUT = 16
 def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = True) -> int:
     """Fits a quantized network's codes and BatchNorms to a minute of speech, in place.
 
-    One pass, layer by layer. Each layer sees what the layers before it, already mended, give it:
-    its codebook is fitted with each weight counting as much as its input is strong, its codes are
-    chosen to keep its output (`reconstruction.reconstruct`), and each BatchNorm's statistics are
-    moved by what quantization changed in what comes in. No label, no gradient.
+    One pass, layer by layer, beside the float network, which the latent weights still are. Each
+    layer sees what the layers before it, already mended, give it. Its kernel is corrected for what
+    they lost (`reconstruction.corrected`), its codebook is fitted with each weight counting as
+    much as its input is strong, its codes are chosen to keep its output
+    (`reconstruction.reconstruct`), and each BatchNorm's statistics are moved by what quantization
+    changed in what comes in. No label, no gradient.
 
     Args:
         model: what `tfq_sv.quantize` returned, before any fine-tuning.
@@ -46,7 +51,8 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
         InputError: nothing is quantized, no speech, or speech that is not finite; the model then
             keeps what it had.
 
-    Source: Frantar et al., GPTQ, ICLR 2023; BatchNorm as in Sun et al., NeurIPS 2019.
+    Source: Frantar et al., GPTQ, ICLR 2023; Li et al., GPTAQ, ICML 2025; BatchNorm as in Sun et
+    al., NeurIPS 2019.
     """
     books = quantizers(model)
     if not books:
@@ -59,14 +65,15 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
     features = tf.concat([batch[:, :frames] for batch in batches], axis=0)
     if not np.isfinite(features.numpy()).all():
         raise InputError("the dataset for calibration holds values that are not finite")
-    before = _statistics(latent_model(model), features)
+    beside = _Beside(latent_model(model), features)
     bar = tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress)
 
     errors: list[InputError] = []
 
     def fit(wrapper: Any, inputs: tf.Tensor) -> None:
         try:
-            _fit_codes(wrapper.layer, wrapper.quantize_config.quantizer, inputs)
+            wanted = beside.inputs(wrapper.layer.name)
+            _fit_codes(wrapper.layer, wrapper.quantize_config.quantizer, inputs, wanted)
         except InputError as error:
             errors.append(InputError(f"layer {wrapper.layer.name}: {error}"))
             raise
@@ -77,10 +84,10 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
         if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
             hooks[layer] = partial(fit, layer)
         elif isinstance(layer, keras.layers.BatchNormalization):
-            hooks[layer] = partial(_move_batch_norm, layer, before[layer.name])
+            hooks[layer] = partial(_move_batch_norm, layer, beside)
     kept = model.get_weights()
     try:
-        with bar, _before_first_calls(hooks):
+        with bar, beside, _before_first_calls(hooks):
             model(features, training=False)
     except BaseException:
         model.set_weights(kept)
@@ -232,30 +239,76 @@ def _before_first_calls(hooks: Mapping[Any, Callable[[tf.Tensor], None]]) -> Ite
             del layer.call
 
 
-def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor) -> None:
+class _Beside:
+    """A float network that runs beside another, so that both stand at the same layer.
+
+    It runs in a thread of its own, which waits before each layer until that layer's inputs are
+    asked for: never more than two layers' are in memory.
+    """
+
+    def __init__(self, model: keras.Model, features: tf.Tensor) -> None:
+        self._model, self._features = model, features
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
+        self._ended = threading.Event()
+        self._found: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def inputs(self, layer: str) -> tf.Tensor:
+        """What comes into a layer when it is first called. Each may be asked for once."""
+        while layer not in self._found:
+            name, inputs = self._queue.get()
+            if isinstance(inputs, BaseException):
+                raise inputs
+            self._found[name] = inputs
+        return self._found.pop(layer)
+
+    def __enter__(self) -> "_Beside":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        layers = [
+            layer
+            for layer in self._model.layers
+            if kernel_attribute(layer) or isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        try:
+            with _before_first_calls({layer: partial(self._put, layer.name) for layer in layers}):
+                self._model(self._features, training=False)
+        except BaseException as error:
+            with suppress(_EndedError):
+                self._put("", error)
+
+    def _put(self, name: str, inputs: Any) -> None:
+        while not self._ended.is_set():
+            try:
+                return self._queue.put((name, inputs), timeout=0.1)
+            except queue.Full:
+                continue
+        raise _EndedError
+
+
+class _EndedError(Exception):
+    """Nobody asks any more."""
+
+
+def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
     kernel = quantizer.latent.numpy()
     grouped = _grouped(kernel.astype(np.float64), layer)
-    gram = _gram(layer, inputs, *grouped.shape[:2])
-    if not np.isfinite(gram).all():
+    gram, cross = _moments_of_inputs(layer, inputs, wanted, *grouped.shape[:2])
+    if not (np.isfinite(gram).all() and np.isfinite(cross).all()):
         raise InputError("the speech for calibration gives activations that are not finite")
+    target = corrected(grouped, gram, cross)
+    quantizer.latent.assign(_ungrouped(target, kernel.shape))
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
-    importance = np.broadcast_to(strength, grouped.shape).transpose(1, 0, 2)
-    quantizer.refit(importance.reshape(kernel.shape))
+    quantizer.refit(_ungrouped(np.broadcast_to(strength, grouped.shape), kernel.shape))
     centroids = quantizer.centroids.numpy()
-    latent = latent_weights(grouped, reconstruct(grouped, gram, centroids), centroids)
-    quantizer.latent.assign(latent.transpose(1, 0, 2).reshape(kernel.shape))
-
-
-def _statistics(model: keras.Model, features: tf.Tensor) -> dict[str, Moments]:
-    """What comes into each BatchNorm of a model in inference mode: layer -> mean, variance."""
-    found: dict[str, Moments] = {}
-
-    def look(layer: Any, inputs: tf.Tensor) -> None:
-        found[layer.name] = _moments(layer, inputs)
-
-    with _before_first_calls({x: partial(look, x) for x in _batch_norms(model).values()}):
-        model(features, training=False)
-    return found
+    latent = latent_weights(target, reconstruct(target, gram, centroids), centroids)
+    quantizer.latent.assign(_ungrouped(latent, kernel.shape))
 
 
 def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
@@ -264,7 +317,8 @@ def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
     return mean.numpy(), variance.numpy()
 
 
-def _move_batch_norm(layer: Any, was: Moments, inputs: tf.Tensor) -> None:
+def _move_batch_norm(layer: Any, beside: _Beside, inputs: tf.Tensor) -> None:
+    was = _moments(layer, beside.inputs(layer.name))
     mean, variance = _moved(layer, was, _moments(layer, inputs))
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
@@ -279,21 +333,39 @@ def _grouped(kernel: npt.NDArray[np.float64], layer: Any) -> npt.NDArray[np.floa
     return kernel.reshape(inputs, groups, -1).transpose(1, 0, 2)
 
 
-def _gram(layer: Any, inputs: tf.Tensor, groups: int, size: int) -> npt.NDArray[np.float64]:
-    """E[x x^T] of what a kernel is multiplied with, over some positions: (groups, size, size)."""
-    total, rows = np.zeros((groups, size, size)), 0
+def _ungrouped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """(groups, inputs, outputs) as a kernel again."""
+    return values.transpose(1, 0, 2).reshape(shape)
+
+
+def _moments_of_inputs(
+    layer: Any, inputs: tf.Tensor, wanted: tf.Tensor, groups: int, size: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Second moments of what a kernel is multiplied with, over some positions.
+
+    E[x x^T] and E[x (y - x)^T], (groups, size, size) each: x of `inputs`, y of `wanted`.
+    """
+    gram, cross, rows = np.zeros((groups, size, size)), np.zeros((groups, size, size)), 0
     each = -(-_ROWS_AN_INPUT * size // len(inputs))
     rng = np.random.default_rng(0)
-    for item in inputs:
-        patches = _patches(layer, item[None])
-        chosen = rng.permutation(len(patches))[:each]
-        x = tf.gather(patches, chosen).numpy().astype(np.float64)
-        # A row holds taps, then channels; a group has its own share of the channels.
-        x = x.reshape(len(chosen), prod(getattr(layer, "kernel_size", ())), groups, -1)
-        x = x.transpose(2, 0, 1, 3).reshape(groups, len(chosen), size)
-        total += x.transpose(0, 2, 1) @ x
+    taps = prod(getattr(layer, "kernel_size", ()))
+    for pair in zip(inputs, wanted, strict=True):
+        patches = [_patches(layer, item[None]) for item in pair]
+        chosen = rng.permutation(len(patches[0]))[:each]
+        x, y = (
+            # A row holds taps, then channels; a group has its own share of the channels.
+            tf.gather(found, chosen)
+            .numpy()
+            .astype(np.float64)
+            .reshape(len(chosen), taps, groups, -1)
+            .transpose(2, 0, 1, 3)
+            .reshape(groups, len(chosen), size)
+            for found in patches
+        )
+        gram += x.transpose(0, 2, 1) @ x
+        cross += x.transpose(0, 2, 1) @ (y - x)
         rows += len(chosen)
-    return total / rows
+    return gram / rows, cross / rows
 
 
 def _patches(layer: Any, inputs: tf.Tensor) -> tf.Tensor:

@@ -213,6 +213,10 @@ class StaticBinary(KMeans):
         distance = np.mean(np.abs(kernel - mean), dtype=np.float64)
         return np.array([mean - distance, mean + distance], np.float32)
 
+    def refit(self, importance: np.ndarray) -> None:
+        """Nothing: the levels are fixed."""
+        self._built()
+
     def follow(self, steps: int) -> None:
         """Nothing: the levels are fixed."""
         self._built()
