@@ -405,15 +405,17 @@ def _picture(done: Sequence[tuple[Row, Any]], name: str, title: str, path: Path)
             rate = 100 * found["lists"][name]["eer"]
             label = f"{row.name}, {done[0][1]['bytes'] / 1e6:.3g} MB"
             axes.axhline(rate, color="black", linestyle="--", linewidth=1, label=label)
-    for kind in dict.fromkeys(row.kind for row, _ in done if row.kind):
+    kinds = dict.fromkeys(row.kind for row, _ in done if row.kind)
+    for kind, marker in zip(kinds, "os^Dv", strict=False):  # points that lie on each other
         points = sorted(
             (found["bytes"] / 1e6, *(100 * np.array(_rates_of(found, name))))
             for row, found in done
             if row.kind == kind
         )
         sizes, rates, low, high = np.array(points).T
+        errors = [rates - low, high - rates]
         bars = axes.errorbar(
-            sizes, rates, [rates - low, high - rates], fmt="o-", capsize=3, label=kind, alpha=0.8
+            sizes, rates, errors, fmt=f"{marker}-", capsize=3, label=kind, alpha=0.7
         )
         bars[-1][0].set_alpha(0.35)
     axes.set(xlabel="file size, MB (10^6 bytes)", ylabel=f"EER, % ({name}), 95 % intervals")
