@@ -11,11 +11,12 @@ import tf_keras as keras
 from train_small import small
 
 import tfq_sv
-from tfq_sv import cli, reproduction
+from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
 from tfq_sv.evaluation import evaluate
-from tfq_sv.export import SpeakerEncoder
+from tfq_sv.export import SpeakerEncoder, reproduction
 from tfq_sv.quantizers import quantizable
 
 LISTS = {"Vox1-O": "veri_test2.txt", "Vox1-H": "list_test_hard2.txt"}
@@ -105,6 +106,8 @@ def test_mixed_rows_have_the_sizes_asked_for() -> None:
         "mixed, 0.25 MB, MSFT",
         "mixed, 10 MB",  # 8 bits throughout: a single stage
     ]
+    with pytest.raises(InputError, match=r"two of the target sizes are 0\.25 MB"):
+        reproduction.mixed_rows(model, traces, [250_000, 250_001], "waveform")
     for row in rows[:2]:
         assert row.recipe is not None
         assert 0.99 * 250_000 < tfq_sv.predict_bytes(model, row.recipe) <= 250_000

@@ -91,7 +91,7 @@ def _reproduce(
     out: str,
     strategy: Any,
 ) -> None:
-    from tfq_sv.reproduction import ReproductionOptions, reproduce
+    from tfq_sv.export.reproduction import ReproductionOptions, reproduce
 
     options = ReproductionOptions(
         steps=FLAGS.steps,

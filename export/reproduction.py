@@ -18,28 +18,27 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv import allocation, report
+from tfq_sv import allocation
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import Encoder, KerasEncoder, measure
+from tfq_sv.export.convert import export_tflite
+from tfq_sv.export.encoder import SpeakerEncoder
+from tfq_sv.export.float32 import export_float32
+from tfq_sv.export.reproduction_report import CONTROL, P_TARGETS, write_report
 from tfq_sv.extraction import Cache, extract
 from tfq_sv.file_size import FileSize
 from tfq_sv.files import atomic
 from tfq_sv.fine_tuning import FineTuningOptions, finetune
-from tfq_sv.metrics import eer_interval, min_dcf
+from tfq_sv.metrics import min_dcf
 from tfq_sv.multi_stage import multi_stage_finetune, stages
 from tfq_sv.quantization import load_model, quantize, recipe_of
 from tfq_sv.recipe import QuantizationRecipe
 from tfq_sv.sensitivity import fisher_traces
 from tfq_sv.training.devices import is_chief
-
-CONTROL = "FP32, fine-tuned"
-"""The row that others are compared with: the same steps, in float."""
-
-_P_TARGETS = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,12 @@ def mixed_rows(
     model: keras.Model, traces: allocation.Sensitivity, targets: Sequence[int], input: str
 ) -> list[Row]:
     """Returns two rows a file size: fine-tuned at once, and in stages."""
-    rows = []
+    rows: list[Row] = []
     answers = allocation.sweep(model, traces, targets, sizes=FileSize.of(model, input))
     for target, answer in zip(targets, answers, strict=True):
         name = f"mixed, {target / 1e6:.4g} MB"
+        if any(row.name == name for row in rows):
+            raise InputError(f"two of the target sizes are {target / 1e6:.4g} MB; give one of them")
         rows.append(Row(name, "mixed", answer.recipe))
         if len(stages(answer.recipe)) > 1:
             rows.append(Row(f"{name}, MSFT", "mixed, MSFT", answer.recipe, staged=True))
@@ -164,7 +165,8 @@ def reproduce(
         The report, Markdown.
 
     Raises:
-        InputError: a folder of another run; what `finetune`, `allocate_bits` and `evaluate` raise.
+        InputError: a folder of another run; two target sizes that are one; what `finetune`,
+            `allocate_bits` and `evaluate` raise.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359: the rows. Its figures are not repeated here.
     """
@@ -298,8 +300,6 @@ class _Run:
         return model
 
     def _measure(self, row: Row, model: keras.Model, folder: Path) -> None:
-        from tfq_sv.export import SpeakerEncoder, export_float32, export_tflite
-
         file = folder / "model.tflite"
         if row.recipe:
             size = export_tflite(model, file, input=self._options.input).bytes
@@ -308,8 +308,8 @@ class _Run:
         encoder = SpeakerEncoder(file) if row.recipe else KerasEncoder(model)
         found = self._rates(encoder, folder, row.name)
         bits = {n: x.bits for n, x in recipe_of(model).layers.items()} if row.recipe else {}
+        result = {"name": row.name, "kind": row.kind, "bytes": size, "bits": bits, **found}
         with atomic(folder / "results.json") as temporary:
-            result = {"name": row.name, "bytes": size, "lists": found, "bits": bits}
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder / "embeddings")
 
@@ -328,106 +328,19 @@ class _Run:
             found[kind] = {
                 "eer": result.eer,
                 "interval": result.interval,
-                "min_dcf": {p: min_dcf(result.scores, result.trials.labels, p) for p in _P_TARGETS},
-                "trials": len(result.trials),
+                "min_dcf": {p: min_dcf(result.scores, result.trials.labels, p) for p in P_TARGETS},
             }
             with atomic(folder / f"scores-{kind}.npy") as temporary:
                 np.save(temporary, result.scores.astype(np.float32))
-        return found
+        return {"lists": found, "left_out": sorted(extraction.left_out)}
 
     def report(self, rows: Sequence[Row]) -> str:
-        """Writes the table of all rows that are there, and the picture; returns the table."""
-        done = []
-        for row in rows:
-            file = self._out / row.folder / "results.json"
-            if file.exists():
-                done.append((row, json.loads(file.read_text(encoding="utf-8"))))
-        text = "\n".join(self._lines(done)) + "\n"
-        with atomic(self._out / "report.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        first = next(iter(self._trials))
-        _picture(done, first, self._title(first), self._out / "report.png")
-        return text
-
-    def _title(self, name: str) -> str:
-        trials = self._trials[name]
-        return f"{self._model.name}, {name}: {len(trials):,} trials from {trials.source}"
-
-    def _lines(self, done: Sequence[tuple[Row, Any]]) -> list[str]:
-        lines = [self._title(name) + "\n" for name in self._trials]
-        lines.append(
-            f"Fine-tuned on {len(self._train.paths):,} utterances of {self._train.root.name}, "
-            f"{self._options.steps:,} steps a row, by distillation. EERs with 95 % intervals (a "
-            "bootstrap over speakers), codebooks as `.tflite` in the interpreter.\n"
+        """Writes the report of all rows that are there; returns its text."""
+        folders = [self._out / row.folder for row in rows]
+        about = (
+            f"{self._model.name}, fine-tuned on {len(self._train.paths):,} utterances of "
+            f"{self._train.root.name}, {self._options.steps:,} steps a row, by distillation. Test "
+            f"speech: {self._test.root.name}."
         )
-        header = ["network", "MB", "smaller"]
-        for name in self._trials:
-            header += [f"{name} EER %", f"{name} minus {CONTROL}"]
-            header += [f"{name} minDCF {p}" for p in _P_TARGETS]
-        rows = []
-        for row, found in done:
-            smaller = done[0][1]["bytes"] / found["bytes"]
-            cells = [row.name, f"{found['bytes'] / 1e6:.3f}", f"{smaller:.1f}x"]
-            for name, rates in found["lists"].items():
-                low, high = (100 * bound for bound in rates["interval"])
-                cells.append(f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]")
-                cells.append(self._difference(row, name))
-                cells += [f"{rates['min_dcf'][str(p)]:.3f}" for p in _P_TARGETS]
-            rows.append(cells)
-        return [*lines, *report.markdown(header, rows)]
-
-    def _difference(self, row: Row, name: str) -> str:
-        control = self._out / Row(CONTROL).folder / f"scores-{name}.npy"
-        if row.name == CONTROL or not control.exists():
-            return ""
-        pair = [np.load(self._out / row.folder / f"scores-{name}.npy"), np.load(control)]
-        trials = self._trials[name]
-        if any(len(scores) != len(trials) for scores in pair):
-            return ""  # recordings were left out
-        kept = self._out / row.folder / f"difference-{name}.json"
-        if not kept.exists():
-            own, base = (scores.astype(np.float64) for scores in pair)
-            interval = eer_interval(own, trials.labels, trials.speakers(self._test), minus=base)
-            with atomic(kept) as temporary:
-                temporary.write_text(json.dumps(interval))
-        low, high = json.loads(kept.read_text())
-        return f"[{100 * low:+.2f}, {100 * high:+.2f}]"
-
-
-def _picture(done: Sequence[tuple[Row, Any]], name: str, title: str, path: Path) -> None:
-    """Draws size against EER: a curve for each kind of rows."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for row, found in done:
-        if row.name == CONTROL or (row.name == "FP32" and len(done) == 1):
-            rate = 100 * found["lists"][name]["eer"]
-            label = f"{row.name}, {done[0][1]['bytes'] / 1e6:.3g} MB"
-            axes.axhline(rate, color="black", linestyle="--", linewidth=1, label=label)
-    kinds = dict.fromkeys(row.kind for row, _ in done if row.kind)
-    for kind, marker in zip(kinds, "os^Dv", strict=False):  # points that lie on each other
-        points = sorted(
-            (found["bytes"] / 1e6, *(100 * np.array(_rates_of(found, name))))
-            for row, found in done
-            if row.kind == kind
-        )
-        sizes, rates, low, high = np.array(points).T
-        errors = [rates - low, high - rates]
-        bars = axes.errorbar(
-            sizes, rates, errors, fmt=f"{marker}-", capsize=3, label=kind, alpha=0.7
-        )
-        bars[-1][0].set_alpha(0.35)
-    axes.set(xlabel="file size, MB (10^6 bytes)", ylabel=f"EER, % ({name}), 95 % intervals")
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    axes.set_title(title, fontsize=10)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-
-
-def _rates_of(found: Mapping[str, Any], name: str) -> list[float]:
-    rates = found["lists"][name]
-    return [rates["eer"], *rates["interval"]]
+        done = [folder for folder in folders if (folder / "results.json").exists()]
+        return write_report(self._out, done, self._trials, self._test, about)
