@@ -38,7 +38,7 @@ _HOME = {
     "multi_stage_finetune": "multi_stage",
     "predict_bytes": "file_size",
     "quantize": "quantization",
-    "reestimate_batch_norm": "calibration",
+    "reestimate_batch_norm": "batch_norm",
     "FollowCodebooks": "fine_tuning",
 }
 _MODULES = [

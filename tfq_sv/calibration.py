@@ -1,10 +1,9 @@
 """What a little unlabelled speech mends in a quantized network, without training."""
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from math import prod
 from typing import Any
@@ -16,13 +15,12 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from tqdm import tqdm
 
+from tfq_sv.batch_norm import Moments, moved
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import latent_model, quantizers
 from tfq_sv.quantizers import kernel_attribute
 from tfq_sv.reconstruction import corrected, latent_weights, reconstruct
-
-Moments = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 _ROWS_AN_INPUT = 16
 """Positions of a layer's input that are looked at, for each input of its kernel."""
@@ -97,121 +95,6 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
     return len(books)
 
 
-def reestimate_batch_norm(
-    model: keras.Model,
-    dataset: Iterable[Any],
-    *,
-    reference: keras.Model | None = None,
-    progress: bool = True,
-) -> int:
-    """Replaces BatchNorm's moving statistics, in place, by means over the batches given.
-
-    Few-bit kernels shift the activations behind them, while BatchNorm still expects the float
-    network's. At 1 and 2 bits that is a large part of what quantization costs. No weight and no
-    codebook changes.
-
-    Args:
-        model: quantized or not.
-        dataset: batches, a few dozen as a rule, of waveforms or features: see `network_input`.
-        reference: the float network that was quantized. Its own statistics, which all its
-            training data went into, are then moved by how much the two networks' differ on these
-            batches: that needs far fewer of them. The batches' own means if None.
-        progress: show a bar.
-
-    Returns:
-        How many layers have new statistics.
-
-    Raises:
-        InputError: no BatchNorm, no batch, statistics that are not finite, or a reference without
-            the same BatchNorms; the model then keeps what it had.
-
-    Source: Sun et al., Hybrid 8-bit Floating Point (HFP8) Training and Inference, NeurIPS 2019.
-    """
-    layers = _batch_norms(model)
-    if not layers:
-        raise InputError(f"{model.name} has no BatchNorm to re-estimate")
-    known = {} if reference is None else _batch_norms(reference)
-    if reference is not None and known.keys() != layers.keys():
-        raise InputError(
-            f"{reference.name} has other BatchNorms than {model.name}; give the float network that "
-            "it was quantized from"
-        )
-    fbank, count = front_end(model), 0
-    with ExitStack() as stack:
-        own = stack.enter_context(_batch_statistics(model))
-        theirs = stack.enter_context(_batch_statistics(reference)) if reference else None
-        for batch in tqdm(dataset, desc="BatchNorm", unit="batch", disable=not progress):
-            features = network_input(batch, fbank)
-            own.add(features)
-            if theirs:
-                theirs.add(features)
-            count += 1
-    if not count:
-        raise InputError("the dataset for BatchNorm gave no batch")
-    means = own.means()
-    if not all(np.isfinite(value).all() for value in itertools.chain(*means.values())):
-        raise InputError("the dataset for BatchNorm gives activations that are not finite")
-    for name, (mean, variance) in means.items():
-        if theirs:
-            was = theirs.means()[name]
-            mean, variance = _moved(known[name], was, (mean, variance))
-        layers[name].moving_mean.assign(mean)
-        layers[name].moving_variance.assign(variance)
-    return len(layers)
-
-
-class _BatchStatistics:
-    """What BatchNorms see of batches in training mode, each batch normalized by its own."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self._layers = _batch_norms(model)
-        self._variables = [
-            v for x in self._layers.values() for v in (x.moving_mean, x.moving_variance)
-        ]
-        self._sums, self._count = [np.zeros(v.shape) for v in self._variables], 0
-        self._step = tf.function(lambda x: model(x, training=True), reduce_retracing=True)
-
-    def add(self, features: tf.Tensor) -> None:
-        self._step(features)
-        self._sums = [s + v.numpy() for s, v in zip(self._sums, self._variables, strict=True)]
-        self._count += 1
-
-    def means(self) -> dict[str, Moments]:
-        """Layer -> mean and variance, means over the batches."""
-        values = [total / self._count for total in self._sums]
-        return dict(zip(self._layers, zip(values[::2], values[1::2], strict=True), strict=True))
-
-
-@contextmanager
-def _batch_statistics(model: keras.Model) -> Iterator[_BatchStatistics]:
-    """Lets each batch leave its statistics in the BatchNorms; they get back what they had."""
-    layers = _batch_norms(model).values()
-    kept = [(x, x.momentum, x.moving_mean.numpy(), x.moving_variance.numpy()) for x in layers]
-    try:
-        for layer in layers:
-            layer.momentum = 0.0
-        yield _BatchStatistics(model)
-    finally:
-        for layer, momentum, mean, variance in kept:
-            layer.momentum = momentum
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(variance)
-
-
-def _batch_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
-    return {x.name: x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
-
-
-def _moved(layer: Any, was: Moments, now: Moments) -> Moments:
-    """A layer's statistics, moved as those of a few batches moved from `was` to `now`.
-
-    What the batches have of their own is in both, and cancels out.
-    """
-    (mean_was, variance_was), (mean, variance) = was, now
-    ratio = (variance + layer.epsilon) / (variance_was + layer.epsilon)
-    return layer.moving_mean.numpy() + mean - mean_was, layer.moving_variance.numpy() * ratio
-
-
 @contextmanager
 def _before_first_calls(hooks: Mapping[Any, Callable[[tf.Tensor], None]]) -> Iterator[None]:
     """Shows each layer's input to its hook just before the layer is first called.
@@ -279,9 +162,10 @@ class _Beside:
         try:
             with _before_first_calls({layer: partial(self._put, layer.name) for layer in layers}):
                 self._model(self._features, training=False)
+            raise RuntimeError("the float network ended before a layer that the quantized one has")
         except BaseException as error:
             with suppress(_EndedError):
-                self._put("", error)
+                self._put("", error)  # for whoever still asks
 
     def _put(self, name: str, inputs: Any) -> None:
         while not self._ended.is_set():
@@ -319,7 +203,7 @@ def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
 
 def _move_batch_norm(layer: Any, beside: _Beside, inputs: tf.Tensor) -> None:
     was = _moments(layer, beside.inputs(layer.name))
-    mean, variance = _moved(layer, was, _moments(layer, inputs))
+    mean, variance = moved(layer, was, _moments(layer, inputs))
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv.calibration import reestimate_batch_norm
+from tfq_sv.batch_norm import reestimate_batch_norm
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers

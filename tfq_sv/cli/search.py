@@ -170,7 +170,7 @@ def _file_bytes(network: Any, recipe: Any) -> int:
 
 
 def _error_rates(network: Any, corpus: Corpus, answers: Sequence[Any]) -> list[float]:
-    from tfq_sv.calibration import reestimate_batch_norm
+    from tfq_sv.batch_norm import reestimate_batch_norm
     from tfq_sv.evaluation import KerasEncoder, evaluate
     from tfq_sv.quantization import quantize
 
