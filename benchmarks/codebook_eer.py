@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfq_sv
@@ -55,7 +56,8 @@ class Cell(NamedTuple):
     """What a cell is made of.
 
     Attributes:
-        kind: bits, 0 for float; a binary quantizer's name; "2 mixed": as large as 2 bits.
+        kind: bits, 0 for float; a binary quantizer's name, "scaled" for adaptive with a learned
+            scale, "sign" for sign(w); "2 mixed": as large as 2 bits.
         speech: what is done with unlabelled speech, before fine-tuning.
         tuned: "", "at once", or an order of stages.
     """
@@ -79,7 +81,7 @@ TUNED = {
         "1 bit sign(w)": "sign",
         "1 bit static": "static",
         "1 bit adaptive": "adaptive",
-        "1 bit adaptive, no learned scale": 1,
+        "1 bit adaptive, learned scale": "scaled",
     }.items()
 }
 MIXED = {
@@ -120,13 +122,15 @@ def trained(path: Path, network: str, seed: int, corpus: Corpus) -> keras.Model:
 
 
 def quantized(network: keras.Model, kind: int | str) -> keras.Model:
-    """Returns a copy of the network in codebooks of `kind`: bits, or a binary quantizer's name."""
+    """Returns a copy of the network in codebooks of `kind`, see `Cell`."""
     if kind == 0:
         copy = keras.models.clone_model(network)
         copy.set_weights(network.get_weights())
         return copy
     if isinstance(kind, int):
         return tfq_sv.quantize(network, QuantizationRecipe.uniform(network, kind))
+    if kind == "scaled":
+        return scaled(network)
     form = "static_binary" if kind == "sign" else f"{kind}_binary"
     layers = dict.fromkeys(tfq_sv.quantizers.quantizable(network), LayerRecipe(form, 1))
     model = tfq_sv.quantize(network, QuantizationRecipe(layers))
@@ -134,6 +138,25 @@ def quantized(network: keras.Model, kind: int | str) -> keras.Model:
         for quantizer in quantizers(model).values():
             quantizer.centroids.assign([-1.0, 1.0])
     return model
+
+
+def scaled(network: keras.Model) -> keras.Model:
+    """Returns a copy in adaptive binary codebooks with learned scales, which no recipe has."""
+    names = tfq_sv.quantizers.quantizable(network)
+
+    def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
+        copy = type(layer).from_config(layer.get_config())
+        if layer.name not in names:
+            return copy
+        config = tfq_sv.AdaptiveBinaryQuantizeConfig(learned_scale=True)
+        return tfmot.quantization.keras.quantize_annotate_layer(copy, config)
+
+    annotated = keras.models.clone_model(network, clone_function=annotate)
+    annotated.set_weights(network.get_weights())
+    with tfmot.quantization.keras.quantize_scope(
+        {type(x).__name__: type(x) for x in network.layers}
+    ):
+        return tfmot.quantization.keras.quantize_apply(annotated, tfq_sv.WeightOnlyScheme())
 
 
 def mixed(network: keras.Model, bits: int, corpus: Corpus, folder: Path) -> QuantizationRecipe:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tf_keras as keras
+from train_small import small
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -64,9 +65,9 @@ def test_the_table_of_codebooks(
 ) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     table = importlib.import_module("codebook_eer")
-    build, _ = table.NETWORKS["ResNet18"]
     options = {"steps": 2, "batch_size": 4, "seconds": 0.5}
-    monkeypatch.setitem(table.NETWORKS, "ResNet18", (build, options))
+    monkeypatch.setitem(table.NETWORKS, "ResNet18", ({}, options))
+    monkeypatch.setattr(table.models, "build", lambda name: small())
     mixed = ["2 bit mixed, fine-tuned", "2 bit mixed, MSFT"]
     cells = ["float", "2 bit, calibrated", "1 bit sign(w), fine-tuned", *mixed]
     arguments = ["codebook_eer.py", f"--corpus={corpus_dir}", f"--out={tmp_path}", "--steps=1"]
@@ -89,3 +90,26 @@ def test_the_table_of_codebooks(
     table.main()
     rate = rows["float"].split()[1]
     assert f" {rate} {rate} " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_tells_the_loss_of_eer(
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = importlib.import_module("sensitivity_eer")
+    small().save(tmp_path / "network.keras")
+    settings = {"corpus": corpus_dir, "out": tmp_path / "alone", "probes": 2, "bits": 1}
+    script.main(networks=[tmp_path / "network.keras"], **settings)
+    said = capsys.readouterr().out
+    rows = [line.split("  ")[0] for line in said.splitlines()[4:]]
+    assert rows == [
+        "hessian", "hessian, not over n", "fisher", "fisher, not over n", "distortion",
+        "1 - cosine of the test speech",
+    ]  # fmt: skip
+    monkeypatch.setattr(script.tfq_sv, "quantize", None)  # nothing is left to do
+    script.main(networks=[tmp_path / "network.keras"], **settings)
+    assert capsys.readouterr().out == said

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
+from learned_scale import with_learned_scales
 
 import tfq_sv
 from tfq_sv import codebook, models
@@ -286,17 +287,18 @@ def test_export_writes_what_quantize_made(tmp_path: Path) -> None:
         export_tflite(network, path, overwrite=False)
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "static"])
-def test_binary_networks_with_their_scales(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["adaptive", "static", "learned scale"])
+def test_binary_networks(kind: str, tmp_path: Path) -> None:
     model = image_network()
-    network = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.binary(model, kind))
-    for number, quantizer in enumerate(tfq_sv.quantization.quantizers(network).values()):
-        if quantizer.scale is not None:
-            quantizer.scale.assign(0.7 + 0.1 * number)
+    if kind == "learned scale":
+        network = with_learned_scales(model)
+    else:
+        network = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.binary(model, kind))
     export_tflite(network, tmp_path / "a.tflite", "features", compute="float32")
     x = features(30)
     expected = network(x[None], training=False).numpy()[0]
     for fast in (False, True):
         encoder = SpeakerEncoder(tmp_path / "a.tflite", fast=fast)
         np.testing.assert_allclose(encoder.embed(x), expected, rtol=1e-3, atol=1e-4)
-    assert set(encoder.about["recipe"].values()) == {f"{kind}_binary"}
+    recipe = "static_binary" if kind == "static" else "adaptive_binary"
+    assert set(encoder.about["recipe"].values()) == {recipe}

@@ -76,7 +76,6 @@ def test_the_next_stage_starts_with_what_the_last_one_learned() -> None:
     quantizer = quantizers(student)["c"]
     quantizer.latent.assign_add(0.1 * np.ones(quantizer.latent.shape))
     quantizer.centroids.assign([-0.25, 0.5])
-    quantizer.scale.assign(1.25)
     for layer in student.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign_add(np.ones(12))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from learned_scale import with_learned_scales
 
 import tfq_sv
 from tfq_sv.errors import InputError
@@ -58,16 +59,16 @@ def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "static"])
+@pytest.mark.parametrize("kind", ["adaptive", "static", "learned scale"])
 @pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_binary_networks_save_and_load(
     network: keras.Model, kind: str, form: str, tmp_path: Path
 ) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
-    for number, quantizer in enumerate(quantizers(quantized).values()):
-        if quantizer.scale is not None:
-            quantizer.scale.assign(0.8 + 0.01 * number)
+    if kind == "learned scale":
+        quantized = with_learned_scales(network)
+    else:
+        quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
     quantized.save(tmp_path / form)
     loaded = tfq_sv.load_model(tmp_path / form)
     np.testing.assert_array_equal(loaded(FEATURES), quantized(FEATURES))
@@ -101,8 +102,7 @@ def test_static_levels_are_mean_plus_and_minus_the_mean_distance(network: keras.
 
 def test_a_learned_scale_gets_its_gradient_and_leaves_the_others() -> None:
     model = keras.Sequential([LAYERS.Dense(3, use_bias=False, input_shape=(4,))])
-    recipe = tfq_sv.QuantizationRecipe.binary(model, "adaptive")
-    quantized = tfq_sv.quantize(model, recipe)
+    quantized = with_learned_scales(model)
     (quantizer,) = quantizers(quantized).values()
     quantizer.scale.assign(2.0)
     with tf.GradientTape() as tape:

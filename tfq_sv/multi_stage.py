@@ -134,12 +134,7 @@ def _next_stage(
     after = quantize(latent, recipe)
     for name, quantizer in quantizers(after).items():
         if name in before:
-            for new, old in (
-                (quantizer.centroids, before[name].centroids),
-                (quantizer.scale, before[name].scale),
-            ):
-                if new is not None:
-                    new.assign(old)
+            quantizer.centroids.assign(before[name].centroids)
     return after
 
 

@@ -88,7 +88,7 @@ class AdaptiveBinaryQuantizeConfig(_KernelQuantizeConfig):
         learned_scale: whether a factor on both levels is trained.
     """
 
-    def __init__(self, learned_scale: bool = True) -> None:
+    def __init__(self, learned_scale: bool = False) -> None:
         self.learned_scale = learned_scale
 
     def new_quantizer(self) -> KMeans:

@@ -84,7 +84,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         self.bits = codebook.check_bits(bits)
         self.learned_scale = learned_scale
         self.latent: tf.Variable | None = None
-        self.centroids: tf.Variable | None = None
+        self.centroids: Any = None  # a variable, once built
         self.scale: tf.Variable | None = None
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, tf.Variable]:
@@ -180,12 +180,12 @@ class AdaptiveBinary(KMeans):
     """One bit: q(w) = s c_0 below the midpoint of two k-means centroids, s c_1 above it.
 
     The centroids follow the latent weights in fine-tuning, so that neither their distance nor
-    their middle is fixed; s is learned.
+    their middle is fixed. A learned s is an option: it measured no better.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive binary quantizer.
     """
 
-    def __init__(self, learned_scale: bool = True) -> None:
+    def __init__(self, learned_scale: bool = False) -> None:
         super().__init__(bits=1, learned_scale=learned_scale)
 
     def get_config(self) -> dict[str, Any]:
