@@ -34,8 +34,11 @@ METHODS = [
 
 def kernels(model: str | None, network: str) -> list[np.ndarray]:
     """Returns every quantizable kernel of a network, flat."""
+    import tf_keras as keras
+
     import tfq_sv
 
+    keras.utils.set_random_seed(0)  # each method has a process of its own
     found = tfq_sv.load_model(model) if model else tfq_sv.models.build(network)
     rng = np.random.default_rng(0)
     result = []

@@ -9,7 +9,7 @@ import tf_keras as keras
 from train_small import small
 
 import tfq_sv
-from tfq_sv.data.chunks import batches
+from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
@@ -99,7 +99,7 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
         tfq_sv.finetune(quantized, dataset, head=head, progress=False)
     with pytest.raises(InputError, match="1 of 3 speakers have no speech"):
         speaker_head(network, [(np.ones([2, 30, 80], np.float32), [0, 2])], 3)
-    with pytest.raises(InputError, match="gave no batch"):
+    with pytest.raises(InputError, match="fine-tuning ended after 0 batches; give some"):
         tfq_sv.finetune(quantized, [], teacher=network, progress=False)
     other = tfq_sv.models.build("ResNet18", embed_dim=8, channels=16)
     with pytest.raises(InputError, match="they must be alike"):
@@ -112,6 +112,33 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
     follow.set_params({"epochs": 1, "steps": None})
     with pytest.raises(InputError, match="steps_per_epoch"):
         follow.on_train_begin()
+
+
+def test_a_resumed_run_does_not_read_what_it_has_behind_it(
+    network: keras.Model, tmp_path: Path
+) -> None:
+    rng, loaded = np.random.default_rng(0), []
+
+    def load(number: int) -> tuple[np.ndarray, np.ndarray]:
+        loaded.append(number)
+        return np.float32(rng.normal(scale=0.1, size=(2, 4000))), np.zeros(2, np.int32)
+
+    def tune() -> None:
+        quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
+        tfq_sv.finetune(
+            quantized,
+            Batches(load, 0, workers=1),
+            teacher=network,
+            options=FineTuningOptions(steps=3, batch_norm_batches=1),
+            checkpoint_dir=tmp_path,
+            progress=False,
+        )
+
+    tune()
+    assert min(loaded) == 0
+    loaded.clear()
+    tune()
+    assert min(loaded) == 3  # for BatchNorm, as before
 
 
 def test_labels_teach_too(network: keras.Model, train_corpus: Corpus) -> None:

@@ -172,9 +172,9 @@ def test_stops_when_the_order_is_stable() -> None:
 def test_what_cannot_be_used_says_why(network: keras.Model) -> None:
     model = tiny()
     trace = tfq_sv.hessian_traces
-    with pytest.raises(InputError, match="ended after 0; give some"):
+    with pytest.raises(InputError, match="ended after 0 batches; give some"):
         trace(model, [], progress=False)
-    with pytest.raises(InputError, match="ended after 2; give some, and a list or a stream"):
+    with pytest.raises(InputError, match="ended after 2 batches; give some, and a list or a stream"):
         trace(model, iter([BATCH, BATCH]), progress=False)
     with pytest.raises(InputError, match="batch 0 for the sensitivity is empty"):
         trace(model, [BATCH[0][:0]], progress=False)

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.batch_norm import reestimate_batch_norm
+from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
@@ -127,7 +128,8 @@ def finetune(
         model: what `tfq_sv.quantize` returned. A float model is trained in the same way: the
             control that a fair comparison needs.
         dataset: batches of waveforms or features, see `models.network_input`; for a head, tuples
-            (waveforms or features, speaker's index (B,)). Begun again when it ends.
+            (waveforms or features, speaker's index (B,)). Begun again when it ends; what a resumed
+            run has behind it is skipped.
         teacher: network of the same features and embedding size.
         head: built, its centres trained before (`speaker_head`), its margin set; trained in place.
         options: settings; the defaults if None.
@@ -150,6 +152,12 @@ def finetune(
     if teacher is not None:
         _check_alike(model, teacher)
     fbank, strategy = front_end(model), strategy or tf.distribute.get_strategy()
+    stream = Stream.of(dataset, "fine-tuning")
+
+    def feed(start: int) -> Stream:
+        stream.skip(start)
+        return stream
+
     with strategy.scope(), ExitStack() as stack:
         student = in_precision(model, options.precision)
         if strategy.num_replicas_in_sync > 1:
@@ -166,7 +174,7 @@ def finetune(
         settings = {"network": model.name, "bits": bits, **asdict(options)}
         loss = run(
             advance,
-            lambda start: _endless(dataset, start),
+            feed,
             options.steps,
             step.state,
             checkpoint_dir,
@@ -175,7 +183,7 @@ def finetune(
         )
         step.finish(model)
     if options.batch_norm_batches and _has_batch_norm(model):
-        batches = itertools.islice(_endless(dataset, 0), options.batch_norm_batches)
+        batches = itertools.islice(stream, options.batch_norm_batches)
         reestimate_batch_norm(model, batches, progress=progress and is_chief(strategy))
     return loss
 
@@ -301,16 +309,3 @@ def _labels(batch: Any, head: AAMSoftmax | None, count: int) -> tf.Tensor:
 
 def _has_batch_norm(model: keras.Model) -> bool:
     return any(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
-
-
-def _endless(dataset: Iterable[Any], start: int) -> Iterator[Any]:
-    def again() -> Iterator[Any]:
-        while True:
-            empty = True
-            for batch in dataset:
-                empty = False
-                yield batch
-            if empty:
-                raise InputError("the dataset for fine-tuning gave no batch")
-
-    return itertools.islice(again(), start, None)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.fine_tuning import FineTuningOptions, finetune
@@ -42,7 +43,7 @@ def multi_stage_finetune(
     Args:
         model: the float network; it stays as it is.
         recipe: bits a layer, of at least one width; as many stages as it has different widths.
-        dataset: as for `finetune`. An iterator goes on from stage to stage; a list is begun again.
+        dataset: as for `finetune`. It goes on from stage to stage.
         teacher: as for `finetune`; `model` itself if None.
         options: of each stage; the defaults if None.
         order: "lowest_first": the fewest bits first, as in the paper; "highest_first".
@@ -69,17 +70,18 @@ def multi_stage_finetune(
     parts = stages(recipe, order)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     strategy = strategy or tf.distribute.get_strategy()
-    stream = _Stream(dataset)
+    stream = Stream.of(dataset, "fine-tuning")
     if folder is not None:
         drawn = _claim(folder, model, recipe, order, options)
-    student = model
+    student, behind = model, 0
     for number, part in enumerate(parts, start=1):
         finished = folder / f"stage-{number}.keras" if folder is not None else None
         if finished is not None and finished.exists():
             student = load_model(finished)
-            stream.skip_to(drawn[number - 1])
+            behind = drawn[number - 1]
             continue
         student = _next_stage(model, student, part)
+        stream.skip(max(0, behind - stream.drawn))
         finetune(
             student,
             stream,
@@ -136,25 +138,6 @@ def _next_stage(
         if name in before:
             quantizer.centroids.assign(before[name].centroids)
     return after
-
-
-class _Stream:
-    """A dataset whose batches are counted, so that an iterator can be brought to where it was."""
-
-    def __init__(self, dataset: Iterable[Any]) -> None:
-        self._dataset = dataset
-        self.drawn = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self._dataset:
-            self.drawn += 1
-            yield batch
-
-    def skip_to(self, count: int) -> None:
-        """Draws until so many are drawn; a list needs no such thing."""
-        if isinstance(self._dataset, Iterator):
-            while self.drawn < count and next(self._dataset, None) is not None:
-                self.drawn += 1
 
 
 def _claim(

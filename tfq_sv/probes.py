@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
+from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models import front_end, network_input
@@ -82,7 +83,7 @@ def make_probes(
     """
     if max_probes < 1:
         raise InputError(f"max_probes must be positive, not {max_probes}")
-    fbank, stream = front_end(model), _endless(batches)
+    fbank, stream = front_end(model), Stream.of(batches, "the sensitivity")
     first = next(stream)
     run = {
         **settings,
@@ -91,7 +92,8 @@ def make_probes(
         "first batch": _digest([network_input(first, fbank).numpy()]),
     }
     values = _kept(cache, run, len(names))
-    stream = itertools.islice(itertools.chain([first], stream), len(values), None)
+    stream.skip(max(0, len(values) - 1))
+    left = stream if len(values) else itertools.chain([first], stream)
     with tqdm(
         total=max_probes,
         initial=len(values),
@@ -101,7 +103,7 @@ def make_probes(
     ) as shown:
         while not enough(values, max_probes, stable):
             number = len(values)
-            batch = list(itertools.islice(stream, strategy.num_replicas_in_sync))
+            batch = list(itertools.islice(left, strategy.num_replicas_in_sync))
             speech = [network_input(x, fbank) for x in batch]
             if not all(len(x) for x in speech):
                 raise InputError(f"batch {number} for the sensitivity is empty")
@@ -178,20 +180,6 @@ def _labels(batch: Any, wanted: bool) -> tf.Tensor:
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise InputError("a loss needs labels: batches must be tuples (speech, labels)")
     return tf.convert_to_tensor(batch[1])
-
-
-def _endless(batches: Iterable[Any]) -> Iterator[Any]:
-    count = 0
-    while True:
-        before = count
-        for batch in batches:
-            count += 1
-            yield batch
-        if count == before:
-            raise InputError(
-                f"the batches for the sensitivity ended after {count}; give some, and a list or a "
-                "stream without end"
-            )
 
 
 def _digest(arrays: Iterable[npt.NDArray[Any]]) -> str:

@@ -5,11 +5,11 @@ several workers reads its own rows of the same batch.
 """
 
 import math
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
@@ -35,6 +38,52 @@ class Augmentation(Protocol):
         """Samples (N,) -> (N / speed,), rounded up."""
 
 
+class Batches(Iterator[Batch]):
+    """Batches by number, without end: what `batches` returns.
+
+    Args:
+        load: number of a batch -> the batch; threads call it.
+        start: number of the first batch.
+        workers: threads that load ahead.
+
+    >>> stream = Batches(lambda number: (np.full(1, number), np.full(1, number)), 0, workers=1)
+    >>> stream.skip(1000)
+    >>> next(stream)[1]
+    array([1000])
+    """
+
+    def __init__(self, load: Callable[[int], Batch], start: int, workers: int) -> None:
+        self._load, self._number, self._workers = load, start, workers
+        self._loaded = _ahead(load, start, workers)
+
+    def __next__(self) -> Batch:
+        batch = next(self._loaded)
+        self._number += 1
+        return batch
+
+    def skip(self, count: int) -> None:
+        """Goes on so many batches later; those between are not read."""
+        self._loaded.close()
+        self._number += count
+        self._loaded = _ahead(self._load, self._number, self._workers)
+
+    def dataset(self) -> "tf.data.Dataset":
+        """Returns a `tf.data.Dataset` that draws from it, for `model.fit` and strategies."""
+        import tensorflow as tf
+
+        shapes = (tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32))
+        drawn = tf.data.Dataset.from_generator(lambda: self, output_signature=shapes)
+        return drawn.prefetch(tf.data.AUTOTUNE)
+
+
+def _ahead(load: Callable[[int], Batch], start: int, workers: int) -> Generator[Batch, None, None]:
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = [pool.submit(load, start + i) for i in range(2 * workers)]
+        for number in count(start + len(ahead)):
+            yield ahead.pop(0).result()
+            ahead.append(pool.submit(load, number))
+
+
 def batches(
     corpus: Corpus,
     *,
@@ -47,8 +96,8 @@ def batches(
     rows: slice = slice(None),
     left_out: MutableMapping[str, BadAudioError] | None = None,
     strict: bool = False,
-) -> Iterator[Batch]:
-    """Yields batches without end; each epoch is a new random order of all utterances.
+) -> Batches:
+    """Returns batches without end; each epoch is a new random order of all utterances.
 
     A recording that cannot be read, good as its header may be, is replaced by the next one of the
     epoch's order.
@@ -65,12 +114,10 @@ def batches(
         left_out: gets the recordings that turned out bad, and why.
         strict: raise the first bad recording instead of leaving it out.
 
-    Yields:
-        (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's index in
-        `corpus.speaker_ids`, plus their number for each speed after the first.
-
-    Raises:
-        InputError: a bad recording, if `strict`; or no good one is left.
+    Returns:
+        An iterator of (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's
+        index in `corpus.speaker_ids`, plus their number for each speed after the first. It raises
+        InputError at a bad recording, if `strict`, and if no good one is left.
     """
     keys = list(corpus.paths)
     speakers = corpus.speaker_ids
@@ -101,11 +148,7 @@ def batches(
         drawn = [draw(number, row, places[row]) for row in range(batch_size)[rows]]
         return np.stack([samples for samples, _ in drawn]), np.array([x for _, x in drawn], "i4")
 
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = [pool.submit(load, start + i) for i in range(2 * workers)]
-        for number in count(start + len(ahead)):
-            yield ahead.pop(0).result()
-            ahead.append(pool.submit(load, number))
+    return Batches(load, start, workers)
 
 
 def read(source: audio.Source, seconds: float, place: float) -> npt.NDArray[np.float32]:
