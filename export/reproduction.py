@@ -36,6 +36,7 @@ from tfq_sv.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.metrics import min_dcf
 from tfq_sv.multi_stage import multi_stage_finetune, stages
 from tfq_sv.quantization import load_model, quantize, recipe_of
+from tfq_sv.quantizers import quantizable
 from tfq_sv.recipe import QuantizationRecipe
 from tfq_sv.sensitivity import fisher_traces
 from tfq_sv.training.devices import is_chief
@@ -162,7 +163,7 @@ def reproduce(
         progress: show bars, and the table after each row.
 
     Returns:
-        The report, Markdown.
+        The report, Markdown; nothing on workers other than the chief, who writes.
 
     Raises:
         InputError: a folder of another run; two target sizes that are one; what `finetune`,
@@ -172,11 +173,14 @@ def reproduce(
     """
     options = options or ReproductionOptions()
     run = _Run(model, train, test, trials, Path(out), options, strategy, left_out, progress)
+    # A size that cannot be reached is an error now, not after the hours of the first rows.
+    alike = dict.fromkeys(quantizable(model), 1.0)
+    mixed_rows(model, alike, options.target_bytes, options.input)
     rows = uniform_rows(model)
     run.make(rows)
     rows += mixed_rows(model, run.traces(), run.targets(), options.input)
     run.make(rows)
-    return run.report(rows)
+    return run.report(rows) if is_chief(run.strategy) else ""
 
 
 class _Run:
@@ -196,9 +200,9 @@ class _Run:
     ) -> None:
         self._model, self._train, self._test, self._trials = model, train, test, trials
         self._out, self._options = out, options
-        self._strategy = strategy or tf.distribute.get_strategy()
+        self.strategy = strategy or tf.distribute.get_strategy()
         self._left_out = {} if left_out is None else left_out
-        self._progress = progress and is_chief(self._strategy)
+        self._progress = progress and is_chief(self.strategy)
         digest = hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
         self._claim(
             {
@@ -242,7 +246,7 @@ class _Run:
             self._chunks(),
             max_probes=self._options.probes,
             seed=self._options.seed,
-            strategy=self._strategy,
+            strategy=self.strategy,
             cache=self._out / "fisher.json",
             progress=self._progress,
         )
@@ -264,7 +268,7 @@ class _Run:
             if self._progress:
                 print(f"{row.name}")
             model = self._tuned(row, folder)
-            if is_chief(self._strategy):
+            if is_chief(self.strategy):
                 self._measure(row, model, folder)
                 text = self.report(rows)
                 if self._progress:
@@ -279,7 +283,7 @@ class _Run:
         options, model = self._options, self._model
         common = {
             "teacher": self._model,
-            "strategy": self._strategy,
+            "strategy": self.strategy,
             "checkpoint_dir": state,
             "progress": self._progress,
         }
@@ -293,7 +297,7 @@ class _Run:
                 model = keras.models.clone_model(model)
                 model.set_weights(self._model.get_weights())
             finetune(model, self._chunks(), options=options.fine_tuning(), **common)
-        if is_chief(self._strategy):
+        if is_chief(self.strategy):
             with atomic(kept) as temporary:
                 model.save(temporary)
             shutil.rmtree(state, ignore_errors=True)

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tf_keras as keras
 from train_small import small
+from workers import Run, cluster
 
 import tfq_sv
 from tfq_sv import cli
@@ -97,6 +99,26 @@ def test_the_whole_table(
     assert len(measured) == len(rows) + 1
 
 
+@pytest.mark.slow
+def test_two_workers_make_the_table_that_one_makes(
+    network: Path, corpus_dir: Path, vox1: Path
+) -> None:
+    out = vox1.parent / "out"
+    arguments = command(network, corpus_dir, vox1, "--target_mb=0.04")
+    assert cli.main(arguments) == 0
+    out.rename(vox1.parent / "alone")
+    both = [Run("-m", ["tfq_sv", *arguments], config) for config in cluster()]
+    for run in both:
+        run.ends()
+    one, two = (cells((vox1.parent / x / "report.md").read_text()) for x in ("alone", "out"))
+    assert list(one) == list(two)
+    assert [row[0] for row in one.values()] == [row[0] for row in two.values()]  # MB
+    for kept in sorted(vox1.parent.glob("alone/*/model.keras")):
+        pair = [tfq_sv.load_model(x) for x in (kept, out / kept.parent.name / kept.name)]
+        for a, b in zip(*(model.get_weights() for model in pair), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
 def test_mixed_rows_have_the_sizes_asked_for() -> None:
     model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
     traces = {name: 2.0**-i for i, name in enumerate(quantizable(model))}
@@ -136,3 +158,12 @@ def test_what_cannot_work(
     model = tfq_sv.load_model(network)
     tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model)).save(network)
     assert "is quantized already; give the FP32 network" in said()
+
+
+def test_impossible_sizes_are_errors_at_once(
+    network: Path, corpus_dir: Path, vox1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(network, corpus_dir, vox1, "--target_mb=0.02")
+    assert cli.main(arguments) == 1
+    assert "no file of 20,000 bytes is possible: the least target is" in capsys.readouterr().err
+    assert not list((vox1.parent / "out").glob("*/*"))

@@ -174,7 +174,9 @@ def test_what_cannot_be_used_says_why(network: keras.Model) -> None:
     trace = tfq_sv.hessian_traces
     with pytest.raises(InputError, match="ended after 0 batches; give some"):
         trace(model, [], progress=False)
-    with pytest.raises(InputError, match="ended after 2 batches; give some, and a list or a stream"):
+    with pytest.raises(
+        InputError, match="ended after 2 batches; give some, and a list or a stream"
+    ):
         trace(model, iter([BATCH, BATCH]), progress=False)
     with pytest.raises(InputError, match="batch 0 for the sensitivity is empty"):
         trace(model, [BATCH[0][:0]], progress=False)

@@ -27,10 +27,10 @@ def cluster() -> list[dict[str, Any]]:
 
 
 class Run:
-    """A process that runs a script beside this file."""
+    """A process that runs a script beside this file with a job, or Python with arguments."""
 
     def __init__(
-        self, script: str, job: dict[str, Any], config: dict[str, Any] | None = None
+        self, script: str, job: dict[str, Any] | list[str], config: dict[str, Any] | None = None
     ) -> None:
         environment = {
             **os.environ,
@@ -40,8 +40,11 @@ class Run:
         }
         if config:
             environment["TF_CONFIG"] = json.dumps(config)
+        arguments = [str(Path(__file__).with_name(script)), json.dumps(job)]
+        if isinstance(job, list):
+            arguments = [script, *job]
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name(script)), json.dumps(job)],
+            [sys.executable, *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -92,6 +92,7 @@ def _reproduce(
     strategy: Any,
 ) -> None:
     from tfq_sv.export.reproduction import ReproductionOptions, reproduce
+    from tfq_sv.training.devices import is_chief
 
     options = ReproductionOptions(
         steps=FLAGS.steps,
@@ -109,6 +110,8 @@ def _reproduce(
     text = reproduce(
         network, train, test, trials, out, options, strategy=strategy, left_out=left_out
     )
+    if not is_chief(strategy):
+        return
     print(f"\n{text}")
     if left_out:
         print_left_out(left_out, len(train.paths) + len(test.paths))
