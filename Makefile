@@ -12,8 +12,9 @@ TOOLS := $(VENV)/.ready-dev
 demo: $(READY)
 	$(BIN)/tfq-sv demo --out=demo
 
+# Two processes: each holds a TensorFlow and its networks, some 3 GB. A file stays in one of them.
 test: lint typecheck
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .

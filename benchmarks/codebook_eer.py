@@ -34,7 +34,7 @@ from tfq_sv.metrics import eer, eer_interval
 from tfq_sv.multi_stage import ORDERS, stages
 from tfq_sv.quantization import quantizers
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
-from tfq_sv.report import table
+from tfq_sv.report import Table
 from tfq_sv.sensitivity import fisher_traces
 from tfq_sv.training import TrainingOptions, train
 from tfq_sv.training.options import PRECISIONS
@@ -265,7 +265,7 @@ def report(folders: list[Path], names: list[str], test: Corpus, trials: Trials) 
         noise = np.mean([cell["sqnr"] for cell in cells])
         rows.append([*row, "" if np.isnan(noise) else f"{noise:.1f}"])
     header = ["network", "EER %", "95 %", f"minus {base}, 95 %", "relative %", "each seed"]
-    return table([*header, "cosine to FP32", "SQNR dB"], rows)
+    return Table([*header, "cosine to FP32", "SQNR dB"], rows)
 
 
 def pairs(folders: list[Path], test: Corpus, trials: Trials) -> str:
@@ -284,7 +284,7 @@ def pairs(folders: list[Path], test: Corpus, trials: Trials) -> str:
         interval = f"[{100 * low:+.2f}, {100 * high:+.2f}]"
         seeds = " ".join(f"{x:+.2f}" for x in each)
         rows.append([f"{names[0]} minus {names[1]}", f"{np.mean(each):+.2f}", interval, seeds])
-    return table(["pair", "EER, points", "95 %", "each seed"], rows) if rows else ""
+    return Table(["pair", "EER, points", "95 %", "each seed"], rows) if rows else ""
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from tfq_sv import codebook
-from tfq_sv.report import table
+from tfq_sv.report import Table
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1"
@@ -148,7 +148,7 @@ def main() -> None:
             )
             print(" ".join(rows[-1]), flush=True)
     print(
-        table(
+        Table(
             ["bits", "method", "relative squared error", "CPU s", "peak MB above the start"], rows
         )
     )

@@ -28,7 +28,7 @@ from tfq_sv.evaluation import KerasEncoder, evaluate
 from tfq_sv.files import atomic
 from tfq_sv.quantizers import quantizable
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
-from tfq_sv.report import table
+from tfq_sv.report import Table
 from tfq_sv.sensitivity import MEASURES
 
 
@@ -107,7 +107,7 @@ def main(networks: list[Path], corpus: Path, out: Path, probes: int, bits: int) 
             f"\n{bench.name}, {bench.test.root}: {speakers} speakers, {len(bench.trials):,} trials;"
             f" each layer alone at {bits} bits; rank correlation with"
         )
-        print(table(["cost", "EER", "1 - cosine"], rows), flush=True)
+        print(Table(["cost", "EER", "1 - cosine"], rows), flush=True)
 
 
 if __name__ == "__main__":

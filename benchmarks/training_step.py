@@ -19,7 +19,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv.report import table
+from tfq_sv.report import Table
 
 KINDS = ["float", "4 bit", "1 bit", "1 bit adaptive", "tfmot clustering"]
 
@@ -120,7 +120,7 @@ def main() -> None:
             ]
         )
     print(f"{arguments.network}, batch {arguments.batch}, {arguments.frames} frames, one thread")
-    print(table(["step", "s, median", "x float", "peak MB", "x float"], rows))
+    print(Table(["step", "s, median", "x float", "peak MB", "x float"], rows))
 
 
 if __name__ == "__main__":

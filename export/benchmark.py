@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation import evaluate
 from tfq_sv.features import FbankOptions, fbank
-from tfq_sv.report import table
+from tfq_sv.progress import tqdm
+from tfq_sv.report import Table
 
 _LOADS = 5
 _WARM_UP = 3
@@ -154,7 +154,7 @@ def benchmark_files(
     ]
 
 
-def benchmark_table(found: Sequence[Benchmark]) -> str:
+def benchmark_table(found: Sequence[Benchmark]) -> Table:
     """The table of it. Latencies: median, and quartiles in brackets."""
     threads = list(found[0].latency_ms)
     rates = any(one.eer is not None for one in found)
@@ -176,7 +176,7 @@ def benchmark_table(found: Sequence[Benchmark]) -> str:
                 *(["" if one.eer is None else f"{100 * one.eer:.2f}"] * rates),
             ]
         )
-    return table(header, rows)
+    return Table(header, rows)
 
 
 def _embeddings(path: Path, features: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from tfq_sv import quantization
 from tfq_sv.export import convert, float32
 from tfq_sv.export.encoder import interpreter
+from tfq_sv.progress import tqdm
 
 
 def layer_noise(

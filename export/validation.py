@@ -14,7 +14,7 @@ from tfq_sv.evaluation import Evaluation, KerasEncoder, measure
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.extraction import Encoder, Extraction, extract
 from tfq_sv.metrics import eer_interval
-from tfq_sv.report import table
+from tfq_sv.report import Table
 
 SIGNATURES = ("embed", "inflate")
 """The two ways a file runs: decoding as it runs, and inflated first."""
@@ -51,7 +51,11 @@ class Validation:
     parities: Sequence[Parity]
 
     def __str__(self) -> str:
-        """The table of it."""
+        """The table as text."""
+        return self.table()
+
+    def table(self) -> Table:
+        """Returns the table of it."""
         header = ["system", "EER %", "minDCF", "minus Keras, 95 %", "cosine", "worst"]
         header += ["score change", "flips"]
         rows = [[REFERENCE, f"{100 * self.reference.eer:.3f}", f"{self.reference.min_dcf:.4f}"]]
@@ -70,7 +74,7 @@ class Validation:
                     f"{parity.flips:,}",
                 ]
             )
-        return table(header, rows)
+        return Table(header, rows)
 
 
 def validate(

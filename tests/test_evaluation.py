@@ -1,3 +1,4 @@
+import html
 import json
 from pathlib import Path
 
@@ -58,23 +59,25 @@ def test_thresholds_need_enough_trials() -> None:
     assert kept["thresholds"]["far_1e-3"]["threshold"] is None
 
 
+@pytest.mark.slow
 def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["demo", f"--out={tmp_path}", "--test_speakers=5"]) == 0
+    assert cli.main(["demo", f"--out={tmp_path}", "--test_speakers=5", "--steps=2"]) == 0
     said = capsys.readouterr().out
     assert "5 unseen speakers, 675 trials; not VoxCeleb" in said
     results = json.loads((tmp_path / "results.json").read_text())
-    sizes = list(results["bytes"].values())
-    assert sizes[0] > 6 * sizes[1]
     names = [row["system"] for row in results["systems"]]
-    assert names == [
-        "FP32, Keras",
-        "4-bit, Keras",
-        "4-bit, .tflite, embed",
-        "4-bit, .tflite, inflate",
-    ]
-    for row in results["systems"]:
-        low, high = row["difference"] or (0, 0)
-        assert low <= 0 <= high
+    assert names[0] == "FP32, Keras"
+    assert names[1:] == [f"{x}, .tflite" for x in ("4-bit", "mixed, tuned", "1-bit, tuned")]
+    sizes = results["bytes"]
+    assert list(sizes) == ["float32 .tflite", *names[1:]]
+    assert sizes["float32 .tflite"] > 6 * sizes["4-bit, .tflite"]
+    assert sorted(sizes.values(), reverse=True) == list(sizes.values())
+    low, high = results["systems"][1]["difference"]
+    assert low <= 0 <= high
+    page = (tmp_path / "report.html").read_text()
+    assert results["summary"] in said
+    assert html.escape(results["summary"]) in page
+    assert page.count("data:image/png;base64,") == 4
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     command = next(line for line in said.splitlines() if line.startswith("try"))
     assert cli.main(command.split()[2:]) == 0

@@ -8,7 +8,7 @@ from tfq_sv import scoring
 from tfq_sv.data.trials import Trials
 from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
-from tfq_sv.scoring import Cohort, as_norm, cosine, cosine_scores, to_scale, write_scores
+from tfq_sv.scoring import Cohort, as_norm, cosine, cosine_scores, to_scale, write_det, write_scores
 
 
 def drawn(count: int, dim: int = 7, seed: int = 0) -> Embeddings:
@@ -100,6 +100,17 @@ def test_scales() -> None:
     np.testing.assert_array_equal(to_scale([-1, 0, 1], "cosine"), [-1, 0, 1])
     with pytest.raises(InputError, match="must be cosine or half, not 'per cent'"):
         to_scale([0.0], "per cent")
+
+
+def test_det_files_hold_the_rates_at_each_threshold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(-5, 6, 200) / 8, rng.random(200) < 0.3  # with ties
+    write_det(tmp_path / "det", scores, labels)
+    for threshold, miss, alarm in np.loadtxt(tmp_path / "det"):
+        accepted = scores >= threshold
+        np.testing.assert_allclose(miss, np.mean(~accepted[labels]), atol=1e-7)
+        np.testing.assert_allclose(alarm, np.mean(accepted[~labels]), atol=1e-7)
+    assert len(np.loadtxt(tmp_path / "det")) == len(np.unique(scores)) + 1
 
 
 def test_score_files_have_the_fields_columns(tmp_path: Path) -> None:

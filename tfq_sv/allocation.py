@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import tf_keras as keras
-from tqdm import tqdm
 
 from tfq_sv import codebook, knapsack
 from tfq_sv.errors import InputError
 from tfq_sv.file_size import FileSize, once_bytes
 from tfq_sv.knapsack import Relaxation
+from tfq_sv.progress import tqdm
 from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
 

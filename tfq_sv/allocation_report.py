@@ -7,10 +7,10 @@ from typing import Any
 from tfq_sv.allocation import Allocation, Sensitivity
 from tfq_sv.files import atomic
 from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.report import table
+from tfq_sv.report import Table
 
 
-def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocation]) -> str:
+def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocation]) -> Table:
     """Returns the table of layers: weights, sensitivity with its standard error, bits an answer."""
     rows = []
     for name, layer in quantizable(model).items():
@@ -27,7 +27,7 @@ def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocati
             ]
         )
     sizes = [f"bits at {answer.bytes / 1e6:.3f} MB" for answer in answers]
-    return table(["layer", "weights", "sensitivity", "+-", *sizes], rows)
+    return Table(["layer", "weights", "sensitivity", "+-", *sizes], rows)
 
 
 def allocation_figure(

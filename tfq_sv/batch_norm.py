@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
-from tqdm import tqdm
 
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
+from tfq_sv.progress import tqdm
 
 Moments = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 """A mean and a variance a channel."""

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-from tqdm import tqdm
 
 from tfq_sv.batch_norm import Moments, moved
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
+from tfq_sv.progress import tqdm
 from tfq_sv.quantization import latent_model, quantizers
 from tfq_sv.quantizers import kernel_attribute
 from tfq_sv.reconstruction import corrected, latent_weights, reconstruct

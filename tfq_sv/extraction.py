@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
@@ -19,6 +18,7 @@ from tfq_sv.data.corpus import Corpus, read_pairs
 from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.progress import tqdm
 
 PART = 1000
 """Utterances a part of a cache: what an interruption can cost at most."""

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
-from tqdm import tqdm
 
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models import front_end, network_input
+from tfq_sv.progress import tqdm
 from tfq_sv.training.devices import each_device, gathered, is_chief
 
 Values = npt.NDArray[np.float64]

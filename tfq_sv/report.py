@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Self
 
 from tfq_sv.evaluation import Evaluation
 from tfq_sv.files import atomic
@@ -25,23 +25,36 @@ class System:
     difference: tuple[float, float] | None = None
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligns text in columns: the first to the left, the others to the right.
+class Table(str):
+    """A table: text in aligned columns, the first to the left, the others to the right.
 
-    >>> print(table(["name", "bits"], [["conv1", "4"]]))
+    Attributes:
+        header: the columns' names.
+        rows: the cells.
+
+    >>> print(Table(["name", "bits"], [["conv1", "4"]]))
     name   bits
     -----  ----
     conv1     4
     """
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __new__(cls, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Self:
+        """Aligns the cells."""
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        lines = [header, ["-" * width for width in widths], *rows]
+        text = "\n".join(
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+        made = super().__new__(cls, text)
+        made.header, made.rows = header, rows
+        return made
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -56,7 +69,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def comparison(systems: Sequence[System]) -> str:
+def comparison(systems: Sequence[System]) -> Table:
     """The table of a comparison: EER with its interval, paired difference, minDCF."""
     rows = []
     for system in systems:
@@ -70,14 +83,14 @@ def comparison(systems: Sequence[System]) -> str:
                 f"{system.result.min_dcf:.3f}",
             ]
         )
-    return table(["system", "EER %", "95 %", "minus the first, 95 %", "minDCF"], rows)
+    return Table(["system", "EER %", "95 %", "minus the first, 95 %", "minDCF"], rows)
 
 
-def sizes(files: Mapping[str, int]) -> str:
+def sizes(files: Mapping[str, int]) -> Table:
     """The table of file sizes: name -> bytes, and how many times smaller than the first."""
     first = next(iter(files.values()))
     rows = [[name, f"{size:,}", f"{first / size:.2f}x"] for name, size in files.items()]
-    return table(["file", "bytes", "smaller"], rows)
+    return Table(["file", "bytes", "smaller"], rows)
 
 
 def comparison_figure(
@@ -107,13 +120,46 @@ def comparison_figure(
         figure.savefig(temporary, format="png", dpi=130)
 
 
+def size_figure(
+    systems: Sequence[System], files: Mapping[str, int], path: str | os.PathLike[str], title: str
+) -> None:
+    """Draws EER, with its interval, against file size, as PNG.
+
+    Args:
+        systems: those that `files` knows are drawn; the first one's EER is a line across.
+        files: system's name -> bytes.
+        path: where the picture goes.
+        title: names the corpus that the EERs come from.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    base = 100 * systems[0].result.eer
+    axes.axhline(base, color="black", linestyle="--", linewidth=1, label=systems[0].name)
+    for number, system in enumerate(system for system in systems if system.name in files):
+        rate, low, high = (100 * x for x in (system.result.eer, *system.result.interval))
+        size = files[system.name] / 1e6
+        label = f"{system.name}: {size:.2f} MB, {rate:.2f} %"
+        bars = [[rate - low], [high - rate]]
+        marker, color = "os^Dv"[number % 5], f"C{number % 10}"
+        axes.errorbar(size, rate, bars, label=label, fmt=marker, color=color, capsize=4)
+    axes.set(xlabel="file size, MB (10^6 bytes)", ylabel="EER, %, 95 % intervals", title=title)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
 def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: str) -> None:
     """Draws DET curves alone, as PNG; `title` names the trials."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5, 5.0), layout="constrained")
+    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
     det_curves(figure.subplots(), systems)
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=9, wrap=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 

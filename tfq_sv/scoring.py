@@ -14,6 +14,7 @@ from tfq_sv.data.trials import Trials
 from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.metrics import error_rates
 
 SCALES = {"cosine": "cosine, -1 to 1", "half": "(cosine + 1) / 2, 0 to 1"}
 """Both scales that the field uses, and how to say which."""
@@ -171,6 +172,18 @@ def write_scores(
         for enroll, test, score, label, rest in rows:
             ending = "".join(f" {value:.4f}" for value in rest)
             file.write(f"{enroll} {test} {score:.5f} {'' if label else 'non'}target{ending}\n")
+
+
+def write_det(path: str | os.PathLike[str], scores: npt.ArrayLike, labels: npt.ArrayLike) -> None:
+    """Writes the DET curve as `threshold miss_rate false_alarm_rate` lines, rates as fractions.
+
+    From accepting every trial to rejecting every one; a trial is accepted whose score reaches the
+    threshold.
+    """
+    misses, alarms = error_rates(scores, labels)
+    thresholds = np.append(np.unique(np.asarray(scores, np.float64)), np.inf)
+    with atomic(path) as temporary:
+        np.savetxt(temporary, np.column_stack([thresholds, misses, alarms]), fmt="%.8g")
 
 
 @dataclass(frozen=True, eq=False)

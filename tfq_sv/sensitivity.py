@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
-from tqdm import tqdm
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
 from tfq_sv.probes import Estimate, estimates, make_probes
+from tfq_sv.progress import tqdm
 from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import cosine_distillation
 from tfq_sv.training.precision import in_precision

@@ -1,15 +1,18 @@
 """The command line: `tfq-sv <command> [flags]`. One file a command, loaded only when it is called.
 
 A command's module has a docstring (its help, with an example), `FLAGS` (absl flags of its own, so
-that commands never clash) and `run(arguments)`.
+that commands never clash) and `run(arguments)`, which prints for people and returns the same for
+machines.
 """
 
+import contextlib
 import faulthandler
 import importlib
+import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from absl import flags
@@ -33,6 +36,12 @@ COMMANDS = {
     "benchmark": "measure a network's .tflite forms: size, speed, memory, EER",
     "verify": "say whether two recordings are of the same voice",
 }
+
+SWITCHES = {
+    "--json": "prints the result as JSON, and nothing else, on standard output",
+    "--quiet": "shows no progress bars",
+}
+"""What every command takes."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,8 +77,29 @@ def _run(name: str, arguments: list[str]) -> None:
     command = importlib.import_module(f"tfq_sv.cli.{name.replace('-', '_')}")
     if "--help" in arguments or "-h" in arguments:
         print(_help(name, command))
-    else:
-        command.run(parse(command.FLAGS, name, arguments))
+        return
+    given = parse(command.FLAGS, name, [x for x in arguments if x not in SWITCHES])
+    with contextlib.ExitStack() as stack:
+        if "--quiet" in arguments:
+            stack.enter_context(_without_bars())
+        if "--json" in arguments:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        result = command.run(given)
+    if "--json" in arguments:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    name = "TQDM_DISABLE"
+    before = os.environ.pop(name, None)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def run() -> None:
@@ -105,6 +135,7 @@ def _overview() -> str:
             *lines,
             "",
             "tfq-sv <command> --help shows a command's flags and an example.",
+            "Every command takes --json (the result as JSON) and --quiet (no progress bars).",
         ]
     )
 
@@ -115,6 +146,7 @@ def _help(name: str, command: ModuleType) -> str:
         entry = command.FLAGS[flag]
         default = "" if entry.default is None else f" (default: {entry.default})"
         lines.append(f"  --{flag}: {entry.help}{default}")
+    lines += [f"  {switch}: {what}" for switch, what in SWITCHES.items()]
     return "\n".join(lines)
 
 

@@ -12,15 +12,26 @@ example:
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, read_corpus, read_trials, required
+from tfq_sv.cli.common import (
+    check_suffix,
+    define_report,
+    load_network,
+    no_positional,
+    read_corpus,
+    read_trials,
+    required,
+)
 from tfq_sv.codebook import check_bits
 from tfq_sv.data import audio
 from tfq_sv.errors import InputError
+from tfq_sv.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -33,14 +44,17 @@ flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_valu
 flags.DEFINE_integer("rounds", 30, "timed runs of each form", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder in which the files are kept", flag_values=FLAGS)
 
+define_report(FLAGS)
+
 _UTTERANCES, _SECONDS = 20, 2.0
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes the forms, measures them, prints the table."""
     no_positional(arguments)
     (name,) = required(FLAGS, "model")
     widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
+    check_suffix(FLAGS, "report", ".html")
     if FLAGS.rounds < 1:
         raise InputError(f"--rounds must be positive, not {FLAGS.rounds}")
     if FLAGS.trials and not FLAGS.corpus:
@@ -74,5 +88,16 @@ def run(arguments: Sequence[str]) -> None:
             trials=trials,
             rounds=FLAGS.rounds,
         )
-    print(f"{len(features[0])} frames a run; cosines with float32 over {len(features)} utterances")
-    print(benchmark_table(found))
+    how = f"{len(features[0])} frames a run; cosines with float32 over {len(features)} utterances"
+    print(f"{how}\n{benchmark_table(found)}")
+    if FLAGS.report:
+        least = min(found, key=lambda one: one.bytes)
+        smaller = f"{least.bytes / 1e6:.2f} MB, {found[0].bytes / least.bytes:.1f}x smaller"
+        lead = (
+            f"The smallest of {len(found)} forms of {name} is {least.name}: {smaller} than "
+            f"{found[0].name}, with a mean cosine of {least.cosine:.4f} to its embeddings."
+        )
+        page = Page(f"{name} as .tflite", lead).table(benchmark_table(found)).text(f"{how}.")
+        page.write(FLAGS.report)
+        print(f"wrote {FLAGS.report}")
+    return {"frames": len(features[0]), "forms": [asdict(one) for one in found]}

@@ -3,15 +3,17 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+Result = TypeVar("Result")
 
 
-def on_all_devices(work: Callable[[Any], None]) -> None:
-    """Calls `work` with the strategy of this process; begins anew when another worker was lost."""
+def on_all_devices(work: Callable[[Any], Result]) -> Result:
+    """Returns what `work` makes of this process's strategy; begins anew when a worker was lost."""
     from tfq_sv.training import devices
 
     try:
-        work(devices.find_strategy())
+        return work(devices.find_strategy())
     except devices.LOST as error:
         if not os.environ.get("TF_CONFIG"):
             raise

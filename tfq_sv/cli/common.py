@@ -37,6 +37,20 @@ def define_signature(flag_values: flags.FlagValues) -> None:
     )
 
 
+def define_report(flag_values: flags.FlagValues) -> None:
+    """Defines --report, for commands whose result people look at."""
+    flags.DEFINE_string(
+        "report", None, "write tables and pictures (.html)", flag_values=flag_values
+    )
+
+
+def check_suffix(flag_values: flags.FlagValues, name: str, suffix: str) -> None:
+    """Refuses a file name of another kind, before the work is done."""
+    value = flag_values[name].value
+    if value and not value.endswith(suffix):
+        raise InputError(f"--{name} {value} must end in {suffix}")
+
+
 def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
     """Returns the values of flags that must be given."""
     for name in names:
@@ -67,7 +81,7 @@ def megabytes(text: str) -> int:
 
 
 def load_network(name: str) -> Any:
-    """Loads a Keras model from a path, or a shipped network by its name."""
+    """Loads a Keras model or a WeSpeaker checkpoint, or a shipped network by its name."""
     from tfq_sv import assets
     from tfq_sv.quantization import load_model
 
@@ -77,6 +91,11 @@ def load_network(name: str) -> Any:
         raise InputError(
             f"model {name} does not exist; shipped networks are {', '.join(assets.NAMES)}"
         )
+    path = Path(name)
+    if path.suffix in (".pt", ".pth") or (path.is_dir() and not (path / "saved_model.pb").exists()):
+        from tfq_sv.models.wespeaker import load_wespeaker
+
+        return load_wespeaker(name)
     return load_model(name)
 
 
@@ -99,8 +118,12 @@ def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:
         return f"{about['inflated_sha256']} {kind} {sorted((about['frontend'] or {}).items())}"
     if name in assets.NAMES and not Path(name).exists():
         name = str(Path(assets.__file__).parent / f"{name}.h5.gz")
-    with Path(name).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    path, digest = Path(name), hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 def read_trials(
@@ -138,6 +161,11 @@ def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:
     print(f"{folder}: {len(corpus.paths)} utterances of {len(corpus.speaker_ids)} speakers")
     for change, files in sorted(changes.items()):
         print(f"  {files} files: {change}")
+
+
+def reasons(bad: Mapping[str, BadAudioError]) -> dict[str, str]:
+    """Recordings that are left out, and why, for --json."""
+    return {key: str(error) for key, error in bad.items()}
 
 
 def print_left_out(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:

@@ -13,6 +13,7 @@ example:
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -23,6 +24,7 @@ from tfq_sv.cli.common import (
     open_encoder,
     print_corpus,
     print_left_out,
+    reasons,
     required,
 )
 from tfq_sv.data.corpus import Corpus
@@ -39,7 +41,7 @@ define_signature(FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Embeds and writes."""
     no_positional(arguments)
     name, folder, out = required(FLAGS, "model", "corpus", "out")
@@ -66,6 +68,12 @@ def run(arguments: Sequence[str]) -> None:
     share = f", share {number} of {shares}" if shares > 1 else ""
     reused = f"; {found.reused:,} were there" if found.reused else ""
     print(f"wrote {out}: {len(found.embeddings):,} embeddings{share}{reused}")
+    return {
+        "out": out,
+        "embeddings": len(found.embeddings),
+        "reused": found.reused,
+        "left_out": reasons(found.left_out),
+    }
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -13,13 +13,17 @@ example:
       --cohort=voxceleb2/dev --as_norm --embeddings=kept --plot=det.png
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from tfq_sv import report
 from tfq_sv.cli.common import (
+    check_suffix,
+    define_report,
     define_signature,
     fingerprint,
     load_network,
@@ -28,6 +32,7 @@ from tfq_sv.cli.common import (
     print_corpus,
     print_left_out,
     read_trials,
+    reasons,
     required,
 )
 from tfq_sv.data.corpus import Corpus
@@ -36,10 +41,18 @@ from tfq_sv.errors import InputError
 from tfq_sv.evaluation import Evaluation, measure
 from tfq_sv.extraction import Cache, Extraction, extract, from_file
 from tfq_sv.metrics import min_dcf
-from tfq_sv.scoring import SCALES, TOP, Cohort, to_scale, write_scores
+from tfq_sv.page import Page
+from tfq_sv.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
+
+P_TARGETS = (0.01, 0.05)
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model",
+    None,
+    ".tflite, .keras, .h5, a WeSpeaker folder or .pt, or a shipped name",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
@@ -71,10 +84,14 @@ flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_
 flags.DEFINE_string(
     "scores_out", None, "write `enroll test score target|nontarget` lines", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "det_out", None, "write `threshold miss_rate false_alarm_rate` lines", flag_values=FLAGS
+)
 flags.DEFINE_string("plot", None, "write the DET curve (.png)", flag_values=FLAGS)
+define_report(FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Evaluates, prints, and stores if asked."""
     no_positional(arguments)
     (folder,) = required(FLAGS, "corpus")
@@ -83,8 +100,7 @@ def run(arguments: Sequence[str]) -> None:
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
     if FLAGS.reference:
-        _compare(corpus, trials)
-        return
+        return _compare(corpus, trials)
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
     cohort = _cohort(embeddings) if FLAGS.cohort else None
@@ -96,9 +112,14 @@ def run(arguments: Sequence[str]) -> None:
         scores = result.normalized or to_scale(result.scores, FLAGS.score_scale)
         write_scores(FLAGS.scores_out, result.trials, scores)
         print(f"  wrote {FLAGS.scores_out}")
+    if FLAGS.det_out:
+        write_det(FLAGS.det_out, result.scores, result.trials.labels)
+        print(f"  wrote {FLAGS.det_out}")
     if FLAGS.plot:
         report.det_figure([report.System(name, result)], FLAGS.plot, trials.source)
         print(f"  wrote {FLAGS.plot}")
+    if FLAGS.report:
+        _report([report.System(name, result)], trials.source)
     if FLAGS.store:
         from tfq_sv.export import write_about
 
@@ -107,15 +128,61 @@ def run(arguments: Sequence[str]) -> None:
     if extraction.left_out:
         lost = f", and with them {result.trials_left_out:,} of {len(trials):,} trials"
         print_left_out(extraction.left_out, len(trials.utterances), lost)
+    return _record(report.System(name, result)) | {
+        "trials": len(result.trials),
+        "trials_left_out": result.trials_left_out,
+        "left_out": reasons(extraction.left_out),
+    }
 
 
-def _compare(corpus: Corpus, trials: Trials) -> None:
+def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
     from tfq_sv.export import validate
 
     reference = load_network(FLAGS.reference)
     found = validate(FLAGS.model, reference, corpus, trials, strict=FLAGS.strict, progress=True)
     kept = found.reference.trials
     print(f"{len(kept):,} of {len(trials):,} trials from {trials.source}\n\n{found}")
+    systems = [report.System(FLAGS.reference, found.reference)]
+    for one in found.parities:
+        name = f"{FLAGS.model}, {one.signature}"
+        systems.append(report.System(name, one.result, one.difference))
+    if FLAGS.report:
+        _report(systems, trials.source, found.table())
+    return {"trials": len(kept), "systems": [_record(system) for system in systems]}
+
+
+def _record(system: report.System) -> dict[str, Any]:
+    result = system.result
+    labels = result.trials.labels
+    return {
+        "model": system.name,
+        "eer": result.eer,
+        "interval": result.interval,
+        "difference": system.difference,
+        "min_dcf": {p: min_dcf(result.scores, labels, p) for p in P_TARGETS},
+        "threshold": result.threshold,
+    }
+
+
+def _report(
+    systems: Sequence[report.System], source: str, parity: report.Table | None = None
+) -> None:
+    last = systems[-1]
+    low, high = (100 * bound for bound in last.result.interval)
+    page = Page(
+        f"{last.name}: error rates",
+        f"{last.name} has an equal error rate of {100 * last.result.eer:.2f} % (95 %: {low:.2f} to "
+        f"{high:.2f}) on {len(last.result.trials):,} trials from {source}.",
+    )
+    page.table(report.comparison(systems))
+    if parity:
+        page.heading("Beside its Keras network").table(parity)
+    with tempfile.TemporaryDirectory() as folder:
+        report.det_figure(systems, f"{folder}/det.png", source)
+        page.heading("DET curves")
+        page.picture(f"{folder}/det.png", "Nearer to the lower left corner is better.")
+    page.write(FLAGS.report)
+    print(f"wrote {FLAGS.report}")
 
 
 def _check_flags() -> None:
@@ -123,7 +190,7 @@ def _check_flags() -> None:
     name = FLAGS.model or ""
     if FLAGS.reference and not name.endswith(".tflite"):
         raise InputError(f"--reference is for a .tflite; {name or 'no --model'} is none")
-    for other in ("cohort", "embeddings", "store", "scores_out", "plot"):
+    for other in ("cohort", "embeddings", "store", "scores_out", "det_out", "plot"):
         if FLAGS.reference and FLAGS[other].value:
             raise InputError(f"--reference only compares; leave --{other} out")
     if FLAGS.store and not name.endswith(".tflite"):
@@ -136,8 +203,8 @@ def _check_flags() -> None:
         raise InputError(
             f"AS-norm's scores are no cosines: --score_scale={FLAGS.score_scale} has no meaning"
         )
-    if FLAGS.plot and not FLAGS.plot.endswith(".png"):
-        raise InputError(f"--plot {FLAGS.plot} must end in .png")
+    check_suffix(FLAGS, "plot", ".png")
+    check_suffix(FLAGS, "report", ".html")
 
 
 def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
@@ -184,7 +251,7 @@ def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
             scale = f"AS-norm, top {min(TOP, len(cohort.speakers))} of {len(cohort.speakers):,}"
         print(f"  scores  {scale}; {subtracted}")
     print(f"  EER     {100 * result.eer:.3f} %  (95 %: {100 * low:.3f} to {100 * high:.3f})")
-    for p_target in (0.01, 0.05):
+    for p_target in P_TARGETS:
         cost = min_dcf(result.scores, trials.labels, p_target)
         print(f"  minDCF  {cost:.4f}  (p_target {p_target})")
     scaled = result.normalized is None

@@ -9,6 +9,7 @@ example:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -33,7 +34,7 @@ flags.DEFINE_enum(
 )
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Exports and prints the sizes."""
     no_positional(arguments)
     name, out = required(FLAGS, "model", "out")
@@ -47,3 +48,9 @@ def run(arguments: Sequence[str]) -> None:
     print(f"  float32 .tflite  {report.float32_bytes:,} bytes")
     print(f"  inflated, int8   {report.inflated_bytes:,} bytes (what `inflate` returns)")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of test speakers> --store")
+    return {
+        "out": out,
+        "bytes": report.bytes,
+        "float32_bytes": report.float32_bytes,
+        "inflated_bytes": report.inflated_bytes,
+    }

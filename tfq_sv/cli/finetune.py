@@ -32,6 +32,7 @@ from tfq_sv.cli.common import (
     output,
     print_left_out,
     read_corpus,
+    reasons,
     required,
 )
 from tfq_sv.data.audio import BadAudioError
@@ -77,7 +78,7 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Fine-tunes and saves."""
     no_positional(arguments)
     name, folder, out = required(FLAGS, "model", "corpus", "out")
@@ -86,10 +87,10 @@ def run(arguments: Sequence[str]) -> None:
         raise InputError("--recipe learns from the FP32 network only; leave --loss=aam out")
     if not FLAGS.recipe:
         required(FLAGS, "teacher")
-    on_all_devices(lambda strategy: _finetune(name, folder, out, strategy))
+    return on_all_devices(lambda strategy: _finetune(name, folder, out, strategy))
 
 
-def _finetune(name: str, folder: str, out: str, strategy: Any) -> None:
+def _finetune(name: str, folder: str, out: str, strategy: Any) -> dict[str, Any] | None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
     corpus = read_corpus(folder, strict=FLAGS.strict)
@@ -111,7 +112,7 @@ def _finetune(name: str, folder: str, out: str, strategy: Any) -> None:
     options = FineTuningOptions(
         steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
     )
-    state = Path(f"{out}.state")
+    state, loss = Path(f"{out}.state"), None
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
         model = multi_stage_finetune(
@@ -140,13 +141,14 @@ def _finetune(name: str, folder: str, out: str, strategy: Any) -> None:
         )
         print(f"mean {kind}, last 100 steps: {loss:.4f}")
     if not is_chief(strategy):
-        return
+        return None
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
     if left_out:
         print_left_out(left_out, len(corpus.paths))
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
+    return {"out": out, "loss": loss, "left_out": reasons(left_out)}
 
 
 def _head(network: Any, corpus: Corpus) -> Any:

@@ -10,7 +10,8 @@ example:
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -33,7 +34,7 @@ flags.DEFINE_string("model_name", None, "ResNet34, ...; found out if not given",
 flags.DEFINE_bool("verify", False, "compare with PyTorch at several lengths", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Imports, verifies if asked, and saves."""
     no_positional(arguments)
     path, out = required(FLAGS, "checkpoint", "out")
@@ -52,23 +53,31 @@ def run(arguments: Sequence[str]) -> None:
     )
     for note in checkpoint.notes:
         print(f"  {note}")
-    if FLAGS.verify:
-        _verify(checkpoint, model)
+    difference = _verify(checkpoint, model) if FLAGS.verify else None
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv quantize --model={out} --bits=4 --out=model-4bit.keras")
+    return {
+        "out": out,
+        "network": model.name,
+        "parameters": model.count_params(),
+        "front_end": asdict(fbank),
+        "difference": difference,
+    }
 
 
-def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> None:
+def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> float:
+    """Returns the greatest difference to PyTorch's embeddings."""
     from tfq_sv.models import wespeaker
-    from tfq_sv.report import table
+    from tfq_sv.report import Table
 
     found = wespeaker.verify(checkpoint, model)
     rows = [[str(a.frames), f"{a.difference:.1e}", f"{a.cosine:.7f}"] for a in found]
-    print(table(["frames", "max abs difference to PyTorch", "least cosine"], rows))
+    print(Table(["frames", "max abs difference to PyTorch", "least cosine"], rows))
     worst = max(a.difference for a in found)
     if not worst <= TOLERANCE:  # NaN fails too
         raise InputError(
             f"{checkpoint.path}: embeddings differ from PyTorch's by up to {worst:.1e}, more than "
             f"{TOLERANCE}; nothing was written"
         )
+    return worst

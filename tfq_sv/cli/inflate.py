@@ -10,6 +10,7 @@ example:
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -22,7 +23,7 @@ flags.DEFINE_string("model", None, "what tfq-sv export wrote (.tflite)", flag_va
 flags.DEFINE_string("out", None, "where the fast .tflite goes", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Inflates and prints the sizes."""
     no_positional(arguments)
     name, out = required(FLAGS, "model", "out")
@@ -36,3 +37,4 @@ def run(arguments: Sequence[str]) -> None:
         temporary.write_bytes(content)
     print(f"wrote {out}: {len(content):,} bytes, from {Path(name).stat().st_size:,}")
     print("one signature, embed, as in the small file; thresholds and metadata stay in that")
+    return {"out": out, "bytes": len(content)}

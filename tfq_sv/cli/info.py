@@ -8,14 +8,19 @@ example:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from tfq_sv.cli.common import load_network, required
 from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
+
+if TYPE_CHECKING:
+    from tfq_sv.cost import LayerCost
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -25,7 +30,7 @@ flags.DEFINE_list("bits", ["8", "4", "2", "1"], "bit widths to show", flag_value
 flags.DEFINE_integer("frames", 200, "frames of the utterance, 10 ms each", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Prints the table, or the metadata."""
     if arguments and FLAGS.model is None:
         FLAGS.model, *arguments = arguments
@@ -36,24 +41,30 @@ def run(arguments: Sequence[str]) -> None:
         from tfq_sv.export import read_about
 
         about = read_about(name)
-        print(f"{name}: {Path(name).stat().st_size:,} bytes")
+        size = Path(name).stat().st_size
+        print(f"{name}: {size:,} bytes")
         print(json.dumps(about, indent=2, ensure_ascii=False))
-        return
+        return {"model": name, "bytes": size, **about}
     widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
     if FLAGS.frames < 1:
         raise InputError(f"--frames must be positive, not {FLAGS.frames}")
-    print(network_table(name, widths, FLAGS.frames))
-
-
-def network_table(name: str, widths: Sequence[int], frames: int) -> str:
-    """Returns the table of a network's layers, with totals."""
     from tfq_sv import models
     from tfq_sv.cost import layer_costs
-    from tfq_sv.report import table
 
     known = name in models.NAMES and not Path(name).exists()
     model = models.build(name) if known else load_network(name)
-    costs = layer_costs(model, frames)
+    costs = layer_costs(model, FLAGS.frames)
+    print(network_table(model, costs, widths, FLAGS.frames))
+    layers = {layer: {**asdict(cost), "bytes": cost.bytes()} for layer, cost in costs.items()}
+    return {"model": name, "frames": FLAGS.frames, "layers": layers}
+
+
+def network_table(
+    model: Any, costs: Mapping[str, "LayerCost"], widths: Sequence[int], frames: int
+) -> str:
+    """Returns the table of a network's layers, with totals."""
+    from tfq_sv.report import Table
+
     quantized = any(cost.bits < 32 for cost in costs.values())
     columns = [None] if quantized else [32, *widths]
     rows = [
@@ -79,7 +90,7 @@ def network_table(name: str, widths: Sequence[int], frames: int) -> str:
     header += sizes if quantized else ["FP32 bytes", *sizes]
     floats = model.count_params() - weights - sum(2**c.bits for c in costs.values() if c.bits < 32)
     return (
-        f"{table(header, rows)}\n\n{macs / 1e9:.3f} G multiply-accumulates at {frames} frames. "
+        f"{Table(header, rows)}\n\n{macs / 1e9:.3f} G multiply-accumulates at {frames} frames. "
         f"Beside the kernels: {floats:,} floats of biases and BatchNorm.\n"
         "Bytes are codes and codebooks; a .tflite adds scales, biases and the graph."
     )

@@ -9,7 +9,9 @@ example:
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -38,7 +40,7 @@ flags.DEFINE_integer("workers", None, "processes; all cores if not given", flag_
 flags.DEFINE_bool("train", True, "--notrain makes the test part alone", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes the corpus and says what is there."""
     no_positional(arguments)
     (folder,) = required(FLAGS, "out")
@@ -60,3 +62,4 @@ def run(arguments: Sequence[str]) -> None:
     )
     if FLAGS.train:
         print(f"next: tfq-sv train --corpus={out / 'train'} --out=model.keras")
+    return {"out": str(out), **asdict(spec), "trials": trials}

@@ -39,7 +39,7 @@ flags.DEFINE_float("minutes", 1.0, "how much of it", lower_bound=0.05, flag_valu
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Quantizes and saves."""
     no_positional(arguments)
     name, out = required(FLAGS, "model", "out")
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
     from tfq_sv.calibration import calibrate
     from tfq_sv.quantization import codebooks, quantize
     from tfq_sv.recipe import QuantizationRecipe
-    from tfq_sv.report import table
+    from tfq_sv.report import Table
 
     if FLAGS.recipe and FLAGS.binary:
         raise InputError("--recipe and --binary exclude each other; give one")
@@ -63,19 +63,21 @@ def run(arguments: Sequence[str]) -> None:
     model = quantize(network, recipe)
     if FLAGS.calibrate:
         calibrate(model, _speech(FLAGS.calibrate, FLAGS.minutes))
-    rows = []
+    layers, rows = {}, []
     for layer, book in codebooks(model).items():
         kernel = network.get_layer(layer).get_weights()[0]
         noise = np.sum(np.square(kernel - book.decode()), dtype=np.float64)
         sqnr = 10 * np.log10(np.sum(np.square(kernel), dtype=np.float64) / max(noise, 1e-30))
+        layers[layer] = {"weights": book.codes.size, "bits": book.bits, "sqnr_db": float(sqnr)}
         rows.append([layer, f"{book.codes.size:,}", str(book.bits), f"{sqnr:.1f}"])
-    print(table(["layer", "weights", "bits", "SQNR dB"], rows))
+    print(Table(["layer", "weights", "bits", "SQNR dB"], rows))
     if FLAGS.recipe_out:
         recipe.to_json(FLAGS.recipe_out)
         print(f"wrote {FLAGS.recipe_out}")
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
+    return {"out": out, "layers": layers}
 
 
 def _speech(folder: str, minutes: float) -> list[Any]:

@@ -13,6 +13,7 @@ example:
   tfq-sv reproduce --model=voxceleb_resnet34_LM --train=vox2/dev --test=vox1 --out=reproduced
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tfq_sv.cli.common import (
     no_positional,
     print_left_out,
     read_corpus,
+    reasons,
     required,
 )
 from tfq_sv.data.audio import BadAudioError
@@ -67,7 +69,7 @@ flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export",
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Makes what is missing of the table, and prints it."""
     no_positional(arguments)
     name, train, test, out = required(FLAGS, "model", "train", "test", "out")
@@ -77,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
     speech = read_corpus(train, strict=FLAGS.strict)
     tested = read_corpus(test, strict=FLAGS.strict)
     trials = _trials(tested)
-    on_all_devices(
+    return on_all_devices(
         lambda strategy: _reproduce(name, speech, tested, trials, targets, out, strategy)
     )
 
@@ -90,7 +92,7 @@ def _reproduce(
     targets: tuple[int, ...],
     out: str,
     strategy: Any,
-) -> None:
+) -> dict[str, Any] | None:
     from tfq_sv.export.reproduction import ReproductionOptions, reproduce
     from tfq_sv.training.devices import is_chief
 
@@ -111,24 +113,20 @@ def _reproduce(
         network, train, test, trials, out, options, strategy=strategy, left_out=left_out
     )
     if not is_chief(strategy):
-        return
+        return None
     print(f"\n{text}")
     if left_out:
         print_left_out(left_out, len(train.paths) + len(test.paths))
     print(
         f"wrote {out}/report.md and report.png; each row's .keras and .tflite stand in its folder"
     )
+    rows = [json.loads(path.read_text()) for path in sorted(Path(out).glob("*/results.json"))]
+    return {"out": out, "rows": rows, "left_out": reasons(left_out)}
 
 
 def _network(name: str) -> Any:
-    """A Keras network, or a WeSpeaker checkpoint."""
     from tfq_sv.quantization import quantizers
 
-    path = Path(name)
-    if path.suffix == ".pt" or (path.is_dir() and not (path / "saved_model.pb").exists()):
-        from tfq_sv.models.wespeaker import load_wespeaker
-
-        return load_wespeaker(name)
     network = load_network(name)
     if quantizers(network):
         raise InputError(f"--model {name} is quantized already; give the FP32 network")

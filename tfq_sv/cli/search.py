@@ -20,6 +20,8 @@ from absl import flags
 
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    check_suffix,
+    define_report,
     load_network,
     megabytes,
     no_positional,
@@ -31,7 +33,7 @@ from tfq_sv.cli.common import (
 from tfq_sv.codebook import check_bits
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.errors import InputError
+from tfq_sv.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
@@ -75,21 +77,24 @@ flags.DEFINE_string("trials", None, "its trials, as in evaluate", flag_values=FL
 flags.DEFINE_string(
     "plot", None, "the picture (.png); beside the recipe if not given", flag_values=FLAGS
 )
+define_report(FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Measures, allocates, prints, writes and draws."""
     no_positional(arguments)
     name, _, folder, out = required(FLAGS, "model", "target_mb", "corpus", "out")
     target = output(out, ".json")
     plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")
-    if plot.suffix != ".png":
-        raise InputError(f"--plot {plot} must end in .png")
+    check_suffix(FLAGS, "plot", ".png")
+    check_suffix(FLAGS, "report", ".html")
     targets = [megabytes(text) for text in FLAGS.target_mb]
     widths = [check_bits(int(text) if text.isdigit() else text) for text in FLAGS.bits]
     corpus = read_corpus(folder, strict=FLAGS.strict)
-    on_all_devices(lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy))
+    return on_all_devices(
+        lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)
+    )
 
 
 def _search(
@@ -100,7 +105,7 @@ def _search(
     targets: Sequence[int],
     widths: Sequence[int],
     strategy: Any,
-) -> None:
+) -> dict[str, Any] | None:
     from tfq_sv import allocation
     from tfq_sv.allocation_report import allocation_figure, allocation_table
     from tfq_sv.file_size import FileSize
@@ -109,7 +114,7 @@ def _search(
     network = load_network(name)
     traces = _measured(network, corpus, target, widths, strategy)
     if not is_chief(strategy):
-        return
+        return None
     costs = allocation.quantization_costs(network, traces, widths)
     sizes = FileSize.of(network, FLAGS.input, FLAGS.compute)
     options = {"bits": widths, "method": FLAGS.method}
@@ -119,8 +124,10 @@ def _search(
     print(f"a real file of {first.bytes:,} predicted bytes has {real:,}; predictions are set right")
     sizes = sizes.measured(first.recipe, real)
     answers = allocation.sweep(network, costs, targets, order=order, sizes=sizes, **options)
-    print(allocation_table(network, traces, answers))
+    layers = allocation_table(network, traces, answers)
+    print(layers)
     rates = _error_rates(network, corpus, answers) if FLAGS.test_corpus else None
+    found = []
     for number, (wanted, answer) in enumerate(zip(targets, answers, strict=True)):
         file = target
         if len(targets) > 1:
@@ -131,8 +138,17 @@ def _search(
             f"wrote {file}: {answer.bytes:,} of at most {wanted:,} bytes, "
             f"predicted cost {answer.cost:.3g}{rate}"
         )
+        record = {"recipe": str(file), "target": wanted, "bytes": answer.bytes, "cost": answer.cost}
+        found.append(record | ({} if rates is None else {"eer": rates[number]}))
     allocation_figure(traces, answers, plot, f"{name}: {FLAGS.sensitivity}, {FLAGS.method}", rates)
     print(f"picture {plot}")
+    if FLAGS.report:
+        best = f"{answers[0].bytes:,} bytes, predicted, of {targets[0]:,} allowed"
+        page = Page(f"{name}: bits a layer", f"The best bits of each layer take {best}.")
+        page.picture(plot, f"Sensitivity ({FLAGS.sensitivity}) and bits of each layer.")
+        page.table(layers).write(FLAGS.report)
+        print(f"wrote {FLAGS.report}")
+    return {"sensitivity": FLAGS.sensitivity, "method": FLAGS.method, "answers": found}
 
 
 def _chunks(corpus: Corpus) -> Iterator[Any]:

@@ -33,6 +33,7 @@ from tfq_sv.cli.common import (
     output,
     print_left_out,
     read_corpus,
+    reasons,
     required,
 )
 from tfq_sv.cli.config import apply_config
@@ -105,7 +106,7 @@ flags.DEFINE_integer("seed", 0, "of weights, data order and augmentation", flag_
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Trains and saves."""
     no_positional(arguments)
     if FLAGS.config:
@@ -118,7 +119,7 @@ def run(arguments: Sequence[str]) -> None:
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     augmenter = _augmenter()
     corpus = read_corpus(folder, strict=FLAGS.strict)
-    on_all_devices(lambda strategy: _train(strategy, corpus, options, augmenter, Path(out)))
+    return on_all_devices(lambda strategy: _train(strategy, corpus, options, augmenter, Path(out)))
 
 
 def _augmenter() -> Augmenter | None:
@@ -146,7 +147,7 @@ def _train(
     options: TrainingOptions,
     augmenter: Augmenter | None,
     out: Path,
-) -> None:
+) -> dict[str, Any] | None:
     import tf_keras as keras
 
     from tfq_sv.training import train
@@ -182,7 +183,7 @@ def _train(
         print_left_out(augmenter.left_out, len(files))
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
-        return
+        return None
     if strategy.num_replicas_in_sync > 1:
         model = keras.models.clone_model(model)  # on one device, as a file is
         model.set_weights(weights)
@@ -192,6 +193,14 @@ def _train(
     shutil.rmtree(state)
     print(f"wrote {out}; mean loss of the last 100 steps {loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
+    return {
+        "out": str(out),
+        "network": model.name,
+        "parameters": model.count_params(),
+        "classes": len(names),
+        "loss": loss,
+        "left_out": reasons(left_out),
+    }
 
 
 def _network() -> Any:

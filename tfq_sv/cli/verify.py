@@ -7,6 +7,7 @@ example:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -19,7 +20,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_float("threshold", None, "accept scores from here on", flag_values=FLAGS)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Compares and prints."""
     if len(arguments) != 3:
         raise InputError(
@@ -42,6 +43,8 @@ def run(arguments: Sequence[str]) -> None:
             f"threshold  unknown: {model} holds none; give --threshold, or measure one with "
             "tfq-sv evaluate --store"
         )
-        return
+        return {"score": score, "threshold": None, "same_speaker": None}
+    same = bool(score >= threshold)
     print(f"threshold  {threshold:.4f}  ({source})")
-    print(f"decision   {'same speaker' if score >= threshold else 'different speakers'}")
+    print(f"decision   {'same speaker' if same else 'different speakers'}")
+    return {"score": score, "threshold": threshold, "same_speaker": same}

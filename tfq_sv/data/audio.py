@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import soundfile
-from tqdm import tqdm
 
 from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
+from tfq_sv.progress import tqdm
 
 SAMPLE_RATE = 16000
 MIN_SECONDS = 0.2

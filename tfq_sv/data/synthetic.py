@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
-from tqdm import tqdm
 
 from tfq_sv.data import voices
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.progress import tqdm
 
 RATE = 16000
 """Samples a second of the files."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from tqdm import tqdm
 
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import Batch, batches
@@ -21,6 +20,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models import front_end
+from tfq_sv.progress import tqdm
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
 from tfq_sv.training.devices import Shares, is_chief, synchronized
