@@ -1,4 +1,4 @@
-"""What README and docs/ show runs as it stands, only made smaller."""
+"""What README, docs/ and --help show runs as it stands, only made smaller."""
 
 import argparse
 import importlib
@@ -38,6 +38,9 @@ SMALLER = {
     "train": ["--steps=2", "--batch_size=4"],
     "finetune": ["--steps=2", "--batch_size=4"],
     "search": ["--probes=2", "--batch_size=2", "--seconds=0.5"],
+    "make-corpus": ["--out=made", "--speakers=2", "--test_speakers=2", "--utterances=2"],
+    "demo": ["--test_speakers=4", "--steps=1"],
+    "benchmark": ["--rounds=1"],
     "reproduce": ["--model=resnet18.keras", "--steps=1", "--batch_size=2", "--probes=1"],
 }
 RECIPE = ["--num_epochs=1", "--num_avg=1", "--batch_size=9", "--seconds=0.3", "--network=ResNet18"]
@@ -82,6 +85,34 @@ def test_commands_run_in_order(page: str, folder: Path) -> None:
             continue
         fewer = RECIPE if "--config" in line else SMALLER.get(name, [])
         assert cli.main([name, *arguments, *fewer]) == 0, line
+
+
+# What one makes, the next ones take.
+ORDER = (
+    "import info make-corpus quantize search finetune export inflate embed evaluate verify".split()
+)
+
+
+def examples(command: str) -> list[str]:
+    module = importlib.import_module(f"tfq_sv.cli.{command.replace('-', '_')}")
+    text = module.__doc__.split("example:")[1].replace("\\\n", " ")
+    return re.findall(r"^ +tfq-sv +(.+)$", text, re.M)
+
+
+@pytest.mark.slow
+def test_examples_of_help_run_in_order(folder: Path) -> None:
+    for name, target in (
+        ("voxceleb1", "vox1"),
+        ("voxceleb2", "vox2"),
+        ("vox2_dev", "vox2/dev"),
+        ("veri_test2.txt", "vox1/veri_test2.txt"),
+    ):
+        (folder / name).symlink_to(folder / target)
+    for command in [*ORDER, *sorted(cli.COMMANDS.keys() - set(ORDER))]:
+        for line in examples(command):
+            name, *arguments = shlex.split(line)
+            fewer = RECIPE if "--config" in line else SMALLER.get(name, [])
+            assert cli.main([name, *arguments, *fewer]) == 0, line
 
 
 def test_commands_are_found() -> None:

@@ -10,7 +10,7 @@ example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --reference=model-4bit.keras
   tfq-sv evaluate --model=model.keras --corpus=voxceleb1 --trials=veri_test2.txt \
-      --cohort=voxceleb2/dev --as_norm --embeddings=kept --plot=det.png
+      --cohort=voxceleb2/dev --as_norm --embeddings=embedded --plot=det.png
 """
 
 import tempfile
