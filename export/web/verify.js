@@ -1,0 +1,120 @@
+// The page: a network and two clips in, a score out.
+
+import { decode, record } from "./audio.js";
+import { cosine, InputError, SpeakerEncoder } from "./encoder.js";
+
+const MODEL = "model.tflite"; // beside the page: taken without asking
+const $ = (id) => document.getElementById(id);
+
+let encoder = null;
+const clips = [...document.querySelectorAll(".clip")].map(makeClip);
+let turn = 0; // a score that is no longer asked for is not shown
+
+/** Says something in a line of the page; an error so that nobody overlooks it. */
+function say(line, text) {
+  const failed = text instanceof Error;
+  if (failed && !(text instanceof InputError)) console.error(text);
+  line.textContent = failed ? text.message : text;
+  line.classList.toggle("error", failed);
+}
+
+async function openModel(bytes, name) {
+  const line = $("model-line");
+  say(line, "Loading ...");
+  encoder?.close();
+  encoder = null;
+  await compare();
+  try {
+    encoder = await SpeakerEncoder.open(bytes, name);
+    const { embed_dim: size, trials } = encoder.about;
+    const source = trials?.source ? `, threshold from ${trials.source}` : "";
+    say(line, `${name}: ${bytes.length.toLocaleString("en")} bytes, ${size}-d embeddings${source}`);
+  } catch (error) {
+    say(line, error);
+  }
+  clips.forEach((clip) => (clip.embedding = null));
+  await compare();
+}
+
+/** One of the two clips: its controls, and what they gave. */
+function makeClip(box) {
+  const [choose, button] = [box.querySelector("input"), box.querySelector("button")];
+  const [player, line] = [box.querySelector("audio"), box.querySelector(".line")];
+  const clip = { samples: null, embedding: null, line };
+  let recording = null;
+
+  async function take(blob, name) {
+    Object.assign(clip, { samples: null, embedding: null });
+    URL.revokeObjectURL(player.src);
+    player.src = URL.createObjectURL(blob);
+    player.hidden = false;
+    try {
+      clip.samples = await decode(blob, name);
+      say(line, `${name}: ${(clip.samples.length / 16000).toFixed(2)} s`);
+    } catch (error) {
+      say(line, error);
+    }
+    await compare();
+  }
+
+  choose.addEventListener("change", () => {
+    if (choose.files.length) take(choose.files[0], choose.files[0].name);
+  });
+  button.addEventListener("click", async () => {
+    if (recording) return recording.stop();
+    button.disabled = true;
+    try {
+      recording = await record();
+      button.textContent = "Stop";
+      say(line, "Recording: speak for a few seconds, then stop.");
+    } catch (error) {
+      say(line, error);
+    }
+    button.disabled = false;
+    if (!recording) return;
+    const blob = await recording.recorded;
+    recording = null;
+    button.textContent = "Record";
+    choose.value = "";
+    await take(blob, "Recording");
+  });
+  return clip;
+}
+
+/** Shows the score of the two clips, as soon as there is all that it takes. */
+async function compare() {
+  const mine = ++turn;
+  $("result").hidden = true;
+  if (!encoder || !clips.every((clip) => clip.samples)) return;
+  for (const clip of clips) {
+    try {
+      clip.embedding ??= await encoder.embed(clip.samples);
+    } catch (error) {
+      return say(clip.line, error);
+    }
+  }
+  if (mine === turn) show(cosine(...clips.map((clip) => clip.embedding)), encoder.threshold);
+}
+
+function show(score, threshold) {
+  const known = threshold !== null;
+  $("score").textContent = score.toFixed(4);
+  $("threshold").textContent = known ? threshold.toFixed(4) : "unknown";
+  $("decision").textContent = !known
+    ? "No decision: the file holds no threshold. Measure one: tfq-sv evaluate --store"
+    : score >= threshold
+      ? "Same speaker"
+      : "Different speakers";
+  const place = (value) => `${(value + 1) * 50}%`;
+  $("mark-score").style.left = place(score);
+  $("mark-threshold").style.left = place(threshold);
+  $("mark-threshold").hidden = !known;
+  $("result").hidden = false;
+}
+
+$("model").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  if (file) await openModel(new Uint8Array(await file.arrayBuffer()), file.name);
+});
+const beside = await fetch(MODEL);
+if (beside.ok) await openModel(new Uint8Array(await beside.arrayBuffer()), MODEL);
