@@ -2,9 +2,9 @@
 
 import { InputError } from "./encoder.js";
 
-const SAMPLE_RATE = 16000;
+export const SAMPLE_RATE = 16000;
 const MIN_SECONDS = 0.2;
-export const MAX_SECONDS = 60; // what tfq-sv's files are tested with
+const MAX_SECONDS = 60; // what tfq-sv's files are tested with
 
 /**
  * Reads whatever the browser can play; resamples and mixes down.
@@ -53,7 +53,9 @@ export async function record() {
     const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     stream = await navigator.mediaDevices.getUserMedia({ audio: plain });
   } catch (error) {
-    throw new InputError(`the microphone cannot be used (${error.message}); allow it, or choose a file`);
+    throw new InputError(
+      `the microphone cannot be used (${error.message}); allow it, or choose a file`,
+    );
   }
   const recorder = new MediaRecorder(stream, { audioBitsPerSecond: 128000 });
   const chunks = [];

