@@ -1,7 +1,7 @@
 // SpeakerEncoder: speech in, embedding out, on LiteRT's WebAssembly build. ../FORMAT.md specifies
 // the file that it runs.
 
-import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import { getGlobalLiteRtPromise, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 
 const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const ACCELERATOR = { accelerator: "wasm" };
@@ -95,13 +95,10 @@ export function cosine(a, b) {
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
 }
 
-let runtime; // a promise: LiteRT is loaded once a page
-
 async function loadRuntime() {
   try {
-    await (runtime ??= loadLiteRt(WASM));
+    await (getGlobalLiteRtPromise() ?? loadLiteRt(WASM)); // once a page
   } catch (error) {
-    runtime = undefined;
     console.error(error);
     throw new InputError(`LiteRT cannot be loaded from ${WASM}; run npm install in this folder`);
   }

@@ -128,5 +128,8 @@ if (isSecureContext) {
   });
 } else {
   const where = "open this page from https:// or http://localhost";
-  say($("model-line"), new InputError(`Browsers let no other page check files or record: ${where}`));
+  say(
+    $("model-line"),
+    new InputError(`Browsers let no other page check files or record: ${where}`),
+  );
 }
