@@ -172,6 +172,7 @@ def test_score_and_decision(ready: Page, test_corpus: Corpus) -> None:
         expect(ready.locator("#result")).to_be_visible()
         score = cosine(*(encoder.embed(audio.read(path).samples) for path in (first, other)))
         assert float(ready.inner_text("#score")) == pytest.approx(score, abs=2e-3)
+        expect(ready.locator("#no-threshold")).to_be_hidden()
         assert ready.inner_text("#threshold") == f"{encoder.threshold:.4f}"
         decisions.add(ready.inner_text("#decision"))
     assert decisions == {"Same speaker", "Different speakers"}
@@ -195,7 +196,8 @@ def test_no_threshold_no_decision(ready: Page, float32: Path, test_corpus: Corpu
     ready.set_input_files("#first", first)
     ready.set_input_files("#second", second)
     expect(ready.locator("#threshold")).to_have_text("unknown")
-    expect(ready.locator("#decision")).to_contain_text("tfq-sv evaluate --store")
+    expect(ready.locator("#decision")).to_have_text("No decision")
+    expect(ready.locator("#no-threshold")).to_be_visible()
 
 
 def test_embeddings_of_any_length(ready: Page, folder: Path, float32: Path) -> None:

@@ -32,7 +32,7 @@ async function openModel(blob, name) {
     const { embed_dim: size, trials } = encoder.about;
     const known = encoder.threshold !== null && trials?.source;
     const source = known ? `, threshold from ${trials.source}` : "";
-    say(line, `${name}: ${blob.size.toLocaleString("en")} bytes, ${size}-d embeddings${source}`);
+    say(line, `${name}: ${blob.size.toLocaleString("en")} bytes, ${size}-dimensional embeddings${source}`);
   } catch (error) {
     say(line, error);
   }
@@ -104,11 +104,9 @@ function show(score, threshold) {
   const known = threshold !== null;
   $("score").textContent = score.toFixed(4);
   $("threshold").textContent = known ? threshold.toFixed(4) : "unknown";
-  $("decision").textContent = !known
-    ? "No decision: the file holds no threshold. Measure one: tfq-sv evaluate --store"
-    : score >= threshold
-      ? "Same speaker"
-      : "Different speakers";
+  const same = score >= threshold ? "Same speaker" : "Different speakers";
+  $("decision").textContent = known ? same : "No decision";
+  $("no-threshold").hidden = known;
   const place = (value) => `${(value + 1) * 50}%`;
   $("mark-score").style.left = place(score);
   $("mark-threshold").style.left = place(threshold);
@@ -132,4 +130,5 @@ if (isSecureContext) {
     $("model-line"),
     new InputError(`Browsers let no other page check files or record: ${where}`),
   );
+  for (const control of document.querySelectorAll("input, button")) control.disabled = true;
 }
