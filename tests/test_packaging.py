@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CACHES = shutil.ignore_patterns("__pycache__")
+CACHES = shutil.ignore_patterns("__pycache__", "node_modules")
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "tfq_sv", "export")
 
 
@@ -49,7 +49,7 @@ def test_every_file_is_in_the_wheel(environment: Path) -> None:
     for folder, package in (("tfq_sv", "tfq_sv"), ("export", "tfq_sv/export")):
         for path in (ROOT / folder).rglob("*"):
             place = path.relative_to(ROOT / folder)
-            if place.parts[0] == "android":  # is Kotlin's
+            if place.parts[0] in ("android", "web"):  # are Kotlin's and JavaScript's
                 assert not (site / package / place).exists()
             elif path.is_file() and "__pycache__" not in path.parts and path.name != "README.md":
                 assert (site / package / place).read_bytes() == path.read_bytes(), place

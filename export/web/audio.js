@@ -1,0 +1,74 @@
+// Sound from a file or the microphone as the network takes it: 16 kHz, one channel, in [-1, 1].
+
+import { InputError } from "./encoder.js";
+
+export const SAMPLE_RATE = 16000;
+const MIN_SECONDS = 0.2;
+const MAX_SECONDS = 60; // what tfq-sv's files are tested with
+
+/**
+ * Reads whatever the browser can play; resamples and mixes down.
+ *
+ * @param {Blob} blob
+ * @param {string} name for error messages
+ * @returns {Promise<Float32Array>}
+ * @throws {InputError} not audio, too short, too long, silent
+ */
+export async function decode(blob, name) {
+  const context = new OfflineAudioContext(1, 1, SAMPLE_RATE); // decodes to its own rate
+  let audio;
+  try {
+    audio = await context.decodeAudioData(await blob.arrayBuffer());
+  } catch {
+    throw new InputError(`${name} is no audio that this browser can read; try a WAV file`);
+  }
+  const seconds = audio.duration.toFixed(2);
+  if (audio.duration < MIN_SECONDS) {
+    throw new InputError(`${name} is too short: ${seconds} s; give at least ${MIN_SECONDS} s`);
+  }
+  if (audio.duration > MAX_SECONDS) {
+    throw new InputError(`${name} is too long: ${seconds} s; give at most ${MAX_SECONDS} s`);
+  }
+  const samples = new Float32Array(audio.length);
+  for (let channel = 0; channel < audio.numberOfChannels; channel++) {
+    const values = audio.getChannelData(channel);
+    for (let i = 0; i < samples.length; i++) samples[i] += values[i] / audio.numberOfChannels;
+  }
+  if (!samples.some((value) => value !== 0)) {
+    throw new InputError(`${name} is silent: every sample is zero`);
+  }
+  return samples;
+}
+
+/**
+ * Starts to record, for MAX_SECONDS at most.
+ *
+ * @returns {Promise<{stop: () => void, recorded: Promise<Blob>}>}
+ * @throws {InputError} no microphone, or the user does not allow it
+ */
+export async function record() {
+  let stream;
+  try {
+    // As it sounds: what browsers do for calls changes voices.
+    const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    stream = await navigator.mediaDevices.getUserMedia({ audio: plain });
+  } catch (error) {
+    throw new InputError(
+      `the microphone cannot be used (${error.message}); allow it, or choose a file`,
+    );
+  }
+  const recorder = new MediaRecorder(stream, { audioBitsPerSecond: 128000 });
+  const chunks = [];
+  recorder.ondataavailable = ({ data }) => chunks.push(data);
+  const recorded = new Promise((resolve) => {
+    recorder.onstop = () => {
+      clearTimeout(limit);
+      stream.getTracks().forEach((track) => track.stop());
+      resolve(new Blob(chunks, { type: recorder.mimeType }));
+    };
+  });
+  const stop = () => recorder.state === "inactive" || recorder.stop();
+  const limit = setTimeout(stop, (MAX_SECONDS - 1) * 1000);
+  recorder.start();
+  return { stop, recorded };
+}

