@@ -57,7 +57,7 @@ def filled_in(notebook: Any, form: dict[str, str]) -> Any:
         ),
         (
             "your_own_model",
-            ["frame4      1 bits", "FP32 control, Keras", "fine-tuned, .tflite"],
+            ["frame4     1 bits", "FP32 control, Keras", "fine-tuned, .tflite"],
             ["tdnn.tflite", "result.png"],
         ),
     ],
