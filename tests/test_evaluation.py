@@ -1,7 +1,10 @@
+import gzip
 import html
+import io
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tf_keras as keras
@@ -36,6 +39,16 @@ def test_shipped_networks_tell_unheard_voices_apart(name: str, test_corpus: Corp
 def test_shipped_networks_are_small() -> None:
     for name in assets.NAMES:
         assert (Path(assets.__file__).parent / f"{name}.h5.gz").stat().st_size <= 2_000_000
+
+
+def test_shipped_networks_open_in_old_versions_too() -> None:
+    """tf_keras 2.16 refuses an input layer that says whether it is optional."""
+    for name in assets.NAMES:
+        packed = (Path(assets.__file__).parent / f"{name}.h5.gz").read_bytes()
+        with h5py.File(io.BytesIO(gzip.decompress(packed))) as file:
+            config = json.loads(file.attrs["model_config"])
+        inputs = [x for x in config["config"]["layers"] if x["class_name"] == "InputLayer"]
+        assert [("optional" in layer["config"]) for layer in inputs] == [False]
 
 
 def test_unknown_shipped_network() -> None:

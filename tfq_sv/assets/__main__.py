@@ -5,6 +5,7 @@ the FP32 network that everything is compared with; unzipped, any tf_keras opens 
 """
 
 import gzip
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ def pack(source: str, target: str) -> None:
         load_model(source).save(plain, include_optimizer=False)
         with h5py.File(plain) as old, h5py.File(small, "w", libver="latest") as new:
             _copy(old, new)
+            new.attrs["model_config"] = _for_any_keras(str(old.attrs["model_config"]))
         # Names and structure deflate well, the weights no further.
         temporary.write_bytes(gzip.compress(small.read_bytes(), mtime=0))
 
@@ -40,6 +42,15 @@ def _copy(old: h5py.Group, new: h5py.Group) -> None:
             )
         else:
             old.copy(name, new)
+
+
+def _for_any_keras(config: str) -> str:
+    """A model's JSON without a setting that tf_keras before 2.17 does not know."""
+    model = json.loads(config)
+    for layer in model["config"]["layers"]:
+        if layer["class_name"] == "InputLayer":
+            layer["config"].pop("optional", None)
+    return json.dumps(model)
 
 
 def _rounded(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
