@@ -268,6 +268,67 @@ def report(folders: list[Path], names: list[str], test: Corpus, trials: Trials) 
     return Table([*header, "cosine to FP32", "SQNR dB"], rows)
 
 
+def picture(
+    path: Path, folders: list[Path], names: list[str], test: Corpus, trials: Trials
+) -> None:
+    """Draws file size against EER, the mean over seeds: a curve for each way of quantizing."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    network = tfq_sv.load_model(folders[0] / "float.keras")
+    sizes, whose = FileSize.of(network), trials.speakers(test)
+    curves: dict[str, list[list[float]]] = {}
+    for name in names:
+        cell, paths = CELLS[name], [folder / f"{name}.npz" for folder in folders]
+        if cell.kind == 0 or not all(path.exists() for path in paths):
+            continue
+        bits = int(str(cell.kind)[0]) if str(cell.kind)[0].isdigit() else 1
+        # Mixed files are as large as uniform ones.
+        size = sizes.total(QuantizationRecipe.uniform(network, bits)) / 1e6
+        scores = np.stack([np.load(path)["scores"] for path in paths])
+        rate = np.mean([eer(each, trials.labels)[0] for each in scores])
+        low, high = eer_interval(scores, trials.labels, whose)
+        way = name.removeprefix(f"{bits} bit").strip(", ") or "rounded"
+        curves.setdefault(way, []).append([size, 100 * rate, 100 * low, 100 * high])
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    control = CONTROL if CONTROL in names else "float"
+    cells = [np.load(folder / f"{control}.npz")["scores"] for folder in folders]
+    base = 100 * np.mean([eer(each, trials.labels)[0] for each in cells])
+    axes.axhline(base, color="black", linestyle="--", linewidth=1, label=control)
+    for number, (way, points) in enumerate(curves.items()):
+        size, rate, low, high = np.array(sorted(points)).T
+        axes.errorbar(
+            size,
+            rate,
+            [rate - low, high - rate],
+            fmt=f"{'os^DvP*X<>'[number % 10]}-",
+            color=colormaps["tab20"](number % 20),
+            capsize=2,
+            elinewidth=0.5,
+            label=way,
+        )
+    axes.set(xlabel="file size, MB (10^6 bytes)", ylabel="EER, %, 95 % intervals")
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8, ncols=2)
+    axes.set_title(title(folders, test, trials), fontsize=9)
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
+def title(folders: list[Path], test: Corpus, trials: Trials) -> str:
+    """Names the network, the corpus and the seeds."""
+    network, seeds = folders[0].name.split("-")[0], [int(x.name.split("-")[1]) for x in folders]
+    return (
+        f"{network}, made speech (espeak-ng), {len(set(test.speakers.values()))} unseen "
+        f"speakers, {len(trials):,} trials, seeds {seeds}; not VoxCeleb"
+    )
+
+
 def pairs(folders: list[Path], test: Corpus, trials: Trials) -> str:
     """The table of cells that have one file size: the first's EER minus the second's."""
     whose, rows = trials.speakers(test), []
@@ -298,6 +359,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of fine-tuning")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of fine-tuning")
     parser.add_argument("--cells", nargs="+", default=list(CELLS), help="which ones")
+    parser.add_argument("--plot", type=Path, help="file size against EER (.png)")
     parser.add_argument("--report", action="store_true", help="print the table of what is there")
     arguments = parser.parse_args()
     options = FineTuningOptions(
@@ -317,12 +379,11 @@ def main() -> None:
         for name in arguments.cells:
             make_model = partial(make, network, CELLS[name], corpus, folder, options)
             measure(folder / f"{name}.npz", make_model, network, reference, test, trials)
-    print(
-        f"{arguments.network}, made speech (espeak-ng), {len(set(test.speakers.values()))} unseen "
-        f"speakers, {len(trials):,} trials, seeds {arguments.seeds}; not VoxCeleb"
-    )
+    print(title(folders, test, trials))
     print(report(folders, arguments.cells, test, trials))
     print(f"\n{pairs(folders, test, trials)}")
+    if arguments.plot:
+        picture(arguments.plot, folders, arguments.cells, test, trials)
 
 
 if __name__ == "__main__":

@@ -86,8 +86,10 @@ def test_the_table_of_codebooks(
     for done in ("make", "train"):  # nothing is left to do
         monkeypatch.setattr(table, done, lambda *_, **__: pytest.fail("made again"))
     shutil.copytree(tmp_path / "ResNet18-0", tmp_path / "ResNet18-1")  # another seed, as it were
-    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "0", "1", "--cells", *cells])
+    plot = f"--plot={tmp_path / 'sizes.png'}"
+    monkeypatch.setattr("sys.argv", [*arguments, plot, "--seeds", "0", "1", "--cells", *cells])
     table.main()
+    assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
     rate = rows["float"].split()[1]
     assert f" {rate} {rate} " in capsys.readouterr().out
 
