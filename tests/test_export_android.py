@@ -98,6 +98,29 @@ def test_the_sample_app_compiles(classes: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_the_pages_show_compiles(classes: str, tmp_path: Path) -> None:
+    speech = ", ".join(f"{name}: FloatArray" for name in ("first", "second", "third", "speech"))
+    sources = []
+    for page in (ANDROID.parents[1] / "README.md", ANDROID / "README.md"):
+        for block in re.findall(r"^```kotlin\n(.*?)^```", page.read_text(), re.M | re.S):
+            lines = block.splitlines()
+            imports = [line for line in lines if line.startswith("import ")]
+            body = [line for line in lines if line not in imports]
+            name = f"page{len(sources)}"
+            head = [
+                f"package {name}",
+                "import java.io.File",
+                *imports,
+                '@Suppress("UNUSED_VARIABLE")',
+            ]
+            main = f"fun android.content.Context.main({speech}) {{"
+            sources.append(tmp_path / f"{name}.kt")
+            sources[-1].write_text("\n".join([*head, main, *body, "}", ""]))
+    assert len(sources) == 2
+    kotlinc(sources, classes, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(classes: str, tmp_path: Path) -> None:
     """No file may grow beyond 500 kB, and the golden file inflates to a megabyte."""
 
