@@ -26,6 +26,7 @@ from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
+from tfq_sv.progress import tqdm
 
 Fill = Callable[[int, Filter], None]
 _SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter one is not worth it
@@ -76,6 +77,7 @@ def export_tflite(
     compute: str = "int8",
     about: Mapping[str, Any] | None = None,
     overwrite: bool = True,
+    progress: bool = False,
 ) -> ExportReport:
     """Writes a quantized network as one standard `.tflite` file that holds its packed codes.
 
@@ -88,6 +90,7 @@ def export_tflite(
         compute: "int8" (activations are quantized as they come, which is fastest) or "float32".
         about: more fields for the file's metadata, such as {"thresholds": ...}.
         overwrite: whether a file at `path` may be replaced.
+        progress: show a bar.
 
     Returns:
         Sizes: of the file, of the same network in float32, of each layer.
@@ -108,7 +111,8 @@ def export_tflite(
     plain = quantization.dequantize(model)
     layers = quantization.recipe_of(model).layers
     recipe = {name: x.bits if x.kind == "kmeans" else x.kind for name, x in layers.items()}
-    built = build(plain, books, input, about={"recipe": recipe, **(about or {})}, compute=compute)
+    fields = {"recipe": recipe, **(about or {})}
+    built = build(plain, books, input, about=fields, compute=compute, progress=progress)
     with files.atomic(path) as temporary:
         temporary.write_bytes(built.data)
     return ExportReport(
@@ -127,6 +131,7 @@ def build(
     *,
     about: Mapping[str, Any] | None = None,
     compute: str = "int8",
+    progress: bool = False,
 ) -> Built:
     """Returns the file's bytes for a float Keras model whose kernels are the decoded codebooks.
 
@@ -136,6 +141,7 @@ def build(
         input: "waveform" or "features".
         about: metadata fields that are added to, or replace, the standard ones.
         compute: "int8" or "float32".
+        progress: show a bar.
 
     Raises:
         InputError: as `export_tflite`.
@@ -146,13 +152,18 @@ def build(
         raise InputError(f'compute must be "int8" or "float32", not {compute!r}')
     if not books:
         raise InputError("the model has no quantized layers; quantize it first: tfq_sv.quantize")
-    converted = float32.convert(float_model, input)
-    network, found = float_network(converted, books, input)
     int8 = set(books) if compute == "int8" else set()
-    inner, places = inflated(copy.deepcopy(network), found, int8)
-    outer = copy.deepcopy(network)
-    _embed(outer, found, int8)
-    _add_inflate(outer, inner, places)
+    with tqdm(total=4, desc="export", unit="part", disable=not progress) as bar:
+        converted = float32.convert(float_model, input)
+        network, found = float_network(converted, books, input)
+        bar.update()
+        inner, places = inflated(copy.deepcopy(network), found, int8)
+        bar.update()
+        outer = copy.deepcopy(network)
+        _embed(outer, found, int8)
+        bar.update()
+        _add_inflate(outer, inner, places)
+        bar.update()
     options = models.front_end(float_model)
     standard = {
         "format": seal.VERSION,

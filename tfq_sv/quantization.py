@@ -12,6 +12,7 @@ import tf_keras as keras
 import tfq_sv.models  # noqa: F401  (registers the layers that saved models name)
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
+from tfq_sv.progress import counted
 from tfq_sv.quantize_config import (
     AdaptiveBinaryQuantizeConfig,
     KMeansQuantizeConfig,
@@ -29,7 +30,9 @@ _CONFIGS = {
 _KINDS = {StaticBinary: "static_binary", AdaptiveBinary: "adaptive_binary", KMeans: "kmeans"}
 
 
-def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
+def quantize(
+    model: keras.Model, recipe: QuantizationRecipe, *, progress: bool = False
+) -> keras.Model:
     """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
 
     The model given stays as it is.
@@ -37,6 +40,7 @@ def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
     Args:
         model: a trained functional or sequential tf_keras model.
         recipe: which layers get which codebook.
+        progress: show a bar.
 
     Returns:
         A model of the same inputs and outputs, ready to fine-tune or to export.
@@ -72,7 +76,8 @@ def quantize(model: keras.Model, recipe: QuantizationRecipe) -> keras.Model:
     annotated = keras.models.clone_model(model, clone_function=annotate)
     annotated.set_weights(model.get_weights())
     # tfmot clones layers by their class names: its scope must know them.
-    with tfmot.quantization.keras.quantize_scope(_custom_objects(model)):
+    bar = counted(len(recipe.layers), desc="codebooks", unit="layer", disable=not progress)
+    with tfmot.quantization.keras.quantize_scope(_custom_objects(model)), bar:
         quantized = tfmot.quantization.keras.quantize_apply(annotated, WeightOnlyScheme())
     left = recipe.layers.keys() - quantizers(quantized).keys()
     if left:

@@ -13,6 +13,7 @@ import tf_keras as keras
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
+from tfq_sv.progress import tick
 
 _KERNELS = {
     keras.layers.DepthwiseConv2D: "depthwise_kernel",
@@ -100,6 +101,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
             initial = self._initial(self.latent.numpy(), trained=id(self.latent) in listed)
         except InputError as error:
             raise InputError(f"layer {layer.layer.name}: {error}") from None
+        tick()
         self.centroids = layer.add_weight(
             f"{name}_centroids",
             (2**self.bits,),

@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     model = load_network(name)
     from tfq_sv.export import export_tflite
 
-    report = export_tflite(model, out, FLAGS.input, compute=FLAGS.compute)
+    report = export_tflite(model, out, FLAGS.input, compute=FLAGS.compute, progress=True)
     ratio = report.float32_bytes / report.bytes
     print(f"wrote {out}: {report.bytes:,} bytes, {ratio:.2f}x smaller than float32's")
     print(f"  float32 .tflite  {report.float32_bytes:,} bytes")

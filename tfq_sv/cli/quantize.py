@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         recipe = QuantizationRecipe.binary(network, FLAGS.binary)
     else:
         recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
-    model = quantize(network, recipe)
+    model = quantize(network, recipe, progress=True)
     if FLAGS.calibrate:
         calibrate(model, _speech(FLAGS.calibrate, FLAGS.minutes))
     layers, rows = {}, []
