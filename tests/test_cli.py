@@ -213,7 +213,9 @@ def test_benchmark(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (tmp_path / "forms" / "2-bit.tflite").exists()
 
 
-def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fine_tuning_and_recipes(
+    made: Path, musan: Path, rirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = json.loads((made / "recipe.json").read_text())
     recipe["layers"]["conv1"]["bits"] = 8
     (made / "edited.json").write_text(json.dumps(recipe))
@@ -226,14 +228,14 @@ def test_fine_tuning_and_recipes(made: Path, capsys: pytest.CaptureFixture[str])
         == 0
     )  # fmt: skip
     assert re.search(r"conv1 +144 +8 ", capsys.readouterr().out)
-    assert (
-        cli.main(
-            ["finetune", f"--model={mixed}", f"--teacher={made}/model.keras",
-             f"--corpus={made}/own", f"--out={tuned}", "--steps=2", "--batch_size=4",
-             "--seconds=0.5"]
-        )
-        == 0
-    )  # fmt: skip
+    tune = ["finetune", f"--model={mixed}", f"--teacher={made}/model.keras",
+            f"--corpus={made}/own", f"--out={tuned}", "--steps=2", "--batch_size=4",
+            "--seconds=0.5", "--json"]  # fmt: skip
+    losses = []
+    for added in ([], [f"--musan={musan}", f"--rirs={rirs}", "--aug_prob=1"]):
+        assert cli.main([*tune, *added]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+    assert losses[0] != losses[1]
     assert cli.main(["export", f"--model={tuned}", f"--out={made}/tuned.tflite"]) == 0
 
 

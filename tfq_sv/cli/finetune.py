@@ -5,7 +5,8 @@ no speaker labels (a folder of any speech, in speaker folders or with lists, wil
 --loss=aam the corpus's speakers are told apart by AAM-softmax instead, from where the FP32 network
 has them.
 
-Several GPUs or machines share every batch, as in train.
+Several GPUs or machines share every batch, as in train. --musan and --rirs add noise and
+reverberation, to what the teacher hears too.
 
 With --recipe, --model is the FP32 network itself: it is quantized one bit width after the other,
 --steps steps each (multi-stage fine-tuning).
@@ -25,6 +26,7 @@ from typing import Any
 
 from absl import flags
 
+from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
@@ -40,6 +42,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.options import PRECISIONS
 
 UTTERANCES_A_CENTER = 8
@@ -70,8 +73,9 @@ flags.DEFINE_float("margin", 0.2, "of the AAM-softmax", flag_values=FLAGS)
 flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
 flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+define_augmentation(FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of the data order", flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "of data order and augmentation", flag_values=FLAGS)
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
@@ -87,10 +91,13 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
         raise InputError("--recipe learns from the FP32 network only; leave --loss=aam out")
     if not FLAGS.recipe:
         required(FLAGS, "teacher")
-    return on_all_devices(lambda strategy: _finetune(name, folder, out, strategy))
+    added = augmenter(FLAGS)
+    return on_all_devices(lambda strategy: _finetune(name, folder, out, added, strategy))
 
 
-def _finetune(name: str, folder: str, out: str, strategy: Any) -> dict[str, Any] | None:
+def _finetune(
+    name: str, folder: str, out: str, added: Augmenter | None, strategy: Any
+) -> dict[str, Any] | None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
     corpus = read_corpus(folder, strict=FLAGS.strict)
@@ -100,6 +107,7 @@ def _finetune(name: str, folder: str, out: str, strategy: Any) -> dict[str, Any]
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
+        augmentation=added,
         left_out=left_out,
         strict=FLAGS.strict,
     )
@@ -147,6 +155,7 @@ def _finetune(name: str, folder: str, out: str, strategy: Any) -> dict[str, Any]
     shutil.rmtree(state)
     if left_out:
         print_left_out(left_out, len(corpus.paths))
+    print_bad_additions(added)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
     return {"out": out, "loss": loss, "left_out": reasons(left_out)}
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from absl import flags
 
+from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
@@ -41,7 +42,7 @@ from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
-from tfq_sv.training.augment import SPEEDS, Augmenter, find_noises, find_rirs
+from tfq_sv.training.augment import SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 
 FLAGS = flags.FlagValues()
@@ -63,9 +64,7 @@ flags.DEFINE_float("seconds", DEFAULT.seconds, "length of a chunk", flag_values=
 flags.DEFINE_bool(
     "speed_perturb", False, "speeds 0.9 and 1.1 too, as further speakers", flag_values=FLAGS
 )
-flags.DEFINE_float("aug_prob", 0.0, "probability of noise or reverberation", flag_values=FLAGS)
-flags.DEFINE_string("musan", None, "MUSAN: noise/, speech/, music/", flag_values=FLAGS)
-flags.DEFINE_string("rirs", None, "RIRS_NOISES, or a folder of responses", flag_values=FLAGS)
+define_augmentation(FLAGS)
 flags.DEFINE_enum("optimizer", "Adam", OPTIMIZERS, "as in PyTorch", flag_values=FLAGS)
 flags.DEFINE_float("momentum", DEFAULT.momentum, "of SGD (Nesterov's form)", flag_values=FLAGS)
 flags.DEFINE_float("weight_decay", 0.0, "for AdamW and SGD", flag_values=FLAGS)
@@ -117,35 +116,16 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
         raise InputError("--steps and --num_epochs exclude each other; a recipe counts in epochs")
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
-    augmenter = _augmenter()
+    added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
     corpus = read_corpus(folder, strict=FLAGS.strict)
-    return on_all_devices(lambda strategy: _train(strategy, corpus, options, augmenter, Path(out)))
-
-
-def _augmenter() -> Augmenter | None:
-    given = bool(FLAGS.musan or FLAGS.rirs)
-    if FLAGS.aug_prob and not given:
-        raise InputError(
-            f"aug_prob is {FLAGS.aug_prob}, but there is nothing to add: give --musan and --rirs, "
-            "or --aug_prob=0"
-        )
-    if given and not FLAGS.aug_prob:
-        raise InputError("--musan and --rirs need --aug_prob, 0.6 in the field")
-    if not given and not FLAGS.speed_perturb:
-        return None
-    return Augmenter(
-        find_noises(FLAGS.musan) if FLAGS.musan else {},
-        find_rirs(FLAGS.rirs) if FLAGS.rirs else [],
-        FLAGS.aug_prob,
-        SPEEDS if FLAGS.speed_perturb else SPEEDS[:1],
-    )
+    return on_all_devices(lambda strategy: _train(strategy, corpus, options, added, Path(out)))
 
 
 def _train(
     strategy: Any,
     corpus: Corpus,
     options: TrainingOptions,
-    augmenter: Augmenter | None,
+    added: Augmenter | None,
     out: Path,
 ) -> dict[str, Any] | None:
     import tf_keras as keras
@@ -155,20 +135,20 @@ def _train(
     from tfq_sv.training.devices import is_chief
 
     keras.utils.set_random_seed(FLAGS.seed)
-    names = class_names(corpus, augmenter.speeds if augmenter else SPEEDS[:1])
+    names = class_names(corpus, added.speeds if added else SPEEDS[:1])
     with strategy.scope():
         model = _network()
         head, names = _head(model, names, options.scale)
     print(f"{model.name}: {model.count_params():,} parameters, {len(names):,} classes")
-    if augmenter:
-        print("augmentation:", ", ".join(f"{k} {v}" for k, v in augmenter.summary().items()))
+    if added:
+        print("augmentation:", ", ".join(f"{k} {v}" for k, v in added.summary().items()))
     left_out: dict[str, BadAudioError] = {}
     state = Path(f"{out}.state")
     loss = train(
         model,
         corpus,
         options,
-        augmenter=augmenter,
+        augmenter=added,
         head=head,
         checkpoint_dir=state,
         tensorboard=FLAGS.tensorboard,
@@ -178,9 +158,7 @@ def _train(
     )
     if left_out:
         print_left_out(left_out, len(corpus.paths))
-    if augmenter and augmenter.left_out:
-        files = [*augmenter.rirs, *(path for paths in augmenter.noises.values() for path in paths)]
-        print_left_out(augmenter.left_out, len(files))
+    print_bad_additions(added)
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
         return None

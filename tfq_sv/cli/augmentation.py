@@ -1,0 +1,46 @@
+"""Flags of the commands that train: noise and reverberation on the training speech."""
+
+from absl import flags
+
+from tfq_sv.cli.common import print_left_out
+from tfq_sv.errors import InputError
+from tfq_sv.training.augment import Augmenter, find_noises, find_rirs
+
+
+def define_augmentation(flag_values: flags.FlagValues) -> None:
+    """Defines --aug_prob, --musan and --rirs."""
+    flags.DEFINE_float(
+        "aug_prob", 0.0, "probability of noise or reverberation", flag_values=flag_values
+    )
+    flags.DEFINE_string("musan", None, "MUSAN: noise/, speech/, music/", flag_values=flag_values)
+    flags.DEFINE_string(
+        "rirs", None, "RIRS_NOISES, or a folder of responses", flag_values=flag_values
+    )
+
+
+def augmenter(
+    flag_values: flags.FlagValues, speeds: tuple[float, ...] = (1.0,)
+) -> Augmenter | None:
+    """Returns what the flags ask for, and the speeds; None if that is nothing."""
+    musan, rirs = flag_values["musan"].value, flag_values["rirs"].value
+    probability = flag_values["aug_prob"].value
+    given = bool(musan or rirs)
+    if probability and not given:
+        raise InputError(
+            f"aug_prob is {probability}, but there is nothing to add: give --musan and --rirs, "
+            "or --aug_prob=0"
+        )
+    if given and not probability:
+        raise InputError("--musan and --rirs need --aug_prob, 0.6 in the field")
+    if not given and len(speeds) == 1:
+        return None
+    return Augmenter(
+        find_noises(musan) if musan else {}, find_rirs(rirs) if rirs else [], probability, speeds
+    )
+
+
+def print_bad_additions(augmenter: Augmenter | None) -> None:
+    """Lists the noises and responses that turned out bad."""
+    if augmenter and augmenter.left_out:
+        files = [*augmenter.rirs, *(path for paths in augmenter.noises.values() for path in paths)]
+        print_left_out(augmenter.left_out, len(files))
