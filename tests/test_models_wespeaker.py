@@ -318,7 +318,7 @@ def test_import_refuses_what_differs_from_pytorch(
 ) -> None:
     checkpoint, out = save(tmp_path / "a.pt", small_state()), tmp_path / "a.keras"
     monkeypatch.setattr(
-        wespeaker, "verify", lambda *_: [wespeaker.Agreement(200, float("nan"), 0.0)]
+        wespeaker, "verify", lambda *_, **__: [wespeaker.Agreement(200, float("nan"), 0.0)]
     )
     assert cli.main(["import", f"--checkpoint={checkpoint}", f"--out={out}", "--verify"]) == 1
     assert "nothing was written" in capsys.readouterr().err

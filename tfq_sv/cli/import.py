@@ -71,7 +71,7 @@ def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> float:
     from tfq_sv.models import wespeaker
     from tfq_sv.report import Table
 
-    found = wespeaker.verify(checkpoint, model)
+    found = wespeaker.verify(checkpoint, model, progress=True)
     rows = [[str(a.frames), f"{a.difference:.1e}", f"{a.cosine:.7f}"] for a in found]
     print(Table(["frames", "max abs difference to PyTorch", "least cosine"], rows))
     worst = max(a.difference for a in found)

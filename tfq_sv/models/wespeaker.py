@@ -17,6 +17,7 @@ from tfq_sv.features import WESPEAKER, FbankOptions
 from tfq_sv.models import df_resnet, resnet
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from tfq_sv.models.registry import NAMES, build
+from tfq_sv.progress import tqdm
 
 VERIFY_FRAMES = (97, 198, 200, 301)
 """Lengths that `verify` tries: odd and even, so that every stride meets both."""
@@ -100,7 +101,11 @@ def to_keras(checkpoint: Checkpoint, model_name: str | None = None) -> keras.Mod
 
 
 def verify(
-    checkpoint: Checkpoint, model: keras.Model, frames: Sequence[int] = VERIFY_FRAMES
+    checkpoint: Checkpoint,
+    model: keras.Model,
+    frames: Sequence[int] = VERIFY_FRAMES,
+    *,
+    progress: bool = False,
 ) -> list[Agreement]:
     """Compares a Keras model with an independent PyTorch form of the network.
 
@@ -108,6 +113,7 @@ def verify(
         checkpoint: where the PyTorch form takes its weights from.
         model: what was made of it, possibly saved and loaded since.
         frames: lengths of the inputs, normal noise (2, T, feat_dim) of fixed seeds.
+        progress: show a bar.
 
     Returns:
         One agreement a length.
@@ -119,7 +125,7 @@ def verify(
     state = {key: torch.from_numpy(value) for key, value in checkpoint.state.items()}
     pooling = _pooling(checkpoint)
     found = []
-    for length in frames:
+    for length in tqdm(frames, desc="verifying", unit="length", disable=not progress):
         noise = np.random.default_rng(length).normal(size=(2, length, model.input_shape[-1]))
         features = noise.astype(np.float32)
         expected = torch_reference.embed(
