@@ -28,12 +28,12 @@ from tfq_sv.evaluation import Encoder, KerasEncoder, measure
 from tfq_sv.export.convert import export_tflite
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
-from tfq_sv.export.reproduction_report import CONTROL, P_TARGETS, write_report
+from tfq_sv.export.reproduction_report import CONTROL, write_report
 from tfq_sv.extraction import Cache, extract
 from tfq_sv.file_size import FileSize
 from tfq_sv.files import atomic
 from tfq_sv.fine_tuning import FineTuningOptions, finetune
-from tfq_sv.metrics import min_dcf
+from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.multi_stage import multi_stage_finetune, stages
 from tfq_sv.quantization import load_model, quantize, recipe_of
 from tfq_sv.quantizers import quantizable

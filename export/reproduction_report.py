@@ -11,13 +11,10 @@ from tfq_sv import report
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.files import atomic
-from tfq_sv.metrics import eer_interval
+from tfq_sv.metrics import P_TARGETS, eer_interval
 
 CONTROL = "FP32, fine-tuned"
 """The row that others are compared with: the same steps, in float."""
-
-P_TARGETS = (0.01, 0.05)
-"""Of minDCF."""
 
 
 def write_report(

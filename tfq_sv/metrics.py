@@ -13,6 +13,9 @@ from tfq_sv.errors import InputError
 
 Scores = npt.ArrayLike
 
+P_TARGETS = (0.01, 0.05)
+"""Prior probabilities of a target trial that the field states minDCF for."""
+
 # So many operating points of a long list are kept for resampling.
 _POINTS = 1 << 14
 

@@ -40,11 +40,9 @@ from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import Evaluation, measure
 from tfq_sv.extraction import Cache, Extraction, extract, from_file
-from tfq_sv.metrics import min_dcf
+from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.page import Page
 from tfq_sv.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
-
-P_TARGETS = (0.01, 0.05)
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
