@@ -1,6 +1,7 @@
 """What several commands share: flags of their own, models by path, refusing what is left over."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -166,6 +167,11 @@ def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:
 def reasons(bad: Mapping[str, BadAudioError]) -> dict[str, str]:
     """Recordings that are left out, and why, for --json."""
     return {key: str(error) for key, error in bad.items()}
+
+
+def number(value: float) -> float | None:
+    """A number for --json, which has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def print_left_out(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:

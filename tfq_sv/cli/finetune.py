@@ -18,6 +18,7 @@ example:
 """
 
 import itertools
+import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
     no_positional,
+    number,
     output,
     print_left_out,
     read_corpus,
@@ -120,7 +122,7 @@ def _finetune(
     options = FineTuningOptions(
         steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
     )
-    state, loss = Path(f"{out}.state"), None
+    state, loss = Path(f"{out}.state"), math.nan
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
         model = multi_stage_finetune(
@@ -157,7 +159,11 @@ def _finetune(
         print_left_out(left_out, len(corpus.paths))
     print_bad_additions(added)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
-    return {"out": out, "loss": loss, "left_out": reasons(left_out)}
+    return {
+        "out": out,
+        "loss": number(loss),
+        "left_out": reasons(left_out),
+    }
 
 
 def _head(network: Any, corpus: Corpus) -> Any:

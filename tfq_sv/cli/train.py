@@ -31,6 +31,7 @@ from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     load_network,
     no_positional,
+    number,
     output,
     print_left_out,
     read_corpus,
@@ -176,7 +177,7 @@ def _train(
         "network": model.name,
         "parameters": model.count_params(),
         "classes": len(names),
-        "loss": loss,
+        "loss": number(loss),
         "left_out": reasons(left_out),
     }
 
