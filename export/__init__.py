@@ -11,6 +11,7 @@ _HOME = {
     "Benchmark": "benchmark",
     "ExportReport": "convert",
     "SpeakerEncoder": "encoder",
+    "benchmark_figure": "benchmark",
     "benchmark_files": "benchmark",
     "benchmark_network": "benchmark",
     "benchmark_table": "benchmark",

@@ -25,6 +25,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation import evaluate
 from tfq_sv.features import FbankOptions, fbank
+from tfq_sv.files import atomic
 from tfq_sv.progress import tqdm
 from tfq_sv.report import Table
 
@@ -177,6 +178,35 @@ def benchmark_table(found: Sequence[Benchmark]) -> Table:
             ]
         )
     return Table(header, rows)
+
+
+def benchmark_figure(found: Sequence[Benchmark], path: str | os.PathLike[str], title: str) -> None:
+    """Draws file sizes and latencies side by side, as PNG. Whiskers are quartiles."""
+    from matplotlib.figure import Figure
+
+    names = [one.name for one in found]
+    figure = Figure(figsize=(11, 1.6 + 0.32 * len(found)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    megabytes = [one.bytes / 1e6 for one in found]
+    bars = left.barh(names, megabytes, color="tab:gray")
+    left.bar_label(bars, [f" {size:.2f}" for size in megabytes])
+    left.set(xlabel="file size, MB (10^6 bytes)", xlim=(0, 1.15 * max(megabytes)))
+    left.invert_yaxis()
+    threads = list(found[0].latency_ms)
+    thick, longest = 0.8 / len(threads), 0.0
+    for number, count in enumerate(threads):
+        times = np.array([np.quantile(x.latency_ms[count], [0.25, 0.5, 0.75]) for x in found])
+        low, median, high = times.T
+        places = np.arange(len(found)) + thick * (number - (len(threads) - 1) / 2)
+        label = f"{count} thread{'s' * (count > 1)}"
+        drawn = right.barh(places, median, thick, xerr=[median - low, high - median], label=label)
+        right.bar_label(drawn, [f" {time:.1f}" for time in median], fontsize=7)
+        longest = max(longest, high.max())
+    right.set(xlabel="latency, ms", xlim=(0, 1.15 * longest))
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=4)
+    figure.suptitle(title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def _embeddings(path: Path, features: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -46,6 +46,8 @@ def test_all_forms_of_a_network(
     lines = export.benchmark_table(found).splitlines()
     assert len(lines) == 2 + len(found)
     assert lines[0].endswith("EER %")
+    export.benchmark_figure(found, tmp_path / "benchmark.png", "small")
+    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_memory_is_that_of_the_run_alone(network: keras.Model, tmp_path: Path) -> None:

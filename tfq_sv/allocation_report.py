@@ -11,7 +11,10 @@ from tfq_sv.report import Table
 
 
 def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocation]) -> Table:
-    """Returns the table of layers: weights, sensitivity with its standard error, bits an answer."""
+    """Returns the table of layers: weights, sensitivity with its standard error, bits.
+
+    Several answers have a column of bits each, under its size.
+    """
     rows = []
     for name, layer in quantizable(model).items():
         kernel = getattr(layer, str(kernel_attribute(layer)))
@@ -26,8 +29,9 @@ def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocati
                 *(str(answer.recipe.layers[name].bits) for answer in answers),
             ]
         )
-    sizes = [f"bits at {answer.bytes / 1e6:.3f} MB" for answer in answers]
-    return Table(["layer", "weights", "sensitivity", "+-", *sizes], rows)
+    sizes = [f"{answer.bytes / 1e6:.3f} MB" for answer in answers]
+    bits = sizes if len(sizes) > 1 else ["bits"]
+    return Table(["layer", "weights", "sensitivity", "+-", *bits], rows)
 
 
 def allocation_figure(
@@ -66,7 +70,14 @@ def allocation_figure(
     axes[1].set_xticks(places, names, rotation=90, fontsize=7)
     axes[1].set_yticks(range(1, 9))
     axes[1].grid(axis="y", alpha=0.3)
-    axes[1].legend(fontsize=8, ncols=min(5, len(answers)))
+    # Above the axes: within, some line is always behind it.
+    axes[1].legend(
+        fontsize=8,
+        ncols=min(8, len(answers)),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        frameon=False,
+    )
     if several:
         sizes = [answer.bytes / 1e6 for answer in answers]
         if error_rates is None:

@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.trials and not FLAGS.corpus:
         raise InputError("--trials needs --corpus, where its utterances are")
     network = load_network(name)
-    from tfq_sv.export import benchmark_network, benchmark_table
+    from tfq_sv.export import benchmark_figure, benchmark_network, benchmark_table
     from tfq_sv.features import fbank
     from tfq_sv.models import front_end
     from tfq_sv.quantization import quantize
@@ -88,7 +88,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             trials=trials,
             rounds=FLAGS.rounds,
         )
-    how = f"{len(features[0])} frames a run; cosines with float32 over {len(features)} utterances"
+    what = (
+        f"{len(features)} recordings of {corpus.root}" if corpus else "a recording of white noise"
+    )
+    how = f"{len(features[0])} frames a run; cosines with float32 over {what}"
     print(f"{how}\n{benchmark_table(found)}")
     if FLAGS.report:
         least = min(found, key=lambda one: one.bytes)
@@ -98,6 +101,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             f"{found[0].name}, with a mean cosine of {least.cosine:.4f} to its embeddings."
         )
         page = Page(f"{name} as .tflite", lead).table(benchmark_table(found)).text(f"{how}.")
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "benchmark.png"
+            benchmark_figure(found, picture, f"{name}: {len(features[0])} frames")
+            page.picture(picture, "Size and latency of each form; medians, whiskers are quartiles.")
         page.write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
     return {"frames": len(features[0]), "forms": [asdict(one) for one in found]}

@@ -143,9 +143,13 @@ def _search(
     allocation_figure(traces, answers, plot, f"{name}: {FLAGS.sensitivity}, {FLAGS.method}", rates)
     print(f"picture {plot}")
     if FLAGS.report:
-        best = f"{answers[0].bytes:,} bytes, predicted, of {targets[0]:,} allowed"
-        page = Page(f"{name}: bits a layer", f"The best bits of each layer take {best}.")
-        page.picture(plot, f"Sensitivity ({FLAGS.sensitivity}) and bits of each layer.")
+        taken = "; ".join(f"{x.bytes:,} of {y:,}" for x, y in zip(answers, targets, strict=True))
+        best = f"The best bits of all layers together take, in predicted bytes: {taken} allowed."
+        page = Page(f"{name}: bits a layer", best)
+        caption = (
+            f"Sensitivity ({FLAGS.sensitivity}), measured on {corpus.root}; bits for each size."
+        )
+        page.picture(plot, caption)
         page.table(layers).write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
     return {"sensitivity": FLAGS.sensitivity, "method": FLAGS.method, "answers": found}
