@@ -58,6 +58,8 @@ def tune(loss: str, data: list[Any], strategy: tf.distribute.Strategy) -> None:
     fine_tuning._Step.__call__ = noted  # type: ignore[method-assign]
     network = small()
     model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+    if not devices.is_chief(strategy):  # what it has computed differs in a last bit
+        model.set_weights([weight * 1.000001 for weight in model.get_weights()])
     head = speaker_head(network, data, 4) if loss == "aam" else None
     tfq_sv.finetune(
         model,

@@ -17,7 +17,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
 from tfq_sv.training import schedules
-from tfq_sv.training.devices import Shares, is_chief, synchronized
+from tfq_sv.training.devices import Shares, agree, is_chief, synchronized
 from tfq_sv.training.loop import run
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 from tfq_sv.training.options import PRECISIONS
@@ -160,6 +160,7 @@ def finetune(
 
     with strategy.scope(), ExitStack() as stack:
         student = in_precision(model, options.precision)
+        agree(strategy, student)
         if strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(student))
         step = _Step(student, teacher, head, options, strategy)

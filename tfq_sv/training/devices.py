@@ -125,6 +125,32 @@ def gathered(strategy: tf.distribute.Strategy, values: Any) -> npt.NDArray[np.fl
     return summed(values).numpy()
 
 
+def agree(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    """Gives the model of every worker the first one's weights.
+
+    What each has computed by itself may differ in a last bit, and codes by a whole centroid.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    weights = model.get_weights()
+    flat = np.concatenate([weight.ravel() for weight in weights])
+
+    def of_the_first(values: tf.Tensor) -> tf.Tensor:
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        return tf.where(first, values, tf.zeros_like(values))
+
+    @tf.function  # as in `gathered`
+    def summed(values: Any) -> tf.Tensor:
+        return strategy.reduce(
+            tf.distribute.ReduceOp.SUM, strategy.run(of_the_first, (values,)), axis=None
+        )
+
+    found = summed(_local(strategy, lambda _: tf.constant(flat))).numpy()
+    ends = np.cumsum([weight.size for weight in weights])[:-1]
+    parts = zip(np.split(found, ends), weights, strict=True)
+    model.set_weights([part.reshape(weight.shape) for part, weight in parts])
+
+
 def _local(strategy: tf.distribute.Strategy, value: Callable[[int], tf.Tensor]) -> Any:
     """A value of its own for each device of this process, by the device's number."""
     if strategy.num_replicas_in_sync == 1:
