@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Self
 
+from tfq_sv.data.corpus import Corpus
 from tfq_sv.evaluation import Evaluation
 from tfq_sv.files import atomic
+from tfq_sv.metrics import eer_interval
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,27 @@ class System:
     name: str
     result: Evaluation
     difference: tuple[float, float] | None = None
+
+
+def compare(results: Mapping[str, Evaluation], corpus: Corpus) -> list[System]:
+    """Returns each result beside the first, of the same trials.
+
+    Args:
+        results: name -> error rates.
+        corpus: where the trials' utterances are; its speakers are what the bootstrap draws.
+    """
+    first = next(iter(results.values()))
+    whose, labels = first.trials.speakers(corpus), first.trials.labels
+    return [
+        System(
+            name,
+            result,
+            None
+            if result is first
+            else eer_interval(result.scores, labels, whose, minus=first.scores),
+        )
+        for name, result in results.items()
+    ]
 
 
 class Table(str):

@@ -11,6 +11,8 @@ reverberation, to what the teacher hears too.
 With --recipe, --model is the FP32 network itself: it is quantized one bit width after the other,
 --steps steps each (multi-stage fine-tuning).
 
+At 1 and 2 bits, quantize with --calibrate first: fine-tuning does far better from there.
+
 example:
   tfq-sv finetune --model=model-2bit.keras --teacher=model.keras --corpus=corpus/train \
       --out=tuned-2bit.keras
