@@ -60,11 +60,13 @@ class Cell(NamedTuple):
             scale, "sign" for sign(w); "2 mixed": as large as 2 bits.
         speech: what is done with unlabelled speech, before fine-tuning.
         tuned: "", "at once", or an order of stages.
+        longer: --steps for each stage of a mixed network, also at once; else they are shared.
     """
 
     kind: int | str
     speech: str = ""
     tuned: str = ""
+    longer: bool = False
 
 
 FREE = {f"{b} bit": Cell(b) for b in (8, 4, 3, 2, 1)} | {"1 bit static": Cell("static")}
@@ -84,6 +86,10 @@ TUNED = {
         "1 bit adaptive, learned scale": "scaled",
     }.items()
 }
+TUNED |= {
+    f"{name}, calibrated, fine-tuned": Cell(kind, "calibrated", "at once")
+    for name, kind in {"2 bit": 2, "1 bit static": "static", "1 bit adaptive": "adaptive"}.items()
+}
 MIXED = {
     f"{b} bit mixed, {name}": Cell(f"{b} mixed", tuned=how)
     for b in (3, 2)
@@ -92,6 +98,10 @@ MIXED = {
         "MSFT": "lowest_first",
         "MSFT highest first": "highest_first",
     }.items()
+}
+MIXED |= {
+    "2 bit mixed, fine-tuned longer": Cell("2 mixed", tuned="at once", longer=True),
+    "2 bit mixed, MSFT, longer": Cell("2 mixed", tuned="lowest_first", longer=True),
 }
 CELLS = {"float": Cell(0)} | FREE | SPEECH | {CONTROL: Cell(0, tuned="at once")} | TUNED | MIXED
 
@@ -104,7 +114,7 @@ PAIRS = [
         ("mixed, MSFT highest first", " mixed, fine-tuned"),
         ("mixed, MSFT", ", fine-tuned"),
     ]
-]
+] + [("2 bit mixed, MSFT, longer", "2 bit mixed, fine-tuned longer")]
 """Cells of one file size, the one that should be better first."""
 
 
@@ -184,8 +194,13 @@ def make(
     recipe = None
     if isinstance(cell.kind, str) and cell.kind.endswith("mixed"):
         recipe = mixed(network, int(cell.kind[0]), corpus, folder)
-    if recipe and cell.tuned in ORDERS:  # as many steps in all
-        options = replace(options, steps=max(1, options.steps // len(stages(recipe))))
+    if recipe:  # as many steps in all, staged or not
+        count, each = len(stages(recipe)), options.steps
+        if cell.longer and cell.tuned not in ORDERS:
+            options = replace(options, steps=each * count)
+        elif cell.tuned in ORDERS and not cell.longer:
+            options = replace(options, steps=max(1, each // count))
+    if recipe and cell.tuned in ORDERS:
         return tfq_sv.multi_stage_finetune(
             network, recipe, stream, options=options, order=cell.tuned
         )
