@@ -75,7 +75,7 @@ def runtime(request: pytest.FixtureRequest) -> tuple[str, Path]:
 
 @pytest.mark.slow
 def test_old_runtimes_agree_with_the_newest(runtime: tuple[str, Path], folder: Path) -> None:
-    """To 1e-3 where nothing is rounded to int8.
+    """To 1e-3 where nothing is rounded to int8; LiteRT, of the same features, there too.
 
     Elsewhere a last bit of a float, summed in another order, can move an activation to the next
     int8; what comes of it is as large as the noise of int8 compute itself.
@@ -92,6 +92,7 @@ def test_old_runtimes_agree_with_the_newest(runtime: tuple[str, Path], folder: P
         for fast, got in zip((False, True), np.load(path.with_suffix(".npy")), strict=True):
             expected = SpeakerEncoder(path, fast=fast).embed(speech)
             error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
-            if not error < (1e-3 if compute == "float32" else 0.03):
+            exact = compute == "float32" or (entry == "features" and "litert" in module)
+            if not error < (1e-3 if exact else 0.03):
                 errors[f"{path.stem}, {'inflate' if fast else 'embed'}"] = float(error)
     assert not errors, json.dumps(errors, indent=1)
