@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
+from tfq_sv.fine_tuning import FineTuningOptions
 
 
 def test_statistics_are_means_over_the_batches() -> None:
@@ -108,6 +110,28 @@ def test_calibration_keeps_far_more_than_rounding(
     np.testing.assert_array_equal(twin(unseen), calibrated(unseen))
     # Nothing of calibration stays in the layers.
     assert not any("call" in vars(layer) for layer in calibrated.layers)
+
+
+def test_calibrated_codebooks_stay_in_fine_tuning(
+    network: keras.Model, train_corpus: Corpus, tmp_path: Path
+) -> None:
+    stream = batches(train_corpus, batch_size=4, seconds=0.5)
+    for bits in (1, 2):
+        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
+        if bits == 1:
+            recipe = tfq_sv.QuantizationRecipe.binary(network, "adaptive")
+        rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+        tfq_sv.calibrate(calibrated, [next(stream)], progress=False)
+        calibrated.save(tmp_path / "calibrated.keras")
+        options = FineTuningOptions(steps=3, learning_rate=1e-2, follow_every=1, freeze=0)
+        moved = []
+        for model in (rounded, calibrated, tfq_sv.load_model(tmp_path / "calibrated.keras")):
+            before = tfq_sv.codebooks(model)
+            tfq_sv.finetune(model, stream, teacher=network, options=options, progress=False)
+            after = tfq_sv.codebooks(model)
+            moved.append(any(np.any(after[n].centroids != b.centroids) for n, b in before.items()))
+            assert any(np.any(after[n].codes != b.codes) for n, b in before.items())
+        assert moved == [True, False, False]
 
 
 @pytest.mark.parametrize("kind", ["adaptive", "static"])

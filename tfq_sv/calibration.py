@@ -34,7 +34,8 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
     they lost (`reconstruction.corrected`), its codebook is fitted with each weight counting as
     much as its input is strong, its codes are chosen to keep its output
     (`reconstruction.reconstruct`), and each BatchNorm's statistics are moved by what quantization
-    changed in what comes in. No label, no gradient.
+    changed in what comes in. No label, no gradient. Fine-tuning afterwards changes codes; these
+    codebooks stay.
 
     Args:
         model: what `tfq_sv.quantize` returned, before any fine-tuning.
@@ -92,6 +93,8 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
         if errors:  # Keras has wrapped it in a page about the layer's arguments
             raise errors[0] from None
         raise
+    for quantizer in books.values():
+        quantizer.fixed = True
     return len(books)
 
 

@@ -67,7 +67,8 @@ class FollowCodebooks(keras.callbacks.Callback):
     """Has the codebooks of a quantized model follow its latent weights in plain `model.fit`.
 
     Every few steps each codebook moves by Lloyd's steps to where the latent weights are; for the
-    last part of training all of them stay, so that the weights settle on what is deployed.
+    last part of training all of them stay, so that the weights settle on what is deployed. Static
+    and calibrated ones never move.
 
     Args:
         options: `follow_every`, `lloyd_steps` and `freeze` are what counts; the defaults if None.

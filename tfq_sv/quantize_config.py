@@ -60,6 +60,7 @@ class KMeansQuantizeConfig(_KernelQuantizeConfig):
     Args:
         bits: 1-8.
         learned_scale: whether a factor on the codebook is trained, see `quantizers.KMeans`.
+        fixed: whether its centroids stay in fine-tuning, as they do once they are calibrated.
 
     Attributes:
         quantizer: the quantizer of the layer it was applied to; None before.
@@ -68,16 +69,16 @@ class KMeansQuantizeConfig(_KernelQuantizeConfig):
         InputError: bits out of range, or (when applied) a layer without such a kernel.
     """
 
-    def __init__(self, bits: int = 4, learned_scale: bool = False) -> None:
-        self.bits, self.learned_scale = check_bits(bits), learned_scale
+    def __init__(self, bits: int = 4, learned_scale: bool = False, fixed: bool = False) -> None:
+        self.bits, self.learned_scale, self.fixed = check_bits(bits), learned_scale, fixed
 
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
-        return KMeans(self.bits, self.learned_scale)
+        return KMeans(self.bits, self.learned_scale, self.fixed)
 
     def get_config(self) -> dict[str, Any]:
         """What a saved model keeps."""
-        return {"bits": self.bits, "learned_scale": self.learned_scale}
+        return (self.quantizer or self.new_quantizer()).get_config()
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -86,18 +87,19 @@ class AdaptiveBinaryQuantizeConfig(_KernelQuantizeConfig):
 
     Args:
         learned_scale: whether a factor on both levels is trained.
+        fixed: as in `KMeansQuantizeConfig`.
     """
 
-    def __init__(self, learned_scale: bool = False) -> None:
-        self.learned_scale = learned_scale
+    def __init__(self, learned_scale: bool = False, fixed: bool = False) -> None:
+        self.learned_scale, self.fixed = learned_scale, fixed
 
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
-        return AdaptiveBinary(self.learned_scale)
+        return AdaptiveBinary(self.learned_scale, self.fixed)
 
     def get_config(self) -> dict[str, Any]:
         """What a saved model keeps."""
-        return {"learned_scale": self.learned_scale}
+        return (self.quantizer or self.new_quantizer()).get_config()
 
 
 @keras.utils.register_keras_serializable("tfq_sv")

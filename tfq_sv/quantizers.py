@@ -74,16 +74,20 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
     Args:
         bits: 1-8.
         learned_scale: whether s is trained. Behind a BatchNorm it has no effect in training.
+        fixed: whether the centroids stay in fine-tuning.
 
     Attributes:
+        fixed: as given; `calibrate` sets it. Its centroids were fitted to what the layer makes of
+            speech, and its latent weights only hold its codes: many lie so near to a midpoint that
+            centroids which follow them would change these codes again.
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.
     """
 
-    def __init__(self, bits: int = 4, learned_scale: bool = False) -> None:
+    def __init__(self, bits: int = 4, learned_scale: bool = False, fixed: bool = False) -> None:
         self.bits = codebook.check_bits(bits)
-        self.learned_scale = learned_scale
+        self.learned_scale, self.fixed = learned_scale, fixed
         self.latent: tf.Variable | None = None
         self.centroids: Any = None  # a variable, once built
         self.scale: tf.Variable | None = None
@@ -146,7 +150,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""
-        return {"bits": self.bits, "learned_scale": self.learned_scale}
+        return {"bits": self.bits, "learned_scale": self.learned_scale, "fixed": self.fixed}
 
     def codebook(self) -> codebook.Codebook:
         """Returns the codebook as it stands, its scale folded in.
@@ -167,8 +171,10 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         centroids.assign(codebook.snap(self._fit(latent.numpy(), importance)))
 
     def follow(self, steps: int) -> None:
-        """Moves the centroids by Lloyd's steps to where the latent weights are now."""
+        """Moves the centroids by Lloyd's steps to where the latent weights are, unless fixed."""
         latent, centroids = self._built()
+        if self.fixed:
+            return
         moved = codebook.refine(latent.numpy(), centroids.numpy(), steps=steps)
         centroids.assign(codebook.snap(moved))
 
@@ -187,12 +193,12 @@ class AdaptiveBinary(KMeans):
     Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive binary quantizer.
     """
 
-    def __init__(self, learned_scale: bool = False) -> None:
-        super().__init__(bits=1, learned_scale=learned_scale)
+    def __init__(self, learned_scale: bool = False, fixed: bool = False) -> None:
+        super().__init__(bits=1, learned_scale=learned_scale, fixed=fixed)
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""
-        return {"learned_scale": self.learned_scale}
+        return {"learned_scale": self.learned_scale, "fixed": self.fixed}
 
 
 class StaticBinary(KMeans):
@@ -205,7 +211,7 @@ class StaticBinary(KMeans):
     """
 
     def __init__(self) -> None:
-        super().__init__(bits=1)
+        super().__init__(bits=1, fixed=True)
 
     def _fit(
         self, kernel: np.ndarray, importance: np.ndarray | None = None
@@ -216,10 +222,6 @@ class StaticBinary(KMeans):
         return np.array([mean - distance, mean + distance], np.float32)
 
     def refit(self, importance: np.ndarray) -> None:
-        """Nothing: the levels are fixed."""
-        self._built()
-
-    def follow(self, steps: int) -> None:
         """Nothing: the levels are fixed."""
         self._built()
 
