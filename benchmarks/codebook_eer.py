@@ -114,7 +114,12 @@ PAIRS = [
         ("mixed, MSFT highest first", " mixed, fine-tuned"),
         ("mixed, MSFT", ", fine-tuned"),
     ]
-] + [("2 bit mixed, MSFT, longer", "2 bit mixed, fine-tuned longer")]
+] + [
+    ("2 bit mixed, MSFT, longer", "2 bit mixed, fine-tuned longer"),
+    ("1 bit adaptive, calibrated, fine-tuned", "1 bit static, calibrated, fine-tuned"),
+    ("1 bit adaptive, calibrated, fine-tuned", "1 bit sign(w), fine-tuned"),
+    ("1 bit static, calibrated, fine-tuned", "1 bit sign(w), fine-tuned"),
+]
 """Cells of one file size, the one that should be better first."""
 
 

@@ -5,11 +5,14 @@
     python benchmarks/sensitivity_eer.py --networks model-seed0.keras --corpus corpus --out alone
 
 Quantizes each layer alone, and ranks the layers' loss of EER, and of the embedding's direction
-(1 - cosine), beside the cost that each sensitivity predicts (Spearman's correlation). Every cell is
-kept in its own JSON file: a run that was broken goes on. Figures hold for the corpus named.
+(1 - cosine), beside the cost that each sensitivity predicts (Spearman's correlation). Then lets
+each choose the bits of whole networks of a few sizes, calibrated on a minute of speech: what counts
+in the end. Every cell is kept in its own JSON file: a run that was broken goes on. Figures hold for
+the corpus named.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +28,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation import KerasEncoder, evaluate
+from tfq_sv.file_size import FileSize
 from tfq_sv.files import atomic
 from tfq_sv.quantizers import quantizable
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
@@ -40,7 +44,7 @@ class Bench:
         self.train = Corpus.read(corpus / "train")
         self.test = Corpus.read(corpus / "test")
         self.trials = Trials.read(corpus / "test" / "trials.txt", self.test)
-        self.name = f"{network.parent.name}-{network.stem}"
+        self.name = "-".join(filter(None, (network.parent.name, network.stem)))
         self.out, self.probes = out / self.name, probes
         self._embeddings: Any = None
 
@@ -68,14 +72,29 @@ class Bench:
         """EER and 1 - cosine of the network with one layer quantized, for each layer."""
 
         def one(layer: str) -> list[float]:
-            if self._embeddings is None:
-                self._embeddings = self.measured(self.model)[1]
             recipe = QuantizationRecipe({layer: LayerRecipe("kmeans", bits)})
-            rate, embeddings = self.measured(tfq_sv.quantize(self.model, recipe))
-            return [rate, float(1 - np.mean(np.sum(embeddings * self._embeddings, axis=1)))]
+            return self.loss(tfq_sv.quantize(self.model, recipe))
 
         layers = quantizable(self.model)
         return [self.cell(f"alone-{bits}-{name}", lambda n=name: one(n)) for name in layers]
+
+    def calibrated(self, name: str, recipe: QuantizationRecipe) -> list[float]:
+        """EER and 1 - cosine of the network with a recipe, calibrated on a minute of speech."""
+
+        def one() -> list[float]:
+            model = tfq_sv.quantize(self.model, recipe)
+            stream = batches(self.train, batch_size=10, seconds=2.0, seed=1000)
+            tfq_sv.calibrate(model, list(itertools.islice(stream, 3)), progress=False)
+            return self.loss(model)
+
+        return self.cell(name, one)
+
+    def loss(self, model: Any) -> list[float]:
+        """EER, and 1 - cosine to the float network's embeddings."""
+        if self._embeddings is None:
+            self._embeddings = self.measured(self.model)[1]
+        rate, embeddings = self.measured(model)
+        return [rate, float(1 - np.mean(np.sum(embeddings * self._embeddings, axis=1)))]
 
 
 def correlations(bench: Bench, bits: int) -> list[list[str]]:
@@ -98,6 +117,27 @@ def correlations(bench: Bench, bits: int) -> list[list[str]]:
     return rows
 
 
+def choices(bench: Bench) -> list[list[str]]:
+    """A row a size and measure: the network whose bits it chose; uniform bits beside them."""
+    sizes = FileSize.of(bench.model)
+    uniform = {bits: QuantizationRecipe.uniform(bench.model, bits) for bits in (1, 2, 3)}
+    whole = {float(bits): sizes.total(recipe) for bits, recipe in uniform.items()}
+    rows = []
+    for bits, target in {1.5: (whole[1] + whole[2]) // 2, 2.0: whole[2], 3.0: whole[3]}.items():
+        recipes = {}
+        if bits in uniform:
+            recipes["uniform"] = uniform[int(bits)]
+        for kind in MEASURES:
+            # What is kept back for a prediction's error is none of this comparison.
+            budget = int((target + 256) / 0.9995)
+            found = allocation.sweep(bench.model, bench.sensitivity(kind), [budget])[0]
+            recipes[kind] = found.recipe
+        for kind, recipe in recipes.items():
+            rate, turned = bench.calibrated(f"{bits}-{kind}", recipe)
+            rows.append([f"{bits:g}", kind, f"{100 * rate:.2f}", f"{turned:.4f}"])
+    return rows
+
+
 def main(networks: list[Path], corpus: Path, out: Path, probes: int, bits: int) -> None:
     for network in networks:
         bench = Bench(network, corpus, out, probes)
@@ -105,9 +145,11 @@ def main(networks: list[Path], corpus: Path, out: Path, probes: int, bits: int) 
         rows = correlations(bench, bits)
         print(
             f"\n{bench.name}, {bench.test.root}: {speakers} speakers, {len(bench.trials):,} trials;"
-            f" each layer alone at {bits} bits; rank correlation with"
+            f" each layer alone at {bits} bit{'s' * (bits > 1)}; rank correlation with"
         )
         print(Table(["cost", "EER", "1 - cosine"], rows), flush=True)
+        print("\nfiles as large as uniform bits, each layer's bits chosen by a measure; calibrated")
+        print(Table(["bits", "chosen by", "EER %", "1 - cosine"], choices(bench)), flush=True)
 
 
 if __name__ == "__main__":

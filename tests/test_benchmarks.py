@@ -107,11 +107,19 @@ def test_what_tells_the_loss_of_eer(
     settings = {"corpus": corpus_dir, "out": tmp_path / "alone", "probes": 2, "bits": 1}
     script.main(networks=[tmp_path / "network.keras"], **settings)
     said = capsys.readouterr().out
-    rows = [line.split("  ")[0] for line in said.splitlines()[4:]]
+    ranks, recipes = said.split("\n\n")
+    rows = [line.split("  ")[0] for line in ranks.splitlines()[4:]]
     assert rows == [
         "hessian", "hessian, not over n", "fisher", "fisher, not over n", "distortion",
         "1 - cosine of the test speech",
     ]  # fmt: skip
+    rows = [tuple(line.split()[:2]) for line in recipes.splitlines()[3:]]
+    measures = ("hessian", "fisher", "distortion")
+    assert rows == [
+        (bits, kind)
+        for bits in ("1.5", "2", "3")
+        for kind in (() if bits == "1.5" else ("uniform",)) + measures
+    ]
     monkeypatch.setattr(script.tfq_sv, "quantize", None)  # nothing is left to do
     script.main(networks=[tmp_path / "network.keras"], **settings)
     assert capsys.readouterr().out == said
