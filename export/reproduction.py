@@ -40,6 +40,7 @@ from tfq_sv.multi_stage import multi_stage_finetune, stages
 from tfq_sv.quantization import load_model, quantize, recipe_of
 from tfq_sv.quantizers import quantizable
 from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.run_folder import LABEL, claim, digest
 from tfq_sv.sensitivity import fisher_traces
 from tfq_sv.training.devices import is_chief
 
@@ -205,31 +206,16 @@ class _Run:
         self.strategy = strategy or tf.distribute.get_strategy()
         self._left_out = {} if left_out is None else left_out
         self._progress = progress and is_chief(self.strategy)
-        digest = hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
-        self._claim(
-            {
-                "network": model.name,
-                "weights": digest[:16],
-                "train": train.root.name,
-                "test": test.root.name,
-                "trials": {name: [each.source, len(each)] for name, each in trials.items()},
-                "options": asdict(options),
-            }
-        )
-
-    def _claim(self, settings: Mapping[str, Any]) -> None:
-        label = self._out / "settings.json"
-        text = json.dumps(settings, indent=2) + "\n"
-        if not label.exists():
-            with atomic(label) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        found = json.loads(label.read_text(encoding="utf-8"))
-        for name, value in json.loads(text).items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"{self._out} holds a run of another {name}: {found.get(name)!r}, not "
-                    f"{value!r}; give that run's settings, or another folder"
-                )
+        settings = {
+            "network": model.name,
+            "weights": digest(model.get_weights()),
+            "train": train.root.name,
+            "test": test.root.name,
+            "trials": {name: [each.source, len(each)] for name, each in trials.items()},
+            **asdict(options),
+        }
+        begun = (out / LABEL).exists() and any(out.glob("*/*"))
+        claim(out, settings, begun=begun, write=is_chief(self.strategy))
 
     def _chunks(self) -> Any:
         options = self._options

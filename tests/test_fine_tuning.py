@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
 from tfq_sv.fine_tuning import FineTuningOptions, FollowCodebooks, speaker_head
+from tfq_sv.quantization import quantizers
+from tfq_sv.recipe import LayerRecipe
 
 
 def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> float:
@@ -112,6 +116,83 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
     follow.set_params({"epochs": 1, "steps": None})
     with pytest.raises(InputError, match="steps_per_epoch"):
         follow.on_train_begin()
+
+
+def test_states_of_other_runs_are_not_resumed(tmp_path: Path) -> None:
+    model, other, data = plain_network(0), plain_network(1), speech()
+    options = FineTuningOptions(steps=2, batch_norm_batches=0)
+
+    def tune(network: keras.Model, *, calibrated: bool = False, **more: Any) -> float:
+        small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+        if calibrated:
+            tfq_sv.calibrate(small, data, progress=False)
+        learned = {"teacher": network, "options": options} | more
+        return tfq_sv.finetune(small, data, checkpoint_dir=tmp_path, progress=False, **learned)
+
+    slower = replace(options, learning_rate=1e-4)
+    with pytest.raises(InputError, match="ended after 0 batches"):
+        tfq_sv.finetune(
+            tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2)),
+            [], teacher=model, options=slower, checkpoint_dir=tmp_path, progress=False,
+        )  # fmt: skip
+    loss = tune(model)  # what failed has left nothing to go on from
+    assert tune(model) == loss  # all is done, and the mean is kept
+    with pytest.raises(InputError, match=r"learning_rate 0\.0005, not 0\.0001"):
+        tune(model, options=slower)
+    with pytest.raises(InputError, match="holds a run with teacher "):
+        tune(other)
+    with pytest.raises(InputError, match="holds a run with another calibrated"):
+        tune(model, calibrated=True)
+    head = speaker_head(model, [(batch, np.arange(len(batch)) % 2) for batch in data], 2)
+    with pytest.raises(InputError, match="holds a run with teacher "):
+        tune(model, teacher=None, head=head)
+
+
+def plain_network(seed: int) -> keras.Model:
+    layers = keras.layers
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            layers.Conv1D(8, 3, input_shape=(None, 8), name="conv"),
+            layers.ReLU(),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(4, name="dense"),
+        ],
+        name="plain",
+    )
+
+
+def speech() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(8, 20, 8)).astype(np.float32) for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "at_once", "moves"),
+    [
+        ((0, 10), 1, list(range(3, 50, 3))),
+        ((2, 10), 1, list(range(21, 50, 3))),  # the moves that the whole run would make
+        ((6, 10), 1, []),
+        ((0, 10), 5, [5, 10, 15, 20, 25, 30, 35, 40, 45]),
+    ],
+)
+def test_codebooks_freeze_however_fit_counts(
+    epochs: tuple[int, int], at_once: int, moves: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = plain_network(0)
+    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe({"dense": LayerRecipe("kmeans", 2)}))
+    model.compile("adam", "mse", steps_per_execution=at_once)
+    follow, found = FollowCodebooks(FineTuningOptions(follow_every=3, freeze=0.5)), []
+    quantizer = quantizers(model)["dense"]
+    monkeypatch.setattr(
+        quantizer, "follow", lambda _: found.append(int(model.optimizer.iterations))
+    )
+    frames, wanted = np.zeros((40, 20, 8), np.float32), np.ones((40, 4), np.float32)
+    first, last = epochs
+    model.fit(
+        frames, wanted, 4, epochs=last, initial_epoch=first, callbacks=[follow], verbose=0
+    )  # fmt: skip
+    assert [first * 10 + number for number in found] == moves
 
 
 def test_a_resumed_run_does_not_read_what_it_has_behind_it(

@@ -113,7 +113,7 @@ def test_a_broken_run_ends_as_a_whole_one(
         def some() -> Any:
             for batch in stream:
                 calls.append(1)
-                if len(calls) > after and len(calls) - 1 == after:
+                if len(calls) - 1 == after:
                     raise BrokenError
                 yield batch
 
@@ -150,6 +150,14 @@ def test_what_cannot_be_tuned_says_why(tmp_path: Path) -> None:
         tune(small(), [])
     with pytest.raises(InputError, match="loss became nan"):
         tune(small(), [np.full((4, 9, 8), np.nan, np.float32)])
-    tune(small(), data(), checkpoint_dir=tmp_path)
-    with pytest.raises(InputError, match="holds a run with another order"):
+    with pytest.raises(InputError, match="is quantized already"):
+        tune(tfq_sv.quantize(small(), recipe()), data(), checkpoint_dir=tmp_path)
+    with pytest.raises(InputError, match="names 'z', which is no quantizable layer"):
+        tfq_sv.multi_stage_finetune(small(), wrong, data(), checkpoint_dir=tmp_path)
+    tune(small(), data(), checkpoint_dir=tmp_path)  # those before have left nothing
+    other = small()
+    other.get_layer("d").bias.assign(np.ones(10))
+    with pytest.raises(InputError, match="holds a run with weights"):
+        tune(other, data(), checkpoint_dir=tmp_path)
+    with pytest.raises(InputError, match="holds a run with order lowest_first, not highest_first"):
         tune(small(), data(), checkpoint_dir=tmp_path, order="highest_first")

@@ -149,7 +149,9 @@ def test_what_cannot_work(
     out = vox1.parent / "out"
     out.mkdir()
     (out / "settings.json").write_text(json.dumps({"network": "ResNet34"}))
-    assert "holds a run of another network: 'ResNet34', not 'small'" in said()
+    (out / "float").mkdir()
+    (out / "float" / "results.json").touch()
+    assert "holds a run with network ResNet34, not small; finish it" in said()
     for name in LISTS.values():
         (vox1 / name).unlink()
     assert "has no trial list (veri_test2.txt" in said()

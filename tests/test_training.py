@@ -89,8 +89,36 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     other = TrainingOptions(steps=7, batch_size=4, seconds=0.5, learning_rate=1e-3)
-    with pytest.raises(InputError, match="an unfinished run with steps 6, not 7"):
+    with pytest.raises(InputError, match="holds a run with steps 6, not 7"):
         training.train(small(), train_corpus, other, checkpoint_dir=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [
+        ("ckpt-*.data*", 0), ("ckpt-*.data*", 100), ("ckpt-*.index", 0), ("ckpt-*.index", 100),
+        ("checkpoint", 0),
+    ],
+)  # fmt: skip
+def test_a_damaged_state_says_so(
+    part: str, left: int, train_corpus: Corpus, tmp_path: Path
+) -> None:
+    training.train(small(), train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+    (file,) = tmp_path.glob(part)
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(InputError, match="holds a damaged state; delete that folder"):
+        training.train(small(), train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+
+
+def test_a_full_disk_says_so(
+    train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr("tensorflow.train.CheckpointManager.save", full)
+    with pytest.raises(InputError, match=r"cannot be written to .*No space left on device"):
+        training.train(small(), train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
 
 
 def test_bad_runs_say_why(train_corpus: Corpus, test_corpus: Corpus) -> None:

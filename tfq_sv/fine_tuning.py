@@ -16,6 +16,7 @@ from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.quantization import quantizers
+from tfq_sv.run_folder import digest
 from tfq_sv.training import schedules
 from tfq_sv.training.devices import Shares, agree, is_chief, synchronized
 from tfq_sv.training.loop import run
@@ -82,15 +83,24 @@ class FollowCodebooks(keras.callbacks.Callback):
     def __init__(self, options: FineTuningOptions | None = None) -> None:
         super().__init__()
         self.options = options or FineTuningOptions()
-        self._number, self._end = 0, 0
+        self._first, self._last, self._end = 0, -1, 0
 
     def last_move(self, steps: int) -> int:
         """Returns the step from which on codebooks stay, of so many."""
         return int(steps * (1 - self.options.freeze))
 
-    def move(self, model: keras.Model, number: int, steps: int) -> None:
-        """Moves the codebooks, if step `number` of `steps` is one before which they move."""
-        if number and number % self.options.follow_every == 0 and number < self.last_move(steps):
+    def move(self, model: keras.Model, number: int, steps: int, last: int | None = None) -> None:
+        """Moves the codebooks if it is time for it before step `number` of `steps`.
+
+        Args:
+            model: quantized.
+            number: of the step, from 0.
+            steps: in all.
+            last: the step before which this was called last; the one before if None.
+        """
+        every = self.options.follow_every
+        due = number // every > (number - 1 if last is None else last) // every
+        if number and due and number < self.last_move(steps):
             for quantizer in quantizers(model).values():
                 quantizer.follow(self.options.lloyd_steps)
 
@@ -99,12 +109,17 @@ class FollowCodebooks(keras.callbacks.Callback):
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
         if not epochs or not steps:
             raise InputError("FollowCodebooks needs to know the end: give fit steps_per_epoch")
-        self._number, self._end = 0, epochs * steps
+        self._last, self._end = -1, epochs * steps
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Reads where `fit` stands: it may have begun in a later epoch."""
+        self._first = epoch * self.params["steps"]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Moves the codebooks when it is time."""
-        self.move(self.model, self._number, self._end)
-        self._number += 1
+        """Moves the codebooks when it is time; `batch` skips those done at once in one call."""
+        number = self._first + batch
+        self.move(self.model, number, self._end, self._last if self._last >= 0 else None)
+        self._last = number
 
 
 def finetune(
@@ -144,8 +159,9 @@ def finetune(
 
     Raises:
         InputError: neither or both of teacher and head, an empty dataset, one without labels for
-            a head, networks that do not fit together, a batch that the devices cannot share, or
-            a loss that is not finite.
+            a head, networks that do not fit together, a batch that the devices cannot share, a
+            loss that is not finite, or a checkpoint_dir of another run: other options, another
+            teacher, a network of other bits or calibrated otherwise.
     """
     options = options or FineTuningOptions()
     if (teacher is None) == (head is None):
@@ -172,15 +188,22 @@ def finetune(
             features = network_input(batch, fbank)
             return step(features, _labels(batch, head, len(features)))
 
-        bits = {name: quantizer.bits for name, quantizer in quantizers(model).items()}
-        settings = {"network": model.name, "bits": bits, **asdict(options)}
+        settings = {
+            "network": model.name,
+            "bits": {name: quantizer.bits for name, quantizer in quantizers(model).items()},
+            "calibrated": [name for name, x in quantizers(model).items() if x.calibrated],
+            # The teacher's, not the model's, which training has changed when it is tried again.
+            "teacher": None if teacher is None else digest(teacher.get_weights()),
+            "speakers": None if head is None else head.speakers,
+            **asdict(options),
+        }
         loss = run(
             advance,
             feed,
             options.steps,
             step.state,
             checkpoint_dir,
-            {**settings, "speakers": head.speakers} if head else settings,
+            settings,
             "fine-tuning" if progress and is_chief(strategy) else None,
         )
         step.finish(model)

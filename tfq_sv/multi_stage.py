@@ -15,10 +15,12 @@ from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.quantization import load_model, quantize, quantizers
-from tfq_sv.quantizers import kernel_attribute
+from tfq_sv.quantizers import kernel_attribute, quantizable
 from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.run_folder import claim, digest
 from tfq_sv.training.devices import is_chief
 
+_DRAWN = "drawn.json"  # how many batches were drawn at each finished stage's end
 ORDERS = ("lowest_first", "highest_first")
 
 
@@ -71,8 +73,22 @@ def multi_stage_finetune(
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     strategy = strategy or tf.distribute.get_strategy()
     stream = Stream.of(dataset, "fine-tuning")
+    teacher = model if teacher is None else teacher
+    quantizable(model)  # refuses a quantized one
+    drawn: list[int] = []
     if folder is not None:
-        drawn = _claim(folder, model, recipe, order, options)
+        settings = {
+            "network": model.name,
+            "weights": digest(model.get_weights()),
+            "teacher": digest(teacher.get_weights()),
+            "recipe": {name: [layer.kind, layer.bits] for name, layer in recipe.layers.items()},
+            "order": order,
+            **asdict(options),
+        }
+        begun = any(folder.glob("stage-*.keras")) or any(folder.glob("stage-*/checkpoint"))
+        claim(folder, settings, begun=begun, write=is_chief(strategy))
+        if begun:
+            drawn = _drawn(folder)
     student, behind = model, 0
     for number, part in enumerate(parts, start=1):
         finished = folder / f"stage-{number}.keras" if folder is not None else None
@@ -85,7 +101,7 @@ def multi_stage_finetune(
         finetune(
             student,
             stream,
-            teacher=model if teacher is None else teacher,
+            teacher=teacher,
             options=options,
             strategy=strategy,
             checkpoint_dir=None if folder is None else folder / f"stage-{number}",
@@ -93,7 +109,8 @@ def multi_stage_finetune(
         )
         if folder is not None and finished is not None and is_chief(strategy):
             drawn = [*drawn[: number - 1], stream.drawn]
-            _write(folder, drawn=drawn)
+            with atomic(folder / _DRAWN) as temporary:
+                temporary.write_text(json.dumps(drawn), encoding="utf-8")
             with atomic(finished) as temporary:
                 student.save(temporary)
     return student
@@ -140,40 +157,10 @@ def _next_stage(
     return after
 
 
-def _claim(
-    folder: Path,
-    model: keras.Model,
-    recipe: QuantizationRecipe,
-    order: str,
-    options: FineTuningOptions,
-) -> list[int]:
-    """Marks a folder as this run's; returns how many batches its finished stages drew.
-
-    Raises:
-        InputError: it is another run's.
-    """
-    settings = {
-        "network": model.name,
-        "recipe": {name: [layer.kind, layer.bits] for name, layer in recipe.layers.items()},
-        "order": order,
-        "options": asdict(options),
-    }
-    label = folder / "stages.json"
-    if not label.exists():
-        _write(folder, settings=settings, drawn=[])
+def _drawn(folder: Path) -> list[int]:
+    if not (folder / _DRAWN).exists():
         return []
-    found = json.loads(label.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if found["settings"].get(name) != value:
-            raise InputError(
-                f"{folder} holds a run with another {name}; finish it as it was begun, or delete "
-                "that folder"
-            )
-    return list(found["drawn"])
-
-
-def _write(folder: Path, **fields: Any) -> None:
-    label = folder / "stages.json"
-    known = json.loads(label.read_text(encoding="utf-8")) if label.exists() else {}
-    with atomic(label) as temporary:
-        temporary.write_text(json.dumps({**known, **fields}, indent=2) + "\n", encoding="utf-8")
+    try:
+        return [int(count) for count in json.loads((folder / _DRAWN).read_text(encoding="utf-8"))]
+    except (ValueError, TypeError):
+        raise InputError(f"{folder / _DRAWN} is damaged; delete that folder") from None

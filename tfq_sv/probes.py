@@ -3,7 +3,6 @@
 They are kept in a file as they come, so that a run that was broken goes on.
 """
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
+from tfq_sv.run_folder import digest
 from tfq_sv.training.devices import each_device, gathered, is_chief
 
 Values = npt.NDArray[np.float64]
@@ -42,6 +42,10 @@ class Estimate(float):
         estimate = super().__new__(cls, value)
         estimate.standard_error = standard_error
         return estimate
+
+    def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
+        """For pickle and copy."""
+        return float(self), self.standard_error
 
 
 def make_probes(
@@ -88,10 +92,10 @@ def make_probes(
     run = {
         **settings,
         "network": model.name,
-        "weights": _digest(model.get_weights()),
-        "first batch": _digest([network_input(first, fbank).numpy()]),
+        "weights": digest(model.get_weights()),
+        "first batch": digest([network_input(first, fbank).numpy()]),
     }
-    values = _kept(cache, run, len(names))
+    values = _kept(cache, run, len(names))[:max_probes]
     stream.skip(max(0, len(values) - 1))
     left = stream if len(values) else itertools.chain([first], stream)
     with tqdm(
@@ -105,8 +109,6 @@ def make_probes(
             number = len(values)
             batch = list(itertools.islice(left, strategy.num_replicas_in_sync))
             speech = [network_input(x, fbank) for x in batch]
-            if not all(len(x) for x in speech):
-                raise InputError(f"batch {number} for the sensitivity is empty")
             numbers = range(number, number + len(batch))
             arguments = (speech, [_labels(x, labelled) for x in batch], numbers)
             found = probe(*(each_device(strategy, values) for values in arguments))
@@ -180,10 +182,3 @@ def _labels(batch: Any, wanted: bool) -> tf.Tensor:
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise InputError("a loss needs labels: batches must be tuples (speech, labels)")
     return tf.convert_to_tensor(batch[1])
-
-
-def _digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]

@@ -1,11 +1,9 @@
 """The training loop: AAM-softmax on random chunks, with checkpoints that a later run resumes."""
 
-import json
 import os
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import Batch, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic
 from tfq_sv.models import front_end
 from tfq_sv.progress import tqdm
+from tfq_sv.run_folder import claim
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
 from tfq_sv.training.devices import Shares, is_chief, synchronized
@@ -32,6 +30,8 @@ from tfq_sv.training.step import TrainingStep
 
 CHECKPOINT_EVERY = 100
 """Steps from one checkpoint to the next."""
+MEAN_OVER = 100
+"""Steps over which the loss is averaged that is shown and returned."""
 LOG_EVERY = 10
 """Steps from one point of TensorBoard's curves to the next."""
 _NUMBER = "number/.ATTRIBUTES/VARIABLE_VALUE"  # what checkpoints call `state.number`
@@ -76,7 +76,8 @@ def train(
 
     Raises:
         InputError: fewer than two speakers, a head of too few classes, a batch that the devices
-            cannot share, a loss that is not finite, or a bad recording if `strict`.
+            cannot share, a loss that is not finite, a checkpoint_dir of another run or a damaged
+            one, or a bad recording if `strict`.
     """
     options = options or TrainingOptions()
     speakers = len(corpus.speaker_ids)
@@ -173,13 +174,14 @@ def run(
             workers found different states.
     """
     number = tf.Variable(0, dtype=tf.int64)
-    state.number = number
-    losses: deque[float] = deque(maxlen=100)
+    recent = tf.Variable(tf.fill([MEAN_OVER], np.nan))
+    state.number, state.losses = number, recent
     with ExitStack() as stack:
         manager = None
         if checkpoint_dir is not None:
             manager = _resumed(Path(checkpoint_dir), state, settings, stack)
         start = int(tf.convert_to_tensor(number))
+        losses = tf.convert_to_tensor(recent).numpy()
         stream = feed(start)
         shown = stack.enter_context(
             tqdm(total=steps, initial=start, desc=bar, unit="step", disable=bar is None)
@@ -190,13 +192,15 @@ def run(
                 raise InputError(
                     f"the loss became {loss} at step {step}; try a lower learning rate"
                 )
-            losses.append(loss)
-            shown.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
+            losses[step % MEAN_OVER] = loss
+            shown.set_postfix(loss=f"{np.nanmean(losses):.3f}", refresh=False)
             shown.update()
             number.assign(step + 1)
+            recent.assign(losses)
             if manager is not None and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps):
-                manager.save()
-    return float(np.mean(losses)) if losses else float("nan")
+                with _told(f"the state cannot be written to {checkpoint_dir}"):
+                    manager.save()
+    return float(np.nanmean(losses))
 
 
 def _resumed(
@@ -204,14 +208,28 @@ def _resumed(
 ) -> tf.train.CheckpointManager:
     """Restores what a folder holds; returns what saves there."""
     chief = is_chief(tf.distribute.get_strategy())
-    _claim(folder, settings, write=chief)
-    latest = tf.train.latest_checkpoint(str(folder))
-    _agree(int(tf.train.load_variable(latest, _NUMBER)) if latest else 0)
+    with _told(f"{folder} holds a damaged state; delete that folder to begin anew"):
+        latest = tf.train.latest_checkpoint(str(folder))
+        start = int(tf.train.load_variable(latest, _NUMBER)) if latest else 0
+    claim(folder, settings, begun=latest is not None, write=chief)
+    _agree(start)
     if latest:
-        state.restore(latest).assert_existing_objects_matched()
+        with _told(f"{folder} holds a damaged state; delete that folder to begin anew"):
+            state.restore(latest).assert_existing_objects_matched()
     # Saving sums up what devices hold, so all workers must; but only the chief's file is kept.
     kept = str(folder) if chief else stack.enter_context(tempfile.TemporaryDirectory())
     return tf.train.CheckpointManager(state, kept, max_to_keep=1)
+
+
+@contextmanager
+def _told(message: str) -> Iterator[None]:
+    """Has what TensorFlow raises about a checkpoint end in one line."""
+    try:
+        yield
+    # Reading a damaged one raises any of these.
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{message} ({reason})") from error
 
 
 def _agree(start: int) -> None:
@@ -226,19 +244,3 @@ def _agree(start: int) -> None:
             f"this worker stands at step {start}, others do not; the state folder must be one that "
             "all workers see"
         )
-
-
-def _claim(folder: Path, settings: Mapping[str, Any], *, write: bool) -> None:
-    """Marks a state folder as this run's; raises InputError if it is another's."""
-    label = folder / "settings.json"
-    if label.exists():
-        found = json.loads(label.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"{folder} holds an unfinished run with {name} {found.get(name)}, not {value}; "
-                    "finish it with its own settings, or delete that folder"
-                )
-    elif write:
-        with atomic(label) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,78 @@
+"""A folder that keeps what a run has done; its label says which run, so no other resumes it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.errors import InputError
+from tfq_sv.files import atomic
+
+LABEL = "settings.json"
+
+
+def claim(
+    folder: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    *,
+    begun: bool,
+    write: bool = True,
+) -> None:
+    """Marks a folder as this run's.
+
+    Args:
+        folder: the run's.
+        settings: what the run is; values for JSON.
+        begun: whether the folder keeps something to go on from. If not, whatever run was tried
+            there before has left nothing, and the folder is this one's.
+        write: whether to write the label: of several workers, one does.
+
+    Raises:
+        InputError: it keeps what a run with other settings has done, or has no readable label.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> claim(folder, {"steps": 10}, begun=False)
+    >>> claim(folder, {"steps": 10}, begun=True)
+    """
+    label, wanted = Path(folder) / LABEL, json.loads(json.dumps(settings))
+    if not begun:
+        if write:
+            with atomic(label) as temporary:
+                temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        found = dict(json.loads(label.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise InputError(
+            f"{folder} holds a run, but no readable {LABEL}; give another folder, or delete it"
+        ) from None
+    for name in [*wanted, *(found.keys() - wanted.keys())]:
+        if found.get(name) != wanted.get(name):
+            raise InputError(
+                f"{folder} holds a run with {_differing(name, found.get(name), wanted.get(name))};"
+                " finish it with its own settings, or delete that folder"
+            )
+
+
+def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """Returns 16 characters that tell arrays apart.
+
+    >>> digest([np.zeros(2), np.zeros(1)]) == digest([np.zeros(2), np.ones(1)])
+    False
+    """
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _differing(name: str, found: Any, wanted: Any) -> str:
+    if isinstance(found, Mapping | list) or isinstance(wanted, Mapping | list):
+        return f"another {name}"  # too long for a line
+    return f"{name} {found}, not {wanted}"
