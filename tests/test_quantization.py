@@ -176,6 +176,57 @@ def test_tfmots_own_functions_on_any_model() -> None:
     assert any(np.abs(a - b).max() > 0 for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_frozen_layers_get_the_same_codebooks(own: bool, network: keras.Model) -> None:
+    """Teachers are often frozen; what they know counts all the same."""
+
+    def quantize() -> keras.Model:
+        if own:
+            return tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+        config = tfq_sv.KMeansQuantizeConfig(bits=2)
+        copy = keras.models.clone_model(
+            network,
+            clone_function=lambda layer: (
+                tfmot.quantization.keras.quantize_annotate_layer(
+                    type(layer).from_config(layer.get_config()), config
+                )
+                if isinstance(layer, LAYERS.Conv2D)
+                else type(layer).from_config(layer.get_config())
+            ),
+        )
+        copy.set_weights(network.get_weights())
+        with tfmot.quantization.keras.quantize_scope(
+            {type(x).__name__: type(x) for x in network.layers}
+        ):
+            return tfmot.quantization.keras.quantize_apply(copy, tfq_sv.WeightOnlyScheme())
+
+    wanted = tfq_sv.codebooks(quantize())
+    network.trainable = False
+    frozen = quantize()
+    for name, book in tfq_sv.codebooks(frozen).items():
+        np.testing.assert_array_equal(book.centroids, wanted[name].centroids)
+    if own:
+        trained = {id(weight) for weight in frozen.trainable_weights}
+        last = frozen.get_layer("quant_seg_1").layer
+        assert {id(last.bias), id(quantizers(frozen)["seg_1"].latent)} <= trained
+
+
+def test_a_model_of_mixed_precision(tmp_path: Path) -> None:
+    """Trained with Keras under a mixed policy, saved, and loaded where none is in force."""
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        layers = [LAYERS.Conv1D(8, 3, input_shape=(None, 6)), LAYERS.BatchNormalization()]
+        model = keras.Sequential([*layers, LAYERS.GlobalAveragePooling1D(), LAYERS.Dense(4)])
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    model.save(tmp_path / "mixed.keras")
+    loaded = tfq_sv.load_model(tmp_path / "mixed.keras")
+    small = tfq_sv.quantize(loaded, tfq_sv.QuantizationRecipe.uniform(loaded, bits=8))
+    frames = np.random.default_rng(0).normal(size=(3, 20, 6)).astype(np.float32)
+    assert small(frames).dtype == tf.float32
+    np.testing.assert_allclose(small(frames), loaded(frames), atol=0.03)
+
+
 def test_gradients_pass_straight_through() -> None:
     from tfq_sv.quantizers import straight_through
 
@@ -194,12 +245,26 @@ def nested() -> keras.Model:
     return keras.Model(entry, inner(entry))
 
 
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = LAYERS.Dense(2)
+        self.build((None, 3))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.dense(inputs)
+
+
 def test_models_that_cannot_be_quantized_say_why(network: keras.Model) -> None:
     uniform = tfq_sv.QuantizationRecipe.uniform
     with pytest.raises(InputError, match="inner is a model inside"):
         uniform(nested())
     with pytest.raises(InputError, match="TF_USE_LEGACY_KERAS=1"):
         uniform(keras3.Sequential([keras3.layers.Input((3,)), keras3.layers.Dense(2)]))
+    with pytest.raises(InputError, match="is no graph of layers"):
+        uniform(keras.Sequential([LAYERS.Dense(2)], name="unbuilt"))
+    with pytest.raises(InputError, match="is no graph of layers"):
+        uniform(Subclassed())
     with pytest.raises(InputError, match="no convolution or dense layer"):
         uniform(keras.Sequential([LAYERS.ReLU(input_shape=(3,))]))
     with pytest.raises(InputError, match="'conv9', which is no quantizable layer"):

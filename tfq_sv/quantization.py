@@ -35,7 +35,7 @@ def quantize(
 ) -> keras.Model:
     """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
 
-    The model given stays as it is.
+    The model given stays as it is. A layer that was frozen can be trained when it is quantized.
 
     Args:
         model: a trained functional or sequential tf_keras model.
@@ -65,9 +65,10 @@ def quantize(
         raise InputError("the recipe names no layer")
 
     def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
-        copy = type(layer).from_config(layer.get_config())
+        copy = type(layer).from_config(_config(layer))
         if layer.name not in recipe.layers:
             return copy
+        copy.trainable = True
         entry = recipe.layers[layer.name]
         return tfmot.quantization.keras.quantize_annotate_layer(
             copy, _CONFIGS[entry.kind](entry.bits)
@@ -126,7 +127,9 @@ def dequantize(model: keras.Model) -> keras.Model:
 
 
 def latent_model(model: keras.Model) -> keras.Model:
-    """Returns a plain float model of the latent kernels: what was quantized, if nothing trained.
+    """Returns a plain float model of the latent kernels.
+
+    It is what was quantized, if nothing was calibrated or trained since.
 
     Raises:
         InputError: the model has no quantized layer.
@@ -178,6 +181,19 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             ".h5 file or a SavedModel folder"
         ) from error
     return model
+
+
+def _config(layer: keras.layers.Layer) -> dict[str, Any]:
+    """A layer's configuration, for a copy.
+
+    In float32, if its model was made under a mixed policy that is not in force: tfmot's wrappers
+    take the policy in force, and the layer inside must compute as its wrapper does.
+    """
+    config = layer.get_config()
+    in_force = keras.mixed_precision.global_policy()
+    if layer.compute_dtype != layer.variable_dtype and in_force.compute_dtype == "float32":
+        config["dtype"] = "float32"
+    return config
 
 
 def _custom_objects(model: keras.Model) -> dict[str, Any]:

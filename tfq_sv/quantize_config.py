@@ -29,6 +29,10 @@ class _KernelQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
 
+    def get_config(self) -> dict[str, Any]:
+        """What a saved model keeps."""
+        return (self.quantizer or self.new_quantizer()).get_config()
+
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, KMeans]]:
         """The kernel and a new quantizer."""
         self.quantizer = self.new_quantizer()
@@ -60,25 +64,21 @@ class KMeansQuantizeConfig(_KernelQuantizeConfig):
     Args:
         bits: 1-8.
         learned_scale: whether a factor on the codebook is trained, see `quantizers.KMeans`.
-        fixed: whether its centroids stay in fine-tuning, as they do once they are calibrated.
-
-    Attributes:
-        quantizer: the quantizer of the layer it was applied to; None before.
+        calibrated: of a saved model: whether its codebook was, see `quantizers.KMeans`.
 
     Raises:
         InputError: bits out of range, or (when applied) a layer without such a kernel.
     """
 
-    def __init__(self, bits: int = 4, learned_scale: bool = False, fixed: bool = False) -> None:
-        self.bits, self.learned_scale, self.fixed = check_bits(bits), learned_scale, fixed
+    def __init__(
+        self, bits: int = 4, learned_scale: bool = False, calibrated: bool = False
+    ) -> None:
+        self.bits, self.learned_scale = check_bits(bits), learned_scale
+        self.calibrated = calibrated
 
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
-        return KMeans(self.bits, self.learned_scale, self.fixed)
-
-    def get_config(self) -> dict[str, Any]:
-        """What a saved model keeps."""
-        return (self.quantizer or self.new_quantizer()).get_config()
+        return KMeans(self.bits, self.learned_scale, self.calibrated)
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -87,32 +87,31 @@ class AdaptiveBinaryQuantizeConfig(_KernelQuantizeConfig):
 
     Args:
         learned_scale: whether a factor on both levels is trained.
-        fixed: as in `KMeansQuantizeConfig`.
+        calibrated: as in `KMeansQuantizeConfig`.
     """
 
-    def __init__(self, learned_scale: bool = False, fixed: bool = False) -> None:
-        self.learned_scale, self.fixed = learned_scale, fixed
+    def __init__(self, learned_scale: bool = False, calibrated: bool = False) -> None:
+        self.learned_scale, self.calibrated = learned_scale, calibrated
 
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
-        return AdaptiveBinary(self.learned_scale, self.fixed)
-
-    def get_config(self) -> dict[str, Any]:
-        """What a saved model keeps."""
-        return (self.quantizer or self.new_quantizer()).get_config()
+        return AdaptiveBinary(self.learned_scale, self.calibrated)
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
 class StaticBinaryQuantizeConfig(_KernelQuantizeConfig):
-    """A layer's kernel in one bit, on two levels that stay as they are: `StaticBinary`."""
+    """A layer's kernel in one bit, on two levels that stay as they are: `StaticBinary`.
+
+    Args:
+        calibrated: as in `KMeansQuantizeConfig`.
+    """
+
+    def __init__(self, calibrated: bool = False) -> None:
+        self.calibrated = calibrated
 
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
-        return StaticBinary()
-
-    def get_config(self) -> dict[str, Any]:
-        """What a saved model keeps: nothing but its class."""
-        return {}
+        return StaticBinary(self.calibrated)
 
 
 class _NoLayer(tfmot.quantization.keras.QuantizeRegistry):

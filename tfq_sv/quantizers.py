@@ -37,14 +37,19 @@ def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Returns the layers whose kernels can become codebooks, by name, in the model's order.
 
     Raises:
-        InputError: not a functional or sequential tf_keras model, a nested model (tfmot would
-            silently leave its layers alone), an already quantized one, or no such layer.
+        InputError: not a functional or built sequential tf_keras model, a nested model (tfmot
+            would silently leave its layers alone), an already quantized one, or no such layer.
     """
     if not isinstance(model, keras.Model):
         family = type(model).__module__.split(".")[0]
         raise InputError(
             f"expected a tf_keras model, not {type(model).__name__} of {family!r}; with Keras 3, "
             "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported and build it again"
+        )
+    if not getattr(model, "_is_graph_network", False):
+        raise InputError(
+            f"{model.name} is no graph of layers; build it as a functional model, or as a "
+            "Sequential one with an input shape"
         )
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -65,7 +70,8 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     The 2**bits centroids are fitted by k-means to the kernel that the layer holds when it is
     wrapped, on the int8 grid that the exported file stores. They are a non-trainable weight of
-    the wrapper: fine-tuning moves them by Lloyd's steps, not by gradients. The scale s is 1, or
+    the wrapper: fine-tuning moves them by Lloyd's steps, not by gradients, or, where calibration
+    chose them, leaves them as they are. The scale s is 1, or
     learned by its own gradient, dq/ds = c_k; a scaled grid is a grid too.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive uniform precision; the learned scale as in
@@ -74,20 +80,23 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
     Args:
         bits: 1-8.
         learned_scale: whether s is trained. Behind a BatchNorm it has no effect in training.
-        fixed: whether the centroids stay in fine-tuning.
+        calibrated: see there.
 
     Attributes:
-        fixed: as given; `calibrate` sets it. Its centroids were fitted to what the layer makes of
-            speech, and its latent weights only hold its codes: many lie so near to a midpoint that
-            centroids which follow them would change these codes again.
+        calibrated: whether `calibrate` has chosen centroids and codes, by what the layer makes of
+            speech. The latent weights then only hold these codes, many of them so near to a
+            midpoint that centroids which follow them would change the codes again: in fine-tuning
+            these centroids stay.
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.
     """
 
-    def __init__(self, bits: int = 4, learned_scale: bool = False, fixed: bool = False) -> None:
+    def __init__(
+        self, bits: int = 4, learned_scale: bool = False, calibrated: bool = False
+    ) -> None:
         self.bits = codebook.check_bits(bits)
-        self.learned_scale, self.fixed = learned_scale, fixed
+        self.learned_scale, self.calibrated = learned_scale, calibrated
         self.latent: tf.Variable | None = None
         self.centroids: Any = None  # a variable, once built
         self.scale: tf.Variable | None = None
@@ -101,8 +110,10 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         layer._trainable_weights.extend(
             weight for weight in layer.layer.trainable_weights if id(weight) not in listed
         )
+        # A frozen layer lists nothing either way; it may be a trained one.
+        trained = id(self.latent) in listed or not layer.trainable
         try:
-            initial = self._initial(self.latent.numpy(), trained=id(self.latent) in listed)
+            initial = self._initial(self.latent.numpy(), trained)
         except InputError as error:
             raise InputError(f"layer {layer.layer.name}: {error}") from None
         tick()
@@ -150,7 +161,11 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""
-        return {"bits": self.bits, "learned_scale": self.learned_scale, "fixed": self.fixed}
+        return {
+            "bits": self.bits,
+            "learned_scale": self.learned_scale,
+            "calibrated": self.calibrated,
+        }
 
     def codebook(self) -> codebook.Codebook:
         """Returns the codebook as it stands, its scale folded in.
@@ -171,9 +186,9 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         centroids.assign(codebook.snap(self._fit(latent.numpy(), importance)))
 
     def follow(self, steps: int) -> None:
-        """Moves the centroids by Lloyd's steps to where the latent weights are, unless fixed."""
+        """Moves the centroids by Lloyd's steps to the latent weights, unless calibrated."""
         latent, centroids = self._built()
-        if self.fixed:
+        if self.calibrated:
             return
         moved = codebook.refine(latent.numpy(), centroids.numpy(), steps=steps)
         centroids.assign(codebook.snap(moved))
@@ -187,18 +202,18 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 class AdaptiveBinary(KMeans):
     """One bit: q(w) = s c_0 below the midpoint of two k-means centroids, s c_1 above it.
 
-    The centroids follow the latent weights in fine-tuning, so that neither their distance nor
-    their middle is fixed. A learned s is an option: it measured no better.
+    The centroids follow the latent weights in fine-tuning (unless calibrated), so that neither
+    their distance nor their middle is fixed. A learned s is an option: it measured no better.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive binary quantizer.
     """
 
-    def __init__(self, learned_scale: bool = False, fixed: bool = False) -> None:
-        super().__init__(bits=1, learned_scale=learned_scale, fixed=fixed)
+    def __init__(self, learned_scale: bool = False, calibrated: bool = False) -> None:
+        super().__init__(bits=1, learned_scale=learned_scale, calibrated=calibrated)
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""
-        return {"learned_scale": self.learned_scale, "fixed": self.fixed}
+        return {"learned_scale": self.learned_scale, "calibrated": self.calibrated}
 
 
 class StaticBinary(KMeans):
@@ -210,8 +225,8 @@ class StaticBinary(KMeans):
     of XNOR-Net (Rastegari et al., 2016).
     """
 
-    def __init__(self) -> None:
-        super().__init__(bits=1, fixed=True)
+    def __init__(self, calibrated: bool = False) -> None:
+        super().__init__(bits=1, calibrated=calibrated)
 
     def _fit(
         self, kernel: np.ndarray, importance: np.ndarray | None = None
@@ -222,12 +237,16 @@ class StaticBinary(KMeans):
         return np.array([mean - distance, mean + distance], np.float32)
 
     def refit(self, importance: np.ndarray) -> None:
-        """Nothing: the levels are fixed."""
+        """Nothing: the levels stay."""
+        self._built()
+
+    def follow(self, steps: int) -> None:
+        """Nothing: the levels stay."""
         self._built()
 
     def get_config(self) -> dict[str, Any]:
-        """What tfmot needs to make this quantizer again: nothing."""
-        return {}
+        """What tfmot needs to make this quantizer again."""
+        return {"calibrated": self.calibrated}
 
 
 @tf.custom_gradient
