@@ -7,7 +7,7 @@ import tf_keras as keras
 from test_fine_tuning import distance
 
 import tfq_sv
-from tfq_sv.data.chunks import batches
+from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
@@ -104,7 +104,7 @@ def test_calibration_keeps_far_more_than_rounding(
         scale, levels = book.grid()
         np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
         assert book.codes.max() <= 3
-    # Codes hang on the latent weights alone, so that saving and fine-tuning keep them.
+    # Codes hang on the latent weights alone.
     twin = tfq_sv.quantize(network, recipe)
     twin.set_weights(calibrated.get_weights())
     np.testing.assert_array_equal(twin(unseen), calibrated(unseen))
@@ -112,8 +112,9 @@ def test_calibration_keeps_far_more_than_rounding(
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
+@pytest.mark.parametrize("file", ["calibrated.keras", "calibrated.h5", "calibrated"])
 def test_calibrated_codebooks_stay_in_fine_tuning(
-    network: keras.Model, train_corpus: Corpus, tmp_path: Path
+    file: str, network: keras.Model, train_corpus: Corpus, tmp_path: Path
 ) -> None:
     stream = batches(train_corpus, batch_size=4, seconds=0.5)
     for bits in (1, 2):
@@ -122,10 +123,10 @@ def test_calibrated_codebooks_stay_in_fine_tuning(
             recipe = tfq_sv.QuantizationRecipe.binary(network, "adaptive")
         rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
         tfq_sv.calibrate(calibrated, [next(stream)], progress=False)
-        calibrated.save(tmp_path / "calibrated.keras")
+        calibrated.save(tmp_path / file)
         options = FineTuningOptions(steps=3, learning_rate=1e-2, follow_every=1, freeze=0)
         moved = []
-        for model in (rounded, calibrated, tfq_sv.load_model(tmp_path / "calibrated.keras")):
+        for model in (rounded, calibrated, tfq_sv.load_model(tmp_path / file)):
             before = tfq_sv.codebooks(model)
             tfq_sv.finetune(model, stream, teacher=network, options=options, progress=False)
             after = tfq_sv.codebooks(model)
@@ -151,6 +152,32 @@ def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus
     assert all(same) if kind == "static" else not any(same)
 
 
+@pytest.mark.parametrize("kind", ["adaptive", "static"])
+def test_calibration_is_done_once(kind: str, network: keras.Model, tmp_path: Path) -> None:
+    """Afterwards the latent weights are no longer the float network's."""
+    speech = [np.random.default_rng(0).normal(size=(2, 40, 80)).astype(np.float32)]
+    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
+    tfq_sv.calibrate(model, speech, progress=False)
+    model.save(tmp_path / "calibrated.keras")
+    for again in (model, tfq_sv.load_model(tmp_path / "calibrated.keras")):
+        with pytest.raises(InputError, match="is calibrated already; quantize the float network"):
+            tfq_sv.calibrate(again, speech, progress=False)
+
+
+def test_a_last_batch_norm_that_overflows() -> None:
+    layers = [
+        keras.layers.Dense(4, input_shape=(None, 8)),
+        keras.layers.GlobalAveragePooling1D(),
+        keras.layers.BatchNormalization(name="last"),
+    ]
+    model = keras.Sequential(layers)
+    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2))
+    speech = 1e25 * np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
+    with pytest.raises(InputError, match=r"layer last: .* not finite"):
+        tfq_sv.calibrate(small, [speech], progress=False)
+    assert np.isfinite(small.get_layer("last").moving_variance).all()
+
+
 def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -> None:
     with pytest.raises(InputError, match="is not quantized"):
         tfq_sv.calibrate(network, [])
@@ -159,7 +186,17 @@ def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -
     bad = np.full([2, 40, 80], np.nan, np.float32)
     # Finite, but not what the first layers make of it.
     huge = np.full([2, 40, 80], 1e38, np.float32)
-    for dataset, message in [([], "gave no batch"), ([bad], "not finite"), ([huge], "not finite")]:
+    good = np.ones([2, 40, 80], np.float32)
+    for dataset, message in [
+        ([], "gave no batch"),
+        ([bad], "not finite"),
+        ([huge], "not finite"),
+        ([good[:0]], r"shape \(0, 40, 80\); expected some waveforms"),
+        ([good[:, :0]], "expected some waveforms"),
+        ([good[..., :40]], r"or features \(B, T, 80\)"),
+        ([np.ones([2, 300], np.float32)], "N at least 400"),
+        (Batches(lambda number: (good, np.zeros(2)), 0, workers=1), "never ends"),
+    ]:
         with pytest.raises(InputError, match=message):
             tfq_sv.calibrate(quantized, dataset, progress=False)
         for a, b in zip(before, quantized.get_weights(), strict=True):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
@@ -43,8 +44,8 @@ def reestimate_batch_norm(
         How many layers have new statistics.
 
     Raises:
-        InputError: no BatchNorm, no batch, statistics that are not finite, or a reference without
-            the same BatchNorms; the model then keeps what it had.
+        InputError: no BatchNorm, no batch, batches without end, statistics that are not finite, or
+            a reference without the same BatchNorms; the model then keeps what it had.
 
     Source: Sun et al., Hybrid 8-bit Floating Point (HFP8) Training and Inference, NeurIPS 2019.
     """
@@ -57,18 +58,16 @@ def reestimate_batch_norm(
             f"{reference.name} has other BatchNorms than {model.name}; give the float network that "
             "it was quantized from"
         )
-    fbank, count = front_end(model), 0
+    fbank = front_end(model)
     with ExitStack() as stack:
         own = stack.enter_context(_batch_statistics(model))
         theirs = stack.enter_context(_batch_statistics(reference)) if reference else None
-        for batch in tqdm(dataset, desc="BatchNorm", unit="batch", disable=not progress):
+        batches = once(dataset, "BatchNorm")
+        for batch in tqdm(batches, desc="BatchNorm", unit="batch", disable=not progress):
             features = network_input(batch, fbank)
             own.add(features)
             if theirs:
                 theirs.add(features)
-            count += 1
-    if not count:
-        raise InputError("the dataset for BatchNorm gave no batch")
     found = own.means()
     if theirs:
         was = theirs.means()

@@ -15,6 +15,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 from tfq_sv.batch_norm import Moments, moved
+from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
@@ -24,6 +25,7 @@ from tfq_sv.reconstruction import corrected, latent_weights, reconstruct
 
 _ROWS_AN_INPUT = 16
 """Positions of a layer's input that are looked at, for each input of its kernel."""
+_NOT_FINITE = "the speech for calibration gives activations that are not finite"
 
 
 def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = True) -> int:
@@ -47,8 +49,8 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
         How many layers were fitted.
 
     Raises:
-        InputError: nothing is quantized, no speech, or speech that is not finite; the model then
-            keeps what it had.
+        InputError: nothing is quantized, or it is calibrated already; no speech, too little of
+            it, without end, or not finite. The model then keeps what it had.
 
     Source: Frantar et al., GPTQ, ICLR 2023; Li et al., GPTAQ, ICML 2025; BatchNorm as in Sun et
     al., NeurIPS 2019.
@@ -56,10 +58,13 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
     books = quantizers(model)
     if not books:
         raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
+    if any(quantizer.calibrated for quantizer in books.values()):
+        # Its latent weights are no longer the float network's.
+        raise InputError(
+            f"{model.name} is calibrated already; quantize the float network again for other speech"
+        )
     fbank = front_end(model)
-    batches = [network_input(batch, fbank) for batch in dataset]
-    if not batches:
-        raise InputError("the dataset for calibration gave no batch")
+    batches = [network_input(batch, fbank) for batch in once(dataset, "calibration")]
     frames = min(batch.shape[1] for batch in batches)
     features = tf.concat([batch[:, :frames] for batch in batches], axis=0)
     if not np.isfinite(features.numpy()).all():
@@ -69,21 +74,27 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
 
     errors: list[InputError] = []
 
-    def fit(wrapper: Any, inputs: tf.Tensor) -> None:
+    def named(layer: Any, change: Callable[[Any, Any], None], inputs: tf.Tensor) -> None:
         try:
-            wanted = beside.inputs(wrapper.layer.name)
-            _fit_codes(wrapper.layer, wrapper.quantize_config.quantizer, inputs, wanted)
+            change(inputs, beside.inputs(layer.name))
         except InputError as error:
-            errors.append(InputError(f"layer {wrapper.layer.name}: {error}"))
+            errors.append(InputError(f"layer {layer.name}: {error}"))
             raise
+
+    def fit(wrapper: Any, inputs: tf.Tensor) -> None:
+        quantizer = wrapper.quantize_config.quantizer
+        named(wrapper.layer, partial(_fit_codes, wrapper.layer, quantizer), inputs)
         bar.update()
+
+    def move(layer: Any, inputs: tf.Tensor) -> None:
+        named(layer, partial(_move_batch_norm, layer), inputs)
 
     hooks: dict[Any, Callable[[tf.Tensor], None]] = {}
     for layer in model.layers:
         if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
             hooks[layer] = partial(fit, layer)
         elif isinstance(layer, keras.layers.BatchNormalization):
-            hooks[layer] = partial(_move_batch_norm, layer, beside)
+            hooks[layer] = partial(move, layer)
     kept = model.get_weights()
     try:
         with bar, beside, _before_first_calls(hooks):
@@ -94,7 +105,7 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
             raise errors[0] from None
         raise
     for quantizer in books.values():
-        quantizer.fixed = True
+        quantizer.calibrated = True
     return len(books)
 
 
@@ -188,7 +199,7 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     grouped = _grouped(kernel.astype(np.float64), layer)
     gram, cross = _moments_of_inputs(layer, inputs, wanted, *grouped.shape[:2])
     if not (np.isfinite(gram).all() and np.isfinite(cross).all()):
-        raise InputError("the speech for calibration gives activations that are not finite")
+        raise InputError(_NOT_FINITE)
     target = corrected(grouped, gram, cross)
     quantizer.latent.assign(_ungrouped(target, kernel.shape))
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
@@ -204,9 +215,10 @@ def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
     return mean.numpy(), variance.numpy()
 
 
-def _move_batch_norm(layer: Any, beside: _Beside, inputs: tf.Tensor) -> None:
-    was = _moments(layer, beside.inputs(layer.name))
-    mean, variance = moved(layer, was, _moments(layer, inputs))
+def _move_batch_norm(layer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
+    mean, variance = moved(layer, _moments(layer, wanted), _moments(layer, inputs))
+    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+        raise InputError(_NOT_FINITE)
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
 

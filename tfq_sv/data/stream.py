@@ -59,3 +59,23 @@ class Stream(Iterator[Any]):
                     f"the dataset for {self._purpose} ended after {self.drawn} batches; give some, "
                     "and a list or a stream without end"
                 )
+
+
+def once(dataset: Iterable[Any], purpose: str) -> Iterator[Any]:
+    """Draws all batches of a dataset that ends.
+
+    Raises:
+        InputError: it gives no batch, or is one of those that never end.
+
+    >>> list(once("abc", "the example"))
+    ['a', 'b', 'c']
+    """
+    if isinstance(dataset, Batches | Stream):
+        raise InputError(
+            f"the dataset for {purpose} never ends; give some of it: itertools.islice(batches, 3)"
+        )
+    batch = None
+    for batch in dataset:
+        yield batch
+    if batch is None:
+        raise InputError(f"the dataset for {purpose} gave no batch")

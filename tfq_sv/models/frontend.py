@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, FbankOptions, fbank_tensor
 
 
@@ -41,11 +42,24 @@ def network_input(batch: Any, fbank: FbankOptions) -> tf.Tensor:
             features (B, T, F).
         fbank: the network's front end.
 
+    Raises:
+        InputError: an empty batch, waveforms too short for a frame, features of other bins.
+
     >>> network_input((tf.zeros([2, 16000]), tf.zeros([2])), WESPEAKER).shape
     TensorShape([2, 98, 80])
     """
     first = tf.convert_to_tensor(batch[0] if isinstance(batch, tuple | list) else batch, tf.float32)
-    return fbank_tensor(first, fbank) if first.shape.rank == 2 else first
+    shape = tuple(first.shape)
+    if len(shape) == 2:
+        wrong = 0 in shape or shape[1] < fbank.min_samples
+    else:
+        wrong = 0 in shape or (len(shape) == 3 and shape[2] != fbank.num_bins)
+    if wrong:
+        raise InputError(
+            f"a batch has the shape {shape}; expected some waveforms (B, N) at 16 kHz, N at least "
+            f"{fbank.min_samples}, or features (B, T, {fbank.num_bins})"
+        )
+    return fbank_tensor(first, fbank) if len(shape) == 2 else first
 
 
 def front_end(model: keras.Model) -> FbankOptions:
