@@ -194,6 +194,8 @@ def test_no_layer_is_free_because_few_probes_were_made(network: keras.Model) -> 
     traces = some_traces(network) | {"conv1": Estimate(-3.0, 2.0)}
     costs = allocation.quantization_costs(network, traces, [2])
     assert costs == allocation.quantization_costs(network, traces | {"conv1": 2.0}, [2])
+    single = traces | {"conv1": Estimate(-2.0, np.nan)}
+    assert costs == allocation.quantization_costs(network, single, [2])
 
 
 def test_sensitive_layers_get_more_bits(network: keras.Model) -> None:
@@ -232,6 +234,9 @@ def test_what_cannot_be_allocated_says_why(network: keras.Model) -> None:
     fails("no bit width", bits=[])
     fails("layer 'conv1' has no cost at 1 bits", {name: {2: 1.0} for name in good})
     fails("method must be one of exact, sections", method="greedy")
+    for order in (["conv1"], [*list(good)[1:], "conv9"]):
+        with pytest.raises(InputError, match="order must have every layer once"):
+            allocation.sweep(network, good, [300_000], method="sections", order=order)
 
 
 def test_predictions_of_recipes(network: keras.Model) -> None:

@@ -101,12 +101,17 @@ def sweep(
 
     Returns:
         One answer a target, in their order.
+
+    Raises:
+        InputError: as `allocate_bits`; an order that has not every layer once.
     """
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     costs = quantization_costs(model, traces, bits)
     problem = _Problem.of(costs, sizes or FileSize.of(model))
     order = sensitivity_order(traces) if order is None else order
+    if sorted(order) != sorted(problem.names):
+        raise InputError(f"order must have every layer once: {', '.join(problem.names)}")
     answers = []
     for target in targets:
         budget = int((1 - _MARGIN) * target) - _MARGIN_BYTES - problem.fixed
@@ -192,6 +197,8 @@ def kernel_error(kernel: npt.NDArray[np.float32], bits: int) -> float:
 def _known(trace: float) -> float:
     """No layer is free because few probes were made."""
     error = getattr(trace, "standard_error", trace)
+    if np.isnan(error):  # of a single probe
+        error = abs(trace)
     return float(error) if error > trace else float(trace)
 
 

@@ -13,7 +13,7 @@ from tfq_sv.errors import InputError
 
 Floats = npt.NDArray[np.floating]
 
-# With so many bins the error is within 0.1 % of the optimum at every bit width (tests).
+# With so many bins the error of a kernel is within 0.1 % of the optimum at every width (tests).
 _MIN_BINS, _BINS_A_CENTROID = 2048, 20
 
 GRID_LEVELS = 127

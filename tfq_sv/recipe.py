@@ -62,7 +62,8 @@ class QuantizationRecipe:
 
         Args:
             model: a network.
-            kind: "adaptive" (levels follow the weights in fine-tuning) or "static" (they stay).
+            kind: "adaptive" (levels follow the weights in fine-tuning, unless calibrated) or
+                "static" (they stay).
 
         Raises:
             InputError: another kind, or a model without such layers.
