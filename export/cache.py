@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfq_sv import files
+from tfq_sv.errors import InputError
 
 
 def folder() -> Path:
@@ -34,6 +35,6 @@ def fetch(sha256: str, make: Callable[[], bytes]) -> bytes:
     try:
         with files.atomic(kept) as temporary:
             temporary.write_bytes(content)
-    except OSError:
+    except (InputError, OSError):
         pass
     return content
