@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _REQUEST = np.zeros(1, np.int32)
 
 
 class SpeakerEncoder:
-    """Runs a file that `export_tflite` wrote.
+    """Runs a file that `export_tflite` wrote. Threads may share one; they take turns.
 
     >>> encoder = SpeakerEncoder("speaker.tflite")  # doctest: +SKIP
     >>> encoder.embed(waveform).shape  # doctest: +SKIP
@@ -49,6 +50,7 @@ class SpeakerEncoder:
             sha256 = self._about["inflated_sha256"]
             inflated = cache.fetch(sha256, lambda: _inflate(packed, sha256, path))
             network = interpreter(inflated, num_threads)
+        self._lock = Lock()
         self._run = network.get_signature_runner("embed")
 
     @property
@@ -85,7 +87,8 @@ class SpeakerEncoder:
         unit = "samples" if values.ndim == 1 else "frames"
         too_little = f"{len(values)} {unit} are too few for this network; give more speech"
         try:
-            embedding = np.array(self._run(**{entry: inputs[None]})["embedding"][0], np.float32)
+            with self._lock:  # an interpreter has one set of tensors
+                embedding = np.array(self._run(**{entry: inputs[None]})["embedding"][0], np.float32)
         except RuntimeError as error:
             raise InputError(too_little) from error
         if not np.isfinite(embedding).all():

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,16 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
     expected = SpeakerEncoder(path).embed(noise(1))
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file, not a folder
     np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_threads_may_share_an_encoder(path: Path, fast: bool) -> None:
+    speaker = SpeakerEncoder(path, fast=fast)
+    speech = [features.fbank(noise(seconds))[::step] for seconds in (0.5, 2) for step in (1, -1)]
+    expected = [speaker.embed(x) for x in speech]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(speaker.embed, 100 * speech))
+    np.testing.assert_array_equal(found, 100 * expected)
 
 
 def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
