@@ -65,13 +65,13 @@ class SpeakerEncoder:
         found = (thresholds.get("eer") or {}).get("threshold")
         return None if found is None else float(found)
 
-    def embed(self, speech: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def embed(self, waveform: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Computes an embedding.
 
         Args:
-            speech: a waveform at 16 kHz in [-1, 1], (N,). A file that was exported with
-                input="features" takes these as well, (T, feat_dim); of a waveform it is told them
-                by the front end that its metadata names.
+            waveform: at 16 kHz in [-1, 1], (N,). A file that was exported with input="features"
+                takes these as well, (T, feat_dim); of a waveform it is told them by the front end
+                that its metadata names.
 
         Returns:
             float32 (embed_dim,).
@@ -79,9 +79,9 @@ class SpeakerEncoder:
         Raises:
             InputError: another shape, NaN, or less speech than the network can take.
         """
-        values = np.asarray(speech, np.float32)
+        values = np.asarray(waveform, np.float32)
         if not np.isfinite(values).all():
-            raise InputError("speech has values that are NaN or infinite")
+            raise InputError("the waveform has values that are NaN or infinite")
         entry = self._about["input"]
         inputs = self._waveform(values) if entry == "waveform" else self._features(values)
         unit = "samples" if values.ndim == 1 else "frames"
@@ -98,8 +98,7 @@ class SpeakerEncoder:
     def _waveform(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if values.ndim != 1:
             raise InputError(
-                f"speech must be a waveform (N,), not of shape {values.shape}; the front end is "
-                "in the file"
+                f"a waveform has the shape (N,), not {values.shape}; the front end is in the file"
             )
         least, rate = self._about["min_samples"], self._about["sample_rate"]
         if values.size < least:
@@ -118,8 +117,7 @@ class SpeakerEncoder:
             return features.fbank(values, features.FbankOptions(**self._about["frontend"]))
         if values.ndim != 2 or values.shape[1] != width or not len(values):
             raise InputError(
-                f"speech must be a waveform (N,) or features (T, {width}), not of shape "
-                f"{values.shape}"
+                f"a waveform has the shape (N,), features (T, {width}), not {values.shape}"
             )
         return values
 

@@ -61,6 +61,7 @@ def test_a_waveform_goes_through_the_front_end_that_the_file_names(path: Path) -
     speaker = SpeakerEncoder(path)
     embedding = speaker.embed(noise(1))
     assert (embedding.shape, embedding.dtype) == ((8,), np.float32)
+    np.testing.assert_array_equal(embedding, speaker.embed(waveform=noise(1)))
     np.testing.assert_allclose(embedding, speaker.embed(features.fbank(noise(1))), atol=1e-6)
     other = features.THREE_D_SPEAKER
     write_about(path, frontend={**speaker.about["frontend"], "window": other.window})
