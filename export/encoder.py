@@ -77,20 +77,32 @@ class SpeakerEncoder:
             float32 (embed_dim,).
 
         Raises:
-            InputError: another shape, NaN, or less speech than the network can take.
+            InputError: another shape, no numbers, NaN, or less or more speech than the network or
+                the memory can take.
         """
-        values = np.asarray(waveform, np.float32)
+        try:
+            values = np.asarray(waveform, np.float32)
+        except (TypeError, ValueError):
+            raise InputError("a waveform is one array of numbers, of the shape (N,)") from None
         if not np.isfinite(values).all():
             raise InputError("the waveform has values that are NaN or infinite")
         entry = self._about["input"]
         inputs = self._waveform(values) if entry == "waveform" else self._features(values)
-        unit = "samples" if values.ndim == 1 else "frames"
+        rate = self._about["sample_rate"]
+        unit, second = ("samples", rate) if values.ndim == 1 else ("frames", 100)
         too_little = f"{len(values)} {unit} are too few for this network; give more speech"
         try:
             with self._lock:  # an interpreter has one set of tensors
                 embedding = np.array(self._run(**{entry: inputs[None]})["embedding"][0], np.float32)
-        except RuntimeError as error:
-            raise InputError(too_little) from error
+        except (RuntimeError, MemoryError) as error:
+            # It only says which node failed. No network needs a whole second.
+            if len(values) < second:
+                raise InputError(too_little) from error
+            reason = " ".join(str(error).split())[-160:] or type(error).__name__
+            raise InputError(
+                f"the runtime could not take {len(values)} {unit} ({reason}): too long, or out of "
+                "memory"
+            ) from error
         if not np.isfinite(embedding).all():
             raise InputError(too_little)
         return embedding

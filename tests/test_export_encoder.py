@@ -75,8 +75,17 @@ def test_slow_and_fast_agree(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "speech",
-    [np.zeros((9, 79)), np.zeros((0, 80)), np.zeros((1, 9, 80)), np.full((9, 80), np.nan)],
-    ids=["width", "empty", "rank", "nan"],
+    [
+        np.zeros((9, 79)),
+        np.zeros((0, 80)),
+        np.zeros((1, 9, 80)),
+        np.full((9, 80), np.nan),
+        ["x"],
+        [[1.0], [1.0, 2.0]],
+        None,
+        {},
+    ],
+    ids=["width", "empty", "rank", "nan", "text", "ragged", "none", "object"],
 )
 def test_refuses_what_is_no_speech(path: Path, speech: Any) -> None:
     with pytest.raises(InputError):
@@ -88,6 +97,23 @@ def test_too_few_frames_are_an_input_error(path: Path) -> None:
     with pytest.raises(InputError, match="too few"):
         speaker.embed(np.ones((2, 80)))
     assert speaker.embed(np.ones((3, 80))).shape == (8,)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("Node 7. Node 9 failed."), MemoryError()])
+def test_what_the_runtime_cannot_take_is_not_called_too_few(
+    path: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = SpeakerEncoder(path)
+
+    def fail(**_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(speaker, "_run", fail)
+    reason = "Node 9 failed." if failure.args else "MemoryError"
+    with pytest.raises(InputError, match=rf"take 16000 samples \(.*{reason}\): too long"):
+        speaker.embed(noise(1))
+    with pytest.raises(InputError, match="8000 samples are too few for this network"):
+        speaker.embed(noise(0.5))
 
 
 def test_thresholds_are_written_into_a_finished_file(path: Path, good: bytes) -> None:
