@@ -15,7 +15,7 @@ from tfq_sv import files
 from tfq_sv.errors import InputError
 from tfq_sv.export import about, cache, seal
 
-_RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+_RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 _REQUEST = np.zeros(1, np.int32)
 
 
@@ -168,6 +168,8 @@ def interpreter(data: bytes, num_threads: int = 1) -> Any:
             runtime = importlib.import_module(name)
         except ImportError:
             continue
+        # `tf.lite` is made when it is first asked for; as a module it has no Interpreter.
+        runtime = getattr(runtime, "lite", runtime)
         return runtime.Interpreter(model_content=data, num_threads=num_threads)
     raise InputError("no TFLite runtime is installed; pip install ai-edge-litert")
 

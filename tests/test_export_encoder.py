@@ -306,6 +306,21 @@ def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
     assert kept.read_bytes() == inflate(path)
 
 
+def test_tensorflow_is_a_runtime_too(path: Path) -> None:
+    program = (
+        "import sys, numpy as np; sys.modules['ai_edge_litert'] = None;"
+        "from tfq_sv.export import SpeakerEncoder;"
+        f"print(*SpeakerEncoder({str(path)!r}).embed(np.ones((9, 80))));"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    values, loaded = done.stdout.splitlines()
+    assert loaded == "True"
+    expected = SpeakerEncoder(path).embed(np.ones((9, 80)))
+    np.testing.assert_allclose(np.float32(values.split()), expected, atol=1e-5)
+
+
 def test_a_foreign_network_is_refused(
     path: Path, network: tuple[Any, dict[str, Codebook]], tmp_path: Path
 ) -> None:
