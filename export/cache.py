@@ -24,7 +24,10 @@ def fetch(sha256: str, make: Callable[[], bytes]) -> bytes:
         sha256: of the content, hexadecimal.
         make: makes the content, and sees to it that it has this hash.
     """
-    kept = folder() / f"{sha256}.tflite"
+    try:
+        kept = folder() / f"{sha256}.tflite"
+    except RuntimeError:  # a user without a home, as in some containers
+        return make()
     try:
         content = kept.read_bytes()
         if hashlib.sha256(content).hexdigest() == sha256:

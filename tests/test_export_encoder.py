@@ -284,6 +284,17 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
     np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
 
 
+def test_a_user_without_a_home_does_no_harm(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = SpeakerEncoder(path).embed(noise(1))
+
+    def nobody(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", classmethod(nobody))
+    np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_threads_may_share_an_encoder(path: Path, fast: bool) -> None:
     speaker = SpeakerEncoder(path, fast=fast)
