@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfq_sv import files
+from tfq_sv import features, files
 from tfq_sv.errors import InputError
 from tfq_sv.export import about, cache, seal
 
@@ -77,8 +77,8 @@ class SpeakerEncoder:
             float32 (embed_dim,).
 
         Raises:
-            InputError: another shape, no numbers, NaN, or less or more speech than the network or
-                the memory can take.
+            InputError: another shape, no numbers, NaN, samples far outside [-1, 1], or less or more
+                speech than the network or the memory can take.
         """
         try:
             values = np.asarray(waveform, np.float32)
@@ -117,11 +117,10 @@ class SpeakerEncoder:
             raise InputError(
                 f"{values.size} samples are too few; give at least {least} ({least / rate:g} s)"
             )
+        features.check_level(values)
         return values
 
     def _features(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        from tfq_sv import features
-
         width = self._about["feat_dim"]
         if values.ndim == 1:
             if not self._about.get("frontend"):
