@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tfq_sv import files
+from tfq_sv.errors import InputError
 
 
 def folder() -> Path:
@@ -23,7 +24,10 @@ def fetch(sha256: str, make: Callable[[], bytes]) -> bytes:
         sha256: of the content, hexadecimal.
         make: makes the content, and sees to it that it has this hash.
     """
-    kept = folder() / f"{sha256}.tflite"
+    try:
+        kept = folder() / f"{sha256}.tflite"
+    except RuntimeError:  # a user without a home, as in some containers
+        return make()
     try:
         content = kept.read_bytes()
         if hashlib.sha256(content).hexdigest() == sha256:
@@ -34,6 +38,6 @@ def fetch(sha256: str, make: Callable[[], bytes]) -> bytes:
     try:
         with files.atomic(kept) as temporary:
             temporary.write_bytes(content)
-    except OSError:
+    except (InputError, OSError):
         pass
     return content

@@ -5,21 +5,22 @@ import importlib
 import json
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfq_sv import files
+from tfq_sv import features, files
 from tfq_sv.errors import InputError
 from tfq_sv.export import about, cache, seal
 
-_RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+_RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 _REQUEST = np.zeros(1, np.int32)
 
 
 class SpeakerEncoder:
-    """Runs a file that `export_tflite` wrote.
+    """Runs a file that `export_tflite` wrote. Threads may share one; they take turns.
 
     >>> encoder = SpeakerEncoder("speaker.tflite")  # doctest: +SKIP
     >>> encoder.embed(waveform).shape  # doctest: +SKIP
@@ -49,6 +50,7 @@ class SpeakerEncoder:
             sha256 = self._about["inflated_sha256"]
             inflated = cache.fetch(sha256, lambda: _inflate(packed, sha256, path))
             network = interpreter(inflated, num_threads)
+        self._lock = Lock()
         self._run = network.get_signature_runner("embed")
 
     @property
@@ -63,31 +65,44 @@ class SpeakerEncoder:
         found = (thresholds.get("eer") or {}).get("threshold")
         return None if found is None else float(found)
 
-    def embed(self, speech: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def embed(self, waveform: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Computes an embedding.
 
         Args:
-            speech: a waveform at 16 kHz in [-1, 1], (N,). A file that was exported with
-                input="features" takes these as well, (T, feat_dim); of a waveform it is told them
-                by the front end that its metadata names.
+            waveform: at 16 kHz in [-1, 1], (N,). A file that was exported with input="features"
+                takes these as well, (T, feat_dim); of a waveform it is told them by the front end
+                that its metadata names.
 
         Returns:
             float32 (embed_dim,).
 
         Raises:
-            InputError: another shape, NaN, or less speech than the network can take.
+            InputError: another shape, no numbers, NaN, samples far outside [-1, 1], or less or more
+                speech than the network or the memory can take.
         """
-        values = np.asarray(speech, np.float32)
+        try:
+            values = np.asarray(waveform, np.float32)
+        except (TypeError, ValueError):
+            raise InputError("a waveform is one array of numbers, of the shape (N,)") from None
         if not np.isfinite(values).all():
-            raise InputError("speech has values that are NaN or infinite")
+            raise InputError("the waveform has values that are NaN or infinite")
         entry = self._about["input"]
         inputs = self._waveform(values) if entry == "waveform" else self._features(values)
-        unit = "samples" if values.ndim == 1 else "frames"
+        rate = self._about["sample_rate"]
+        unit, second = ("samples", rate) if values.ndim == 1 else ("frames", 100)
         too_little = f"{len(values)} {unit} are too few for this network; give more speech"
         try:
-            embedding = np.array(self._run(**{entry: inputs[None]})["embedding"][0], np.float32)
-        except RuntimeError as error:
-            raise InputError(too_little) from error
+            with self._lock:  # an interpreter has one set of tensors
+                embedding = np.array(self._run(**{entry: inputs[None]})["embedding"][0], np.float32)
+        except (RuntimeError, MemoryError) as error:
+            # It only says which node failed. No network needs a whole second.
+            if len(values) < second:
+                raise InputError(too_little) from error
+            reason = " ".join(str(error).split())[-160:] or type(error).__name__
+            raise InputError(
+                f"the runtime could not take {len(values)} {unit} ({reason}): too long, or out of "
+                "memory"
+            ) from error
         if not np.isfinite(embedding).all():
             raise InputError(too_little)
         return embedding
@@ -95,19 +110,17 @@ class SpeakerEncoder:
     def _waveform(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if values.ndim != 1:
             raise InputError(
-                f"speech must be a waveform (N,), not of shape {values.shape}; the front end is "
-                "in the file"
+                f"a waveform has the shape (N,), not {values.shape}; the front end is in the file"
             )
         least, rate = self._about["min_samples"], self._about["sample_rate"]
         if values.size < least:
             raise InputError(
                 f"{values.size} samples are too few; give at least {least} ({least / rate:g} s)"
             )
+        features.check_level(values)
         return values
 
     def _features(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        from tfq_sv import features
-
         width = self._about["feat_dim"]
         if values.ndim == 1:
             if not self._about.get("frontend"):
@@ -115,8 +128,7 @@ class SpeakerEncoder:
             return features.fbank(values, features.FbankOptions(**self._about["frontend"]))
         if values.ndim != 2 or values.shape[1] != width or not len(values):
             raise InputError(
-                f"speech must be a waveform (N,) or features (T, {width}), not of shape "
-                f"{values.shape}"
+                f"a waveform has the shape (N,), features (T, {width}), not {values.shape}"
             )
         return values
 
@@ -155,6 +167,8 @@ def interpreter(data: bytes, num_threads: int = 1) -> Any:
             runtime = importlib.import_module(name)
         except ImportError:
             continue
+        # `tf.lite` is made when it is first asked for; as a module it has no Interpreter.
+        runtime = getattr(runtime, "lite", runtime)
         return runtime.Interpreter(model_content=data, num_threads=num_threads)
     raise InputError("no TFLite runtime is installed; pip install ai-edge-litert")
 

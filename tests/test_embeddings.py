@@ -68,6 +68,42 @@ def test_bad_files_are_named(some: Embeddings, tmp_path: Path) -> None:
         some.write(tmp_path / "x.txt")
 
 
+@pytest.mark.parametrize(
+    ("named", "beside"), [("trials.npy", "trials.txt"), ("wav.ark", "wav.scp")]
+)
+def test_a_list_of_something_else_is_not_overwritten(
+    named: str, beside: str, some: Embeddings, tmp_path: Path
+) -> None:
+    (tmp_path / beside).write_text("1 a b\n")
+    with pytest.raises(
+        InputError, match=rf"{beside} would be overwritten, .*{named} does not exist"
+    ):
+        some.write(tmp_path / named)
+    assert [path.name for path in tmp_path.iterdir()] == [beside]
+    assert (tmp_path / beside).read_text() == "1 a b\n"
+    for _ in range(2):
+        some.write(tmp_path / f"other{named}")
+    some.write(tmp_path / "list.scp")
+    (tmp_path / "list.ark").unlink()
+    some.write(tmp_path / "list.scp")  # is named, so it may
+
+
+def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    for name, message in [
+        ("x.bin", "embeddings go into"),
+        ("x.npy", "is a folder"),
+        ("x.txt/y.ark", None),
+        ("new/y.npy", None),
+    ]:
+        if message is None:
+            Embeddings.check_output(tmp_path / name)
+        else:
+            with pytest.raises(InputError, match=message):
+                Embeddings.check_output(tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["x.txt"]
+
+
 def test_names_and_rows_must_match() -> None:
     with pytest.raises(InputError, match="1 names of embeddings stand twice, a first"):
         Embeddings(["a", "a"], np.ones((2, 3)))

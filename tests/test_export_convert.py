@@ -170,6 +170,8 @@ def test_a_file_that_takes_waveforms(tmp_path: Path) -> None:
             waveform = np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
             expected = model(fbank(waveform, models.front_end(model))[None]).numpy()[0]
             np.testing.assert_allclose(encoder.embed(waveform), expected, atol=1e-3, rtol=1e-3)
+        with pytest.raises(InputError, match=r"samples reach 4e\+30"):
+            encoder.embed(np.full(9000, 4e30))
         with pytest.raises(InputError, match=r"3199 samples are too few; .* 3200 \(0\.2 s\)"):
             encoder.embed(waveform[:3199])
         with pytest.raises(InputError, match="the front end is in the file"):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def test_a_waveform_goes_through_the_front_end_that_the_file_names(path: Path) -
     speaker = SpeakerEncoder(path)
     embedding = speaker.embed(noise(1))
     assert (embedding.shape, embedding.dtype) == ((8,), np.float32)
+    np.testing.assert_array_equal(embedding, speaker.embed(waveform=noise(1)))
     np.testing.assert_allclose(embedding, speaker.embed(features.fbank(noise(1))), atol=1e-6)
     other = features.THREE_D_SPEAKER
     write_about(path, frontend={**speaker.about["frontend"], "window": other.window})
@@ -73,8 +75,17 @@ def test_slow_and_fast_agree(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "speech",
-    [np.zeros((9, 79)), np.zeros((0, 80)), np.zeros((1, 9, 80)), np.full((9, 80), np.nan)],
-    ids=["width", "empty", "rank", "nan"],
+    [
+        np.zeros((9, 79)),
+        np.zeros((0, 80)),
+        np.zeros((1, 9, 80)),
+        np.full((9, 80), np.nan),
+        ["x"],
+        [[1.0], [1.0, 2.0]],
+        None,
+        {},
+    ],
+    ids=["width", "empty", "rank", "nan", "text", "ragged", "none", "object"],
 )
 def test_refuses_what_is_no_speech(path: Path, speech: Any) -> None:
     with pytest.raises(InputError):
@@ -86,6 +97,23 @@ def test_too_few_frames_are_an_input_error(path: Path) -> None:
     with pytest.raises(InputError, match="too few"):
         speaker.embed(np.ones((2, 80)))
     assert speaker.embed(np.ones((3, 80))).shape == (8,)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("Node 7. Node 9 failed."), MemoryError()])
+def test_what_the_runtime_cannot_take_is_not_called_too_few(
+    path: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = SpeakerEncoder(path)
+
+    def fail(**_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(speaker, "_run", fail)
+    reason = "Node 9 failed." if failure.args else "MemoryError"
+    with pytest.raises(InputError, match=rf"take 16000 samples \(.*{reason}\): too long"):
+        speaker.embed(noise(1))
+    with pytest.raises(InputError, match="8000 samples are too few for this network"):
+        speaker.embed(noise(0.5))
 
 
 def test_thresholds_are_written_into_a_finished_file(path: Path, good: bytes) -> None:
@@ -256,6 +284,27 @@ def test_a_cache_that_cannot_be_written_does_no_harm(
     np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
 
 
+def test_a_user_without_a_home_does_no_harm(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = SpeakerEncoder(path).embed(noise(1))
+
+    def nobody(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", classmethod(nobody))
+    np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_threads_may_share_an_encoder(path: Path, fast: bool) -> None:
+    speaker = SpeakerEncoder(path, fast=fast)
+    speech = [features.fbank(noise(seconds))[::step] for seconds in (0.5, 2) for step in (1, -1)]
+    expected = [speaker.embed(x) for x in speech]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(speaker.embed, 100 * speech))
+    np.testing.assert_array_equal(found, 100 * expected)
+
+
 def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
     program = (
         "import numpy as np; from tfq_sv.export import SpeakerEncoder;"
@@ -266,6 +315,21 @@ def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
     assert [process.wait() for process in started] == [0, 0, 0, 0]
     (kept,) = (tmp_path / "cache" / "tfq-sv").iterdir()
     assert kept.read_bytes() == inflate(path)
+
+
+def test_tensorflow_is_a_runtime_too(path: Path) -> None:
+    program = (
+        "import sys, numpy as np; sys.modules['ai_edge_litert'] = None;"
+        "from tfq_sv.export import SpeakerEncoder;"
+        f"print(*SpeakerEncoder({str(path)!r}).embed(np.ones((9, 80))));"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    values, loaded = done.stdout.splitlines()
+    assert loaded == "True"
+    expected = SpeakerEncoder(path).embed(np.ones((9, 80)))
+    np.testing.assert_allclose(np.float32(values.split()), expected, atol=1e-5)
 
 
 def test_a_foreign_network_is_refused(

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,37 @@ def test_shards_merge_and_interruptions_cost_one_part(
         extract(Interrupted(), corpus, keys, cache=Cache(tmp_path / "other", "one"))
     resumed = extract(Loudness(), corpus, keys, cache=Cache(tmp_path / "other", "one"))
     assert resumed.reused == 5
+
+
+def test_what_others_are_about_to_write_is_no_part(corpus: Corpus, tmp_path: Path) -> None:
+    folder, hidden = tmp_path / "kept", ".1f0c-abc.stamps"
+    folder.mkdir()
+    (folder / ".network-abc.json").touch()  # a process that makes the cache at the same time
+    extract(Loudness(), corpus, ["ann/0.wav"], cache=Cache(folder, "one"))
+    (folder / hidden).write_bytes(next(folder.glob("*.stamps")).read_bytes())  # was killed
+    assert extract(Loudness(), corpus, ["ann/0.wav"], cache=Cache(folder, "one")).reused == 1
+
+
+def test_processes_may_make_a_cache_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes between two looks at the folder."""
+    looks = Path.iterdir
+
+    def late(folder: Path) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "iterdir", looks)
+        Cache(folder, "one")
+        return looks(folder)
+
+    for network in ("one", "two"):
+        folder = tmp_path / network
+        folder.mkdir()
+        monkeypatch.setattr(Path, "iterdir", late)
+        if network == "one":
+            Cache(folder, network)
+        else:
+            with pytest.raises(InputError, match="embeddings of another network"):
+                Cache(folder, network)
 
 
 def test_names_that_kaldi_cannot_keep(corpus: Corpus, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_the_shortest_signal_has_one_frame(options: FbankOptions) -> None:
         (np.zeros(399), "399 samples are too few for a frame; it takes 400"),
         (np.zeros((2, 800)), "one dimension"),
         (np.full(800, np.nan), "NaN"),
+        (np.full(800, -1e30), r"samples reach 1e\+30; they must be in \[-1, 1\]"),
     ],
 )
 def test_bad_waveforms_are_refused(waveform: np.ndarray, message: str) -> None:

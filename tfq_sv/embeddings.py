@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from tfq_sv.data.corpus import read_lines, read_pairs
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, existing
+from tfq_sv.files import atomic, check_output, existing
 
 SUFFIXES = (".ark", ".npy", ".scp")
+_BESIDE = {".ark": ".scp", ".npy": ".txt", ".scp": ".ark"}
 
 
 class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
@@ -89,18 +90,37 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         """Writes X.ark with X.scp beside it, or X.npy with its names in X.txt.
 
         Raises:
-            InputError: another suffix.
+            InputError: another suffix, or a file that is in the way, see `check_output`.
         """
+        self.check_output(path)
         target = Path(path)
         if target.suffix in (".ark", ".scp"):
             self._write_kaldi(target.with_suffix(".ark"), target.with_suffix(".scp"))
-        elif target.suffix == ".npy":
-            with atomic(target) as temporary, temporary.open("wb") as file:
-                np.save(file, self.matrix)
-            with atomic(target.with_suffix(".txt")) as temporary:
-                temporary.write_text("".join(f"{name}\n" for name in self.names))
-        else:
+            return
+        with atomic(target) as temporary, temporary.open("wb") as file:
+            np.save(file, self.matrix)
+        with atomic(target.with_suffix(".txt")) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in self.names))
+
+    @staticmethod
+    def check_output(path: str | os.PathLike[str]) -> None:
+        """Sees, before long work, whether `write` can write there.
+
+        Raises:
+            InputError: another suffix; a place that cannot be written; a file beside it of the name
+                that `write` would take, but of something else, such as trials.txt for trials.npy.
+        """
+        target = Path(path)
+        if target.suffix not in _BESIDE:
             raise InputError(f"embeddings go into {', '.join(SUFFIXES)}, not {target}")
+        beside = target.with_suffix(_BESIDE[target.suffix])
+        for file in (target, beside):
+            check_output(file)
+        if beside.exists() and not target.exists():
+            raise InputError(
+                f"{beside} would be overwritten, and is of something else, as {target} does not "
+                "exist; choose another name"
+            )
 
     def _write_kaldi(self, ark: Path, scp: Path) -> None:
         kaldiio = _kaldiio()

@@ -67,26 +67,28 @@ class Cache:
         """
         self.folder = Path(folder)
         about = self.folder / "network.json"
-        if about.is_file():
-            try:
-                found = json.loads(about.read_text(encoding="utf-8"))["network"]
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{about} is not what a cache of embeddings has there") from None
-            if found != network:
-                raise InputError(
-                    f"{self.folder} holds embeddings of another network, or of an earlier state of "
-                    "this one; name another folder, or delete it"
-                )
-        elif self.folder.exists() and any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} is not empty, and no cache of embeddings")
-        else:
-            with atomic(about) as temporary:
-                temporary.write_text(json.dumps({"network": network}) + "\n")
+        if not about.is_file():
+            # Hidden files are those that another process is about to write, or was when it ended.
+            there = self.folder.iterdir() if self.folder.exists() else ()
+            if all(path.name.startswith(".") for path in there):
+                with atomic(about) as temporary:
+                    temporary.write_text(json.dumps({"network": network}) + "\n")
+            elif not about.is_file():  # nor has another process made it by now
+                raise InputError(f"{self.folder} is not empty, and no cache of embeddings")
+        try:
+            found = json.loads(about.read_text(encoding="utf-8"))["network"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{about} is not what a cache of embeddings has there") from None
+        if found != network:
+            raise InputError(
+                f"{self.folder} holds embeddings of another network, or of an earlier state of "
+                "this one; name another folder, or delete it"
+            )
 
     def read(self, stamps: Mapping[str, str]) -> dict[str, npt.NDArray[np.float32]]:
         """Embeddings of the utterances whose stamps (`audio.stamp`) are what they were."""
         found = {}
-        for path in sorted(self.folder.glob("*.stamps")):
+        for path in sorted(self.folder.glob("[!.]*.stamps")):
             kept = read_pairs(path)
             if any(stamps.get(key) == stamp for key, stamp in kept.items()):
                 part = Embeddings.read(path.with_suffix(".ark"))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FLOOR = 1.1920929e-07
 """What the log is taken of at least: Kaldi's choice, float32's epsilon."""
 
+LOUDEST = 32768.0
+"""What a sample may be at most: int16's scale does no harm, far louder ones overflow float32."""
+
 
 @dataclass(frozen=True)
 class FbankOptions:
@@ -98,7 +101,7 @@ def fbank(
         float32 (T, num_bins), T = options.num_frames(N).
 
     Raises:
-        InputError: not one-dimensional, too short for a frame, or not finite.
+        InputError: not one-dimensional, too short for a frame, not finite, or above `LOUDEST`.
 
     >>> fbank(np.sin(np.arange(16000) / 5).astype("float32")).shape
     (98, 80)
@@ -110,8 +113,7 @@ def fbank(
         raise InputError(
             f"{samples.size} samples are too few for a frame; it takes {options.min_samples}"
         )
-    if not np.isfinite(samples).all():
-        raise InputError("the waveform holds NaN or infinite samples")
+    check_level(samples)
     samples = samples * np.float32(options.sample_scale)
     if not options.snip_edges:
         samples = samples[_mirrored(np.arange(*_reach(samples.size, options)), samples.size)]
@@ -123,6 +125,15 @@ def fbank(
     power = np.abs(np.fft.rfft(frames, options.fft_length)).astype(np.float32) ** 2
     energies = np.log(np.maximum(power @ mel_matrix(options), np.float32(FLOOR)))
     return energies - energies.mean(axis=0) if options.subtract_mean else energies
+
+
+def check_level(samples: npt.NDArray[np.floating]) -> None:
+    """Raises InputError if samples are NaN, infinite, or far too loud to be in [-1, 1]."""
+    peak = np.abs(samples).max(initial=0)
+    if not np.isfinite(peak):
+        raise InputError("the waveform holds NaN or infinite samples")
+    if peak > LOUDEST:
+        raise InputError(f"the samples reach {peak:g}; they must be in [-1, 1]")
 
 
 def fbank_tensor(waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER) -> Any:

@@ -1,6 +1,9 @@
 """Writing files so that a full disk or an interrupt never leaves half of one."""
 
 import os
+import re
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +11,17 @@ from pathlib import Path
 
 from tfq_sv.errors import InputError
 
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/self)/fd/(\d+)")
+
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`; it replaces `path` when the block ends well.
 
     The temporary name keeps the suffix, because Keras chooses its format by it. Folders on the
-    way are made. If the block raises, what was at `path` stays as it was.
+    way are made. If the block raises, what was at `path` stays as it was. A symbolic link stays,
+    and what it leads to is replaced. A device, a FIFO or `/dev/stdout` is written into, at the
+    end of the block.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "new" / "a.txt"
@@ -22,23 +29,94 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     _ = temporary.write_text("whole")
     >>> target.read_text()
     'whole'
+
+    Raises:
+        InputError: nothing can be written there, see `check_output`.
+        OSError: the disk is full, for instance; it names `path`, not the temporary.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
-    )
-    os.close(descriptor)
-    temporary = Path(name)
+    check_output(path)
+    stream = _stream(path)
+    target = Path(os.path.realpath(path))
+    try:
+        temporary = _temporary(target, target.parent if stream is None else None)
+    except OSError as error:
+        raise _said_of(path, error) from None
     try:
         yield temporary
-        # mkstemp makes files private; give them the rights that open() would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(target)
+        if stream is None:
+            # mkstemp makes files private; give them the rights that open() would have.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(target)
+        else:
+            sys.stdout.flush()  # may be where the stream leads, and stand in the middle of a line
+            ours = isinstance(stream, str)
+            with temporary.open("rb") as content, open(stream, "wb", closefd=ours) as file:
+                shutil.copyfileobj(content, file)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):  # of another file
+            raise
+        raise _said_of(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Sees, before long work, whether `atomic` will be able to write there; makes nothing.
+
+    Raises:
+        InputError: a folder, or something under a file or under a folder that may not be written.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise InputError(f"{path} is a folder; name a file")
+        stream = _stream(path)
+        if isinstance(stream, int):
+            return
+        if stream is not None:
+            place, rights = target, os.W_OK
+        else:  # a file is replaced, so its folder counts: the one that is, or that can be made in
+            parents = Path(os.path.realpath(target)).parents
+            place, rights = next(x for x in parents if x.exists()), os.W_OK | os.X_OK
+            if not place.is_dir():
+                raise InputError(f"{path} cannot be written: {place} is not a folder")
+        if not os.access(place, rights):
+            raise InputError(f"{path} cannot be written: no right to write to {place}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _stream(path: str | os.PathLike[str]) -> int | str | None:
+    """What to write into if `path` is no file that could be replaced: a descriptor, or a path."""
+    place = Path(path).absolute()
+    if not place.exists():
+        return None
+    while True:
+        # Whatever a descriptor leads to, even a file, others go on writing through it.
+        if found := _DESCRIPTOR.fullmatch(str(place)):
+            return int(found[1])
+        if not place.is_symlink():
+            return None if place.is_file() else str(path)
+        place = place.parent / place.readlink()
+
+
+def _temporary(target: Path, folder: Path | None) -> Path:
+    """Makes an empty file in `folder`, or in the system's for such, that ends as `target` does."""
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{target.stem[:40]}-", suffix=target.suffix, dir=folder
+    )
+    os.close(descriptor)
+    return Path(name)
+
+
+def _said_of(path: str | os.PathLike[str], error: OSError) -> OSError:
+    """The same error, naming another file."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return OSError(error.errno, reason, os.fspath(path))
 
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:
