@@ -103,7 +103,7 @@ class SpeakerEncoder:
                 f"the runtime could not take {len(values)} {unit} ({reason}): too long, or out of "
                 "memory"
             ) from error
-        if not np.isfinite(embedding).all():
+        if not (np.isfinite(embedding).all() and embedding.any()):
             raise InputError(too_little)
         return embedding
 

@@ -92,8 +92,9 @@ def test_refuses_what_is_no_speech(path: Path, speech: Any) -> None:
         SpeakerEncoder(path).embed(speech)
 
 
-def test_too_few_frames_are_an_input_error(path: Path) -> None:
-    speaker = SpeakerEncoder(path)
+@pytest.mark.parametrize("fast", [True, False])
+def test_too_few_frames_are_an_input_error(path: Path, fast: bool) -> None:
+    speaker = SpeakerEncoder(path, fast=fast)
     with pytest.raises(InputError, match="too few"):
         speaker.embed(np.ones((2, 80)))
     assert speaker.embed(np.ones((3, 80))).shape == (8,)

@@ -50,7 +50,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.chmod(0o666 & ~mask)
             temporary.replace(target)
         else:
-            sys.stdout.flush()  # may be where the stream leads, and stand in the middle of a line
+            if sys.stdout:
+                sys.stdout.flush()  # may lead there too, and stand in the middle of a line
             ours = isinstance(stream, str)
             with temporary.open("rb") as content, open(stream, "wb", closefd=ours) as file:
                 shutil.copyfileobj(content, file)
