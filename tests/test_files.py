@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, existing
+from tfq_sv.files import atomic, check_output, existing
 
 
 def test_what_was_there_stays_if_the_block_fails(tmp_path: Path) -> None:
@@ -37,3 +38,28 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         existing(tmp_path / "none", "recipe")
     with pytest.raises(InputError, match="is not a file"):
         existing(tmp_path, "recipe")
+
+
+def test_an_output_is_checked_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "file" / "under")
+    os.mkfifo(tmp_path / "fifo")
+    for good in ("file", "new", "deep/er/new", "fifo", "/dev/null"):
+        check_output(tmp_path / good)
+    for bad, message in [
+        (".", "is a folder; name a file"),
+        ("file/new", "cannot be written: .*file is not a folder"),
+        ("file/deep/new", "cannot be written: .*file is not a folder"),
+        ("link", "cannot be written: .*file is not a folder"),
+        (300 * "x", "cannot be written: File name too long"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            check_output(tmp_path / bad)
+        assert str(tmp_path / bad) in str(caught.value)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    for bad in ("file", "deep/new", "fifo"):
+        with pytest.raises(InputError, match="cannot be written: no right to write to"):
+            check_output(tmp_path / bad)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["fifo", "file", "link"]

@@ -41,6 +41,31 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Sees, before long work, whether `atomic` will be able to write there; makes nothing.
+
+    A device, a FIFO or `/dev/stdout` may be written as well.
+
+    Raises:
+        InputError: a folder, or something under a file or under a folder that may not be written.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise InputError(f"{path} is a folder; name a file")
+        if target.exists() and not target.is_file():
+            place, rights = target, os.W_OK
+        else:  # a file is replaced, so its folder counts: the one that is, or that can be made in
+            parents = Path(os.path.realpath(target)).parents
+            place, rights = next(x for x in parents if x.exists()), os.W_OK | os.X_OK
+            if not place.is_dir():
+                raise InputError(f"{path} cannot be written: {place} is not a folder")
+        if not os.access(place, rights):
+            raise InputError(f"{path} cannot be written: no right to write to {place}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def existing(path: str | os.PathLike[str], what: str) -> Path:
     """Returns the path of a file that must be there; raises InputError if it is not."""
     target = Path(path)
