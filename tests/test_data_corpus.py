@@ -64,7 +64,7 @@ def test_bad_folders_are_named(tree: Path, corpus_dir: Path) -> None:
 
 def test_train_and_test_are_no_speakers(tmp_path: Path) -> None:
     both = make_tree(tmp_path / "both", "train/ann/a.wav", "train/bob/b.wav", "test/eve/x/c.wav")
-    with pytest.raises(InputError, match="holds two corpora; give .*train or .*test"):
+    with pytest.raises(InputError, match=r"holds two corpora; give .*train or .*test"):
         Corpus.read(both)
     assert Corpus.read(both / "train").speaker_ids == ["ann", "bob"]
     named = make_tree(tmp_path / "named", "train/a.wav", "train/x/b.wav", "test/c.wav")
@@ -156,6 +156,19 @@ def test_pairs_need_two_speakers(tmp_path: Path) -> None:
     corpus = Corpus.read(make_tree(tmp_path / "one", "ann/a.wav", "ann/b.wav"))
     with pytest.raises(InputError, match="1 speakers with 2 utterances"):
         Trials.all_pairs(corpus)
+
+
+def test_batches_that_cannot_be(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    for settings, message in [
+        ({"batch_size": 0}, "batch_size must be positive, not 0"),
+        ({"seconds": 0}, "seconds must be from 0.2 to 3600, not 0"),
+        ({"seconds": float("nan")}, "not nan"),
+        ({"seconds": 1e9}, "seconds must be"),
+        ({"seed": -1}, "seed must not be negative, as -1 is"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            batches(corpus, **settings)
 
 
 def test_batches_depend_on_seed_and_number_alone(tree: Path) -> None:

@@ -17,6 +17,7 @@ from types import ModuleType
 
 from absl import flags
 
+from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import InputError
 
 COMMANDS = {
@@ -135,7 +136,9 @@ def parse(flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) ->
     """Parses a command's flags from their defaults; returns the positional arguments."""
     for flag in flag_values:
         flag_values[flag].unparse()
-    return list(flag_values([name, *arguments])[1:])
+    positional = list(flag_values([name, *arguments])[1:])
+    check_finite(flag_values)
+    return positional
 
 
 def _overview() -> str:

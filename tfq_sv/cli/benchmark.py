@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from tfq_sv.cli.common import (
+    bit_widths,
     check_suffix,
     define_report,
     load_network,
@@ -28,7 +29,6 @@ from tfq_sv.cli.common import (
     read_trials,
     required,
 )
-from tfq_sv.codebook import check_bits
 from tfq_sv.data import audio
 from tfq_sv.errors import InputError
 from tfq_sv.page import Page
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes the forms, measures them, prints the table."""
     no_positional(arguments)
     (name,) = required(FLAGS, "model")
-    widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
+    widths = bit_widths(FLAGS.bits)
     check_suffix(FLAGS, "report", ".html")
     if FLAGS.rounds < 1:
         raise InputError(f"--rounds must be positive, not {FLAGS.rounds}")

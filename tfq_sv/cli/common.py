@@ -9,7 +9,9 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.data.audio import BadAudioError, survey
+from tfq_sv.codebook import check_bits
+from tfq_sv.data.audio import MIN_SECONDS, BadAudioError, survey
+from tfq_sv.data.chunks import MAX_SECONDS
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -17,6 +19,9 @@ from tfq_sv.evaluation import Encoder, KerasEncoder
 
 LISTED = 100
 """Bad recordings that are printed one by one, at most."""
+
+MAX_SEED = 2**32 - 1
+"""NumPy's and TensorFlow's."""
 
 
 def no_positional(arguments: Sequence[str]) -> None:
@@ -43,6 +48,39 @@ def define_report(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "report", None, "write tables and pictures (.html)", flag_values=flag_values
     )
+
+
+def define_chunks(flag_values: flags.FlagValues, batch_size: int, seed: str) -> None:
+    """Defines --batch_size, --seconds and --seed, for commands that draw chunks of speech.
+
+    Args:
+        flag_values: a command's flags.
+        batch_size: the default.
+        seed: what the seed is of.
+    """
+    flags.DEFINE_integer(
+        "batch_size",
+        batch_size,
+        "chunks a batch, over all devices",
+        lower_bound=1,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_float(
+        "seconds",
+        2.0,
+        "length of a chunk",
+        lower_bound=MIN_SECONDS,
+        upper_bound=MAX_SECONDS,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "seed", 0, seed, lower_bound=0, upper_bound=MAX_SEED, flag_values=flag_values
+    )
+
+
+def bit_widths(texts: Sequence[Any]) -> list[int]:
+    """Reads a --bits: widths from 1 to 8."""
+    return [check_bits(int(text) if text.isdecimal() else text) for text in texts]
 
 
 def check_suffix(flag_values: flags.FlagValues, name: str, suffix: str) -> None:

@@ -32,6 +32,7 @@ from absl import flags
 from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    define_chunks,
     load_network,
     no_positional,
     number,
@@ -75,11 +76,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("margin", 0.2, "of the AAM-softmax", flag_values=FLAGS)
 flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+define_chunks(FLAGS, 32, "of data order and augmentation")
 define_augmentation(FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of data order and augmentation", flag_values=FLAGS)
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )

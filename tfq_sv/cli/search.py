@@ -20,7 +20,9 @@ from absl import flags
 
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    bit_widths,
     check_suffix,
+    define_chunks,
     define_report,
     load_network,
     megabytes,
@@ -30,7 +32,6 @@ from tfq_sv.cli.common import (
     read_trials,
     required,
 )
-from tfq_sv.codebook import check_bits
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.page import Page
@@ -69,9 +70,7 @@ flags.DEFINE_list("bits", list("12345678"), "widths to choose from", flag_values
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
 flags.DEFINE_enum("compute", "int8", ["int8", "float32"], "as in export", flag_values=FLAGS)
 flags.DEFINE_integer("probes", 32, "most batches to measure on", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 16, "chunks a batch", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of chunks and probes", flag_values=FLAGS)
+define_chunks(FLAGS, 16, "of chunks and probes")
 flags.DEFINE_string("test_corpus", None, "test speech, for the EER at each size", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "its trials, as in evaluate", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -90,7 +89,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     check_suffix(FLAGS, "plot", ".png")
     check_suffix(FLAGS, "report", ".html")
     targets = [megabytes(text) for text in FLAGS.target_mb]
-    widths = [check_bits(int(text) if text.isdigit() else text) for text in FLAGS.bits]
+    widths = bit_widths(FLAGS.bits)
     corpus = read_corpus(folder, strict=FLAGS.strict)
     return on_all_devices(
         lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)
