@@ -140,7 +140,7 @@ def _finetune(
         codebooks(model)  # refuses a float model
         kind, head = "1 - cosine to the teacher", None
         if FLAGS.loss == "aam":
-            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus), None
+            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus, left_out), None
         loss = finetune(
             model,
             dataset,
@@ -167,7 +167,7 @@ def _finetune(
     }
 
 
-def _head(network: Any, corpus: Corpus) -> Any:
+def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> Any:
     """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
     from tfq_sv.fine_tuning import speaker_head
 
@@ -178,6 +178,13 @@ def _head(network: Any, corpus: Corpus) -> Any:
         if number[speaker] > UTTERANCES_A_CENTER:
             further.append(key)
     few = corpus.without(further)
-    stream = batches(few, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    stream = batches(
+        few,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        seed=FLAGS.seed,
+        left_out=left_out,
+        strict=FLAGS.strict,
+    )
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
     return speaker_head(network, once, len(number), margin=FLAGS.margin)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfq_sv.cli.common import bit_widths, load_network, required
+from tfq_sv.cli.common import bit_widths, is_tflite, load_network, required
 from tfq_sv.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if arguments:
         raise InputError(f"unexpected argument {arguments[0]!r}; give one model")
     (name,) = required(FLAGS, "model")
-    if name.endswith(".tflite"):
+    if is_tflite(name):
         from tfq_sv.export import read_about
 
         about = read_about(name)
