@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation import evaluate
@@ -80,6 +81,7 @@ def benchmark_network(
     corpus: Corpus | None = None,
     trials: Trials | None = None,
     rounds: int = 30,
+    left_out: MutableMapping[str, BadAudioError] | None = None,
 ) -> list[Benchmark]:
     """Measures a network in the converter's forms, ai-edge-quantizer's if installed, and ours.
 
@@ -93,6 +95,7 @@ def benchmark_network(
         corpus: of test speech, for the EER.
         trials: what is compared.
         rounds: as in `benchmark_files`.
+        left_out: gets the recordings that turned out bad, and why; their trials are left out.
     """
     from tfq_sv.export import baselines
     from tfq_sv.models import front_end
@@ -105,7 +108,10 @@ def benchmark_network(
     if corpus and trials:
         for name, path in forms.items():
             encoder = FileEncoder(path, front_end(model))
-            rates[name] = evaluate(encoder, corpus, trials, progress=name).eer
+            result = evaluate(encoder, corpus, trials, progress=name)
+            rates[name] = result.eer
+            if left_out is not None and result.extraction:
+                left_out.update(result.extraction.left_out)
     return benchmark_files(forms, features, rounds=rounds, error_rates=rates)
 
 

@@ -158,6 +158,106 @@ def test_bad_recordings_are_left_out_and_listed(
     assert cli.main(["finetune", "--help"]) == 0
 
 
+@pytest.fixture(scope="module")
+def with_bad(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A test corpus with an empty and a silent recording."""
+    folder = shutil.copytree(corpus_dir / "test", tmp_path_factory.mktemp("bad") / "test")
+    first, second = sorted((folder / "wav").rglob("*.wav"))[:2]
+    first.write_bytes(b"")
+    soundfile.write(second, np.zeros(16000), 16000)
+    return folder
+
+
+def test_bad_recordings_beside_keras(
+    made: Path, with_bad: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare = ["evaluate", f"--model={made}/small.tflite", f"--corpus={with_bad}"]
+    compare.append(f"--reference={made}/small.keras")
+    assert cli.main([*compare, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "left out: 2 of 18 recordings (1 not audio, 1 silent), and with them" in said.err
+    found = json.loads(said.out)
+    assert len(found["left_out"]) == 2
+    listed = len((with_bad / "trials.txt").read_text().splitlines())
+    assert found["trials"] + found["trials_left_out"] == listed
+
+
+def test_bad_recordings_in_calibration_and_search(
+    made: Path, with_bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = f"--model={made}/model.keras"
+    calls = [
+        ["quantize", network, f"--calibrate={with_bad}", f"--out={tmp_path}/q.keras"],
+        ["search", network, f"--corpus={with_bad}", f"--out={tmp_path}/r.json", "--target_mb=0.5",
+         "--probes=9", "--batch_size=4", "--seconds=0.5"],
+    ]  # fmt: skip
+    for call in calls:
+        assert cli.main([*call, "--json"]) == 0
+        said = capsys.readouterr()
+        assert "left out: 1 of 18 recordings (1 not audio)" in said.err
+        assert "left out: 1 of 17 recordings (1 silent)" in said.err
+        assert "is silent" in next(iter(json.loads(said.out)["left_out"].values()))
+
+
+def test_bad_recordings_in_a_benchmark(
+    made: Path, with_bad: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["benchmark", f"--model={made}/model.keras", "--bits=4", "--rounds=1"]
+    assert cli.main([*arguments, f"--corpus={with_bad}", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "left out: 1 of 18 recordings (1 not audio)" in said.err
+    assert "left out: 1 of 17 recordings (1 silent)" in said.err
+    found = json.loads(said.out)
+    assert len(found["left_out"]) == 1
+    assert all(0 <= form["eer"] <= 1 for form in found["forms"])
+
+
+def test_suffixes_may_be_upper_case(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copy(made / "small.tflite", tmp_path / "M.TFLITE")
+    wav = str(next((made / "own").rglob("*.wav")))
+    assert cli.main(["info", str(model)]) == 0
+    assert cli.main(["verify", str(model), wav, wav]) == 0
+    assert cli.main(["evaluate", f"--model={model}", f"--corpus={made}/own", "--store"]) == 0
+    assert "stored the thresholds" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_written_nothing_is_begun(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("scores", "det", "plot.png", "report.html", "recipe.json", "e.npy", "m.keras"):
+        (tmp_path / name).mkdir()
+    model, network = f"--model={made}/small.tflite", f"--model={made}/model.keras"
+    evaluate, quantize = ["evaluate", model], ["quantize", network, f"--out={tmp_path}/q.keras"]
+    search = ["search", network, "--target_mb=1", f"--out={tmp_path}/r.json"]
+    for arguments, place in [
+        ([*evaluate, "--scores_out=scores"], "scores"),
+        ([*evaluate, "--scores_out=file/scores"], "file"),
+        ([*evaluate, "--det_out=det"], "det"),
+        ([*evaluate, "--plot=plot.png"], "plot.png"),
+        ([*evaluate, "--report=report.html"], "report.html"),
+        ([*quantize, "--recipe_out=recipe.json"], "recipe.json"),
+        ([*search, "--plot=plot.png"], "plot.png"),
+        ([*search, "--report=report.html"], "report.html"),
+        (["search", network, "--target_mb=1", "--out=file/r.json"], "file"),
+        (["benchmark", network, "--report=report.html"], "report.html"),
+        (["embed", model, "--out=e.npy"], "e.npy"),
+        (["train", "--out=m.keras"], "m.keras"),
+        (["export", network, "--out=file/m.tflite"], "file"),
+    ]:
+        given = [x.replace("=", f"={tmp_path}/") if x.endswith(place) or "=file/" in x else x
+                 for x in arguments]  # fmt: skip
+        corpus = [] if arguments[0] in ("export", "quantize") else [f"--corpus={made}/own"]
+        assert cli.main([*given, *corpus]) == 1, arguments
+        said = capsys.readouterr()
+        assert len(said.err.splitlines()) == 1, said.err
+        assert f"{tmp_path}/{place}" in said.err
+        assert "folder" in said.err
+        assert said.out == ""
+
+
 def test_verify_needs_a_threshold_and_then_decides(
     made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,6 +413,8 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["evaluate", model, good, "--reference=x.keras", "--store"], "leave --store out"),
         (["evaluate", model, good, "--plot=det.pdf"], "must end in .png"),
         (["evaluate", model, good, f"--embeddings={text}"], "leave --model out"),
+        (["evaluate", model, good, f"--embeddings={tmp_path}/no.npy"], "no.npy does not exist"),
+        (["evaluate", model, good, f"--trials={tmp_path}"], "is a folder; name a list"),
         (["evaluate", good, f"--embeddings={text}"], "embeddings come from .ark"),
         (["evaluate", model, good, f"--embeddings={made}"], "no cache of embeddings"),
         (["embed", model, good, f"--out={tmp_path}/e", "--shard=0/2"], "must be i/n"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,61 @@ def test_results_for_machines(
     assert found["info"]["bytes"] == small.stat().st_size == found["export"]["bytes"]
     assert found["quantize"]["layers"].keys() == found["layers"]["layers"].keys()
     assert found["embed"]["embeddings"] == 18
+
+
+def spoken(environment: dict[str, str], *arguments: str, redirect: str = "") -> tuple[int, str]:
+    """The console script in a process of its own: exit code, and both outputs."""
+    script = f'exec "$0" -m tfq_sv "$@" {redirect}'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, *arguments],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_no_terminal_can_show(
+    encoding: str, made: Path, corpus_dir: Path, tmp_path: Path
+) -> None:
+    corpus = shutil.copytree(corpus_dir / "test" / "wav", tmp_path / "ü" / "corpus")
+    wavs = sorted(corpus.rglob("*.wav"))
+    odd = wavs[0].with_name(os.fsdecode(b"caf\xe9.wav"))
+    model = tmp_path / os.fsdecode(b"mod\xe8le.tflite")
+    try:
+        wavs[0].rename(odd)
+    except OSError:
+        pytest.skip("this file system keeps UTF-8 names only")
+    odd.with_name(os.fsdecode(b"cut\xe9.wav")).write_bytes(odd.read_bytes()[:5000])
+    shutil.copy(made / "small.tflite", model)
+    kept = f"--out={tmp_path}/kept"
+    for arguments, expected in [
+        (["info", str(model)], "bytes"),
+        (["verify", str(model), str(odd), str(wavs[1]), "--threshold=0"], "decision"),
+        (["verify", str(model), str(odd), "none\udce9.wav"], r"none\udce9.wav does not exist"),
+        (["embed", f"--model={model}", f"--corpus={corpus}", kept], "18 embeddings"),
+        (["embed", f"--model={model}", f"--corpus={corpus}", kept], "18 were there"),
+        (["evaluate", f"--model={model}", f"--corpus={corpus}", f"--report={tmp_path}/r.html",
+          f"--scores_out={tmp_path}/scores"], r"cut\udce9.wav is cut short"),
+    ]:  # fmt: skip
+        code, said = spoken({"PYTHONIOENCODING": encoding}, *arguments, redirect="--quiet")
+        assert expected in said
+        assert code == ("none" in expected)
+        assert "Traceback" not in said
+    assert r"/caf\xe9.wav" in (tmp_path / "scores").read_text()
+
+
+def test_closed_outputs_are_no_error(made: Path, tmp_path: Path) -> None:
+    info = ["info", f"--model={made}/small.tflite"]
+    assert spoken({}, *info, redirect=">&-") == (0, "")
+    code, said = spoken({}, *info, redirect="2>&-")
+    assert code == 0
+    assert "bytes" in said
+    assert spoken({}, *info, redirect=">&- 2>&-") == (0, "")
+    assert spoken({}, "info", "--model=none.keras", redirect="2>&-") == (1, "")
 
 
 def test_a_quiet_call_leaves_the_environment_as_it_was(made: Path) -> None:

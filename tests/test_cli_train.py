@@ -1,5 +1,6 @@
 """`tfq-sv train` by the field's recipe, on small trees of the corpora's shape."""
 
+import itertools
 import json
 import os
 import re
@@ -135,6 +136,60 @@ def test_what_cannot_be_is_said_before_the_work(
         assert cli.main([*base, *arguments]) == 1, arguments
         assert message in capsys.readouterr().err
     assert not (tmp_path / "m.keras").exists()
+
+
+def test_narrow_networks_are_refused_where_they_may_crash(
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    narrow = ["train", f"--corpus={corpus_dir / 'train'}", f"--out={tmp_path}/m.keras"]
+    narrow += ["--channels=8", "--network=none"]
+    crashes, known = "set TF_ENABLE_ONEDNN_OPTS=0", "unknown network 'none'"
+    for machine, variable, message in [
+        ("x86_64", None, crashes),
+        ("AMD64", "1", crashes),
+        ("x86_64", "0", known),
+        ("aarch64", None, known),
+    ]:
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        if variable:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", variable)
+        assert cli.main(narrow) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        *itertools.product(
+            ("train", "search", "finetune", "reproduce"),
+            ("--seed=-1", "--seed=5000000000", "--batch_size=0", "--seconds=0", "--seconds=1e9"),
+        ),
+        ("train", "--seconds=nan"),
+        ("train", "--learning_rate=nan"),
+        ("train", "--channels=0"),
+        ("finetune", "--learning_rate=inf"),
+        ("quantize", "--minutes=nan"),
+        ("verify", "--threshold=nan"),
+        ("make-corpus", "--seed=-1"),
+        *itertools.product(("search", "info", "benchmark"), ("--bits=\u00b2", "--bits=4,x")),
+    ],
+)
+def test_values_that_no_flag_takes(
+    command: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before any file is looked at."""
+    needed = [f"--{x}=none.json" for x in ("model", "corpus", "out")] + ["--target_mb=1"]
+    given = needed if command == "search" else needed[:1] * (command in ("info", "benchmark"))
+    assert cli.main([command, *given, flag]) == 1
+    said = capsys.readouterr().err
+    name, _, value = flag.partition("=")
+    assert len(said.splitlines()) == 1
+    assert value.split(",")[-1] in said
+    assert name in said or (name == "--bits" and "bits" in said)
 
 
 @pytest.mark.slow

@@ -1,3 +1,6 @@
+import itertools
+import os
+import struct
 import sys
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import pytest
 import soundfile
 
 from tfq_sv.data import audio
+from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 
 
@@ -62,6 +66,70 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             audio.read(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["wav", "wav FLOAT", "wav PCM_24", "ogg", "ogg OPUS"])
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_a_cut_file_is_refused(kind: str, kept: float, tmp_path: Path) -> None:
+    suffix, _, subtype = kind.partition(" ")
+    whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    noise = np.random.default_rng(0).normal(0, 0.1, 64000)  # several pages of an OGG
+    soundfile.write(whole, noise, 16000, subtype=subtype or None)
+    assert audio.read(whole).samples.shape == (64000,)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(kept * len(content))])
+    member = Member(cut, cut.name, 0, cut.stat().st_size)
+    for source, call in itertools.product((cut, member), (audio.read, audio.probe)):
+        with pytest.raises(audio.BadAudioError, match=r"is cut short: ") as caught:
+            call(source)
+        assert caught.value.kind == "cut short"
+    with pytest.raises(audio.BadAudioError, match=r"is cut short: "):
+        audio.read(cut, start=0.1, seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("riff", "length"),
+    [
+        (2**32 - 1, 2**32 - 1), (2**31 - 1, 2**31 - 37), (0x7FFFF024, 0x7FFFF000), (8, 0),
+        (32080, 32044),
+    ],
+)  # fmt: skip
+def test_a_wav_whose_length_was_not_filled_in_is_read(
+    riff: int, length: int, tmp_path: Path
+) -> None:
+    """To a pipe, for instance. Or it was, but with the header counted in."""
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, tone(16000), 16000)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, 4, riff)
+    struct.pack_into("<I", content, 40, length)
+    path.write_bytes(content)
+    assert audio.probe(path).seconds == 1
+    assert audio.read(path).samples.shape == (16000,)
+
+
+def test_more_than_sound_in_a_wav_is_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "listed.wav"
+    soundfile.write(path, tone(16000), 16000)
+    with path.open("ab") as file:
+        file.write(b"LIST" + struct.pack("<I", 4) + b"INFO")
+    assert audio.read(path).samples.shape == (16000,)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "m4a"])
+def test_a_name_that_is_not_utf_8(suffix: str, tmp_path: Path) -> None:
+    plain = tmp_path / f"plain.{suffix}"
+    if suffix == "m4a":
+        write_aac(plain, tone(16000), 16000)
+    else:
+        soundfile.write(plain, tone(16000), 16000)
+    path = tmp_path / os.fsdecode(b"caf\xe9." + suffix.encode())
+    try:
+        plain.rename(path)
+    except OSError:
+        pytest.skip("this file system keeps UTF-8 names only")
+    assert audio.probe(path).seconds == pytest.approx(1, abs=0.1)
+    assert audio.read(path).samples.size == pytest.approx(16000, abs=1600)
 
 
 def test_a_truncated_flac_is_an_error_or_short(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,37 @@ def test_bad_folders_are_named(tree: Path, corpus_dir: Path) -> None:
     for folder, message in cases:
         with pytest.raises(InputError, match=message):
             Corpus.read(folder)
+
+
+def test_train_and_test_are_no_speakers(tmp_path: Path) -> None:
+    both = make_tree(tmp_path / "both", "train/ann/a.wav", "train/bob/b.wav", "test/eve/x/c.wav")
+    with pytest.raises(InputError, match=r"holds two corpora; give .*train or .*test"):
+        Corpus.read(both)
+    assert Corpus.read(both / "train").speaker_ids == ["ann", "bob"]
+    named = make_tree(tmp_path / "named", "train/a.wav", "train/x/b.wav", "test/c.wav")
+    assert Corpus.read(named).speaker_ids == ["test", "train"]
+
+
+def test_a_name_that_is_not_utf_8_is_spelled_out(tree: Path, tmp_path: Path) -> None:
+    try:
+        (tree / "bob").rename(tree / os.fsdecode(b"ren\xe9"))
+    except OSError:
+        pytest.skip("this file system keeps UTF-8 names only")
+    corpus = Corpus.read(tree)
+    assert corpus.speaker_ids == ["ann", r"ren\xe9"]
+    assert all(path.is_file() for path in corpus.paths.values())
+    trials = tmp_path / "trials"
+    trials.write_text("1 ann/a.wav ann/talk/b.flac\n0 ann/a.wav ren\\xe9/c.wav\n")
+    assert len(Trials.read(trials, corpus)) == 2
+
+
+def test_lists_as_other_programs_write_them(tree: Path) -> None:
+    (tree / "trials").write_bytes(
+        b"\xef\xbb\xbf1 ann/a.wav ann/talk/b.flac\r\n0 ann/a.wav bob/c.wav\r\n"
+    )
+    assert len(Trials.read(tree / "trials", Corpus.read(tree))) == 2
+    with pytest.raises(InputError, match="ann is a folder; name a list"):
+        Trials.read(tree / "ann", Corpus.read(tree))
 
 
 def test_bad_lists_are_named(tree: Path) -> None:
@@ -124,6 +156,19 @@ def test_pairs_need_two_speakers(tmp_path: Path) -> None:
     corpus = Corpus.read(make_tree(tmp_path / "one", "ann/a.wav", "ann/b.wav"))
     with pytest.raises(InputError, match="1 speakers with 2 utterances"):
         Trials.all_pairs(corpus)
+
+
+def test_batches_that_cannot_be(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    for settings, message in [
+        ({"batch_size": 0}, "batch_size must be positive, not 0"),
+        ({"seconds": 0}, "seconds must be from 0.2 to 3600, not 0"),
+        ({"seconds": float("nan")}, "not nan"),
+        ({"seconds": 1e9}, "seconds must be"),
+        ({"seed": -1}, "seed must not be negative, as -1 is"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            batches(corpus, **settings)
 
 
 def test_batches_depend_on_seed_and_number_alone(tree: Path) -> None:

@@ -88,4 +88,4 @@ class Page:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the page, atomically."""
         with atomic(path) as temporary:
-            temporary.write_text(self.html(), encoding="utf-8")
+            temporary.write_text(self.html(), encoding="utf-8", errors="backslashreplace")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Self
 
-from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.corpus import Corpus, legible
 from tfq_sv.evaluation import Evaluation
 from tfq_sv.files import atomic
 from tfq_sv.metrics import eer_interval
@@ -182,7 +182,7 @@ def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: s
 
     figure = Figure(figsize=(6.5, 5.5), layout="constrained")
     det_curves(figure.subplots(), systems)
-    figure.suptitle(title, fontsize=9, wrap=True)
+    figure.suptitle(legible(title), fontsize=9, wrap=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
@@ -199,7 +199,7 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
             system.result.trials.labels,
             system.result.scores,
             ax=axes,
-            name=f"{system.name}: EER {100 * system.result.eer:.2f} %",
+            name=f"{legible(system.name)}: EER {100 * system.result.eer:.2f} %",
             linestyle=dash,
             linewidth=width,
             alpha=alpha,

@@ -17,6 +17,7 @@ from types import ModuleType
 
 from absl import flags
 
+from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import InputError
 
 COMMANDS = {
@@ -63,6 +64,9 @@ def main(argv: Sequence[str]) -> int:
         # The reader, `head` for instance, has seen enough; Python would complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except UnicodeEncodeError as error:
+        around = error.object[max(0, error.start - 40) : error.end + 40]
+        return _fail(name, f"{around!a} holds a name that is not UTF-8; rename it")
     except OSError as error:
         return _fail(
             name, ": ".join(str(x) for x in (error.filename, error.strerror or error) if x)
@@ -86,7 +90,7 @@ def _run(name: str, arguments: list[str]) -> None:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         result = command.run(given)
     if "--json" in arguments:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(result, indent=2))  # ASCII: any terminal or pipe takes it
 
 
 @contextlib.contextmanager
@@ -104,9 +108,19 @@ def _without_bars() -> Iterator[None]:
 
 def run() -> None:
     """The console script."""
+    _mend_streams()
     if not os.environ.get("TFQ_SV_DEBUG"):
         _mute_native_logs()
     sys.exit(main(sys.argv[1:]))
+
+
+def _mend_streams() -> None:
+    """Makes output that was closed (`>&-`) go nowhere, and any character printable."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _mute_native_logs() -> None:
@@ -122,7 +136,9 @@ def parse(flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) ->
     """Parses a command's flags from their defaults; returns the positional arguments."""
     for flag in flag_values:
         flag_values[flag].unparse()
-    return list(flag_values([name, *arguments])[1:])
+    positional = list(flag_values([name, *arguments])[1:])
+    check_finite(flag_values)
+    return positional
 
 
 def _overview() -> str:

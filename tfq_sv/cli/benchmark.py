@@ -17,19 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from absl import flags
 
 from tfq_sv.cli.common import (
-    check_suffix,
+    bit_widths,
+    check_file,
     define_report,
     load_network,
     no_positional,
+    print_left_out,
     read_corpus,
     read_trials,
+    reasons,
     required,
 )
-from tfq_sv.codebook import check_bits
 from tfq_sv.data import audio
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.page import Page
 
@@ -53,8 +59,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes the forms, measures them, prints the table."""
     no_positional(arguments)
     (name,) = required(FLAGS, "model")
-    widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
-    check_suffix(FLAGS, "report", ".html")
+    widths = bit_widths(FLAGS.bits)
+    check_file(FLAGS, "report", ".html")
     if FLAGS.rounds < 1:
         raise InputError(f"--rounds must be positive, not {FLAGS.rounds}")
     if FLAGS.trials and not FLAGS.corpus:
@@ -70,12 +76,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.recipe:
         recipes[Path(FLAGS.recipe).stem] = QuantizationRecipe.from_json(FLAGS.recipe)
     corpus = read_corpus(FLAGS.corpus) if FLAGS.corpus else None
-    trials = read_trials(FLAGS.trials, corpus) if corpus else None
+    trials = _trials(FLAGS.corpus, corpus) if corpus else None
     length = round(_SECONDS * audio.SAMPLE_RATE)
     rng = np.random.default_rng(0)
-    speech = [rng.normal(0, 0.1, length).astype(np.float32)] * (corpus is None)
-    for path in list(corpus.paths.values())[:_UTTERANCES] if corpus else ():
-        speech.append(np.resize(audio.read(path).samples, length))
+    noise = rng.normal(0, 0.1, length).astype(np.float32)
+    left_out: dict[str, BadAudioError] = {}
+    speech = _speech(corpus, length, left_out) if corpus else [noise]
     features = [fbank(samples, front_end(network)) for samples in speech]
     quantized = {form: quantize(network, recipe) for form, recipe in recipes.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -87,6 +93,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             corpus=corpus,
             trials=trials,
             rounds=FLAGS.rounds,
+            left_out=left_out,
         )
     what = (
         f"{len(features)} recordings of {corpus.root}" if corpus else "a recording of white noise"
@@ -107,4 +114,34 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             page.picture(picture, "Size and latency of each form; medians, whiskers are quartiles.")
         page.write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
-    return {"frames": len(features[0]), "forms": [asdict(one) for one in found]}
+    if corpus and left_out:
+        print_left_out(left_out, len(corpus.paths))
+    return {
+        "frames": len(features[0]),
+        "forms": [asdict(one) for one in found],
+        "left_out": reasons(left_out),
+    }
+
+
+def _trials(folder: str, corpus: Corpus) -> Trials:
+    """The trials, less those of recordings that were left out of the corpus already."""
+    whole = Corpus.read(folder)
+    trials = read_trials(FLAGS.trials, whole, strict=False)
+    return trials.without(whole.paths.keys() - corpus.paths.keys())
+
+
+def _speech(
+    corpus: Corpus, length: int, left_out: dict[str, BadAudioError]
+) -> list[npt.NDArray[np.float32]]:
+    """Some of a corpus's recordings, each cut or repeated to so many samples."""
+    speech = []
+    for key, path in corpus.paths.items():
+        try:
+            speech.append(np.resize(audio.read(path).samples, length))
+        except BadAudioError as error:
+            left_out[key] = error
+        if len(speech) == _UTTERANCES:
+            break
+    if not speech:
+        raise InputError(f"{corpus.root} has no good recording: {next(iter(left_out.values()))}")
+    return speech

@@ -9,14 +9,20 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.data.audio import BadAudioError, survey
+from tfq_sv.codebook import check_bits
+from tfq_sv.data.audio import MIN_SECONDS, BadAudioError, survey
+from tfq_sv.data.chunks import MAX_SECONDS
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import Encoder, KerasEncoder
+from tfq_sv.files import check_output
 
 LISTED = 100
 """Bad recordings that are printed one by one, at most."""
+
+MAX_SEED = 2**32 - 1
+"""NumPy's and TensorFlow's."""
 
 
 def no_positional(arguments: Sequence[str]) -> None:
@@ -45,11 +51,51 @@ def define_report(flag_values: flags.FlagValues) -> None:
     )
 
 
-def check_suffix(flag_values: flags.FlagValues, name: str, suffix: str) -> None:
-    """Refuses a file name of another kind, before the work is done."""
+def define_chunks(flag_values: flags.FlagValues, batch_size: int, seed: str) -> None:
+    """Defines --batch_size, --seconds and --seed, for commands that draw chunks of speech.
+
+    Args:
+        flag_values: a command's flags.
+        batch_size: the default.
+        seed: what the seed is of.
+    """
+    flags.DEFINE_integer(
+        "batch_size",
+        batch_size,
+        "chunks a batch, over all devices",
+        lower_bound=1,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_float(
+        "seconds",
+        2.0,
+        "length of a chunk",
+        lower_bound=MIN_SECONDS,
+        upper_bound=MAX_SECONDS,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "seed", 0, seed, lower_bound=0, upper_bound=MAX_SEED, flag_values=flag_values
+    )
+
+
+def bit_widths(texts: Sequence[Any]) -> list[int]:
+    """Reads a --bits: widths from 1 to 8."""
+    return [check_bits(int(text) if text.isdecimal() else text) for text in texts]
+
+
+def check_file(flag_values: flags.FlagValues, name: str, suffix: str = "") -> None:
+    """Refuses a file of another kind, or that cannot be written, before the work is done."""
     value = flag_values[name].value
     if value and not value.endswith(suffix):
         raise InputError(f"--{name} {value} must end in {suffix}")
+    if value:
+        check_output(value)
+
+
+def is_tflite(name: str) -> bool:
+    """Whether a name is that of a .tflite."""
+    return Path(name).suffix.lower() == ".tflite"
 
 
 def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
@@ -65,8 +111,7 @@ def output(path: str, *suffixes: str) -> Path:
     target = Path(path)
     if target.suffix not in suffixes:
         raise InputError(f"--out {path} must end in {' or '.join(suffixes)}")
-    if target.is_dir():
-        raise InputError(f"--out {path} is a folder; name a file")
+    check_output(target)
     return target
 
 
@@ -93,7 +138,9 @@ def load_network(name: str) -> Any:
             f"model {name} does not exist; shipped networks are {', '.join(assets.NAMES)}"
         )
     path = Path(name)
-    if path.suffix in (".pt", ".pth") or (path.is_dir() and not (path / "saved_model.pb").exists()):
+    if path.suffix.lower() in (".pt", ".pth") or (
+        path.is_dir() and not (path / "saved_model.pb").exists()
+    ):
         from tfq_sv.models.wespeaker import load_wespeaker
 
         return load_wespeaker(name)
@@ -102,7 +149,7 @@ def load_network(name: str) -> Any:
 
 def open_encoder(name: str, *, fast: bool = True) -> Encoder:
     """Opens a .tflite in the interpreter, or anything else as a Keras model."""
-    if name.endswith(".tflite"):
+    if is_tflite(name):
         from tfq_sv.export import SpeakerEncoder
 
         return SpeakerEncoder(name, fast=fast)

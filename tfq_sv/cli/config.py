@@ -4,6 +4,7 @@ A setting without a value is one that the command line must give.
 """
 
 import difflib
+import math
 from pathlib import Path
 
 from absl import flags
@@ -20,6 +21,14 @@ def shipped_recipes() -> list[str]:
     ['df_resnet', 'df_resnet_lm', 'resnet', 'resnet_lm']
     """
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def check_finite(flag_values: flags.FlagValues) -> None:
+    """Refuses NaN and infinity, which bounds of flags let pass."""
+    for name in flag_values:
+        value = flag_values[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"--{name} must be a finite number, not {value}")
 
 
 def apply_config(flag_values: flags.FlagValues, name: str) -> None:
@@ -61,3 +70,4 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
             flag_values[key].parse(str(value))
         except flags.Error as error:
             raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    check_finite(flag_values)

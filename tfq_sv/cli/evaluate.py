@@ -22,10 +22,11 @@ from absl import flags
 
 from tfq_sv import report
 from tfq_sv.cli.common import (
-    check_suffix,
+    check_file,
     define_report,
     define_signature,
     fingerprint,
+    is_tflite,
     load_network,
     no_positional,
     open_encoder,
@@ -37,9 +38,11 @@ from tfq_sv.cli.common import (
 )
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
+from tfq_sv.embeddings import SUFFIXES
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import Evaluation, measure
 from tfq_sv.extraction import Cache, Extraction, extract, from_file
+from tfq_sv.files import existing
 from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.page import Page
 from tfq_sv.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
@@ -123,14 +126,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
         write_about(name, **result.thresholds())
         print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
-    if extraction.left_out:
-        lost = f", and with them {result.trials_left_out:,} of {len(trials):,} trials"
-        print_left_out(extraction.left_out, len(trials.utterances), lost)
-    return _record(report.System(name, result)) | {
-        "trials": len(result.trials),
-        "trials_left_out": result.trials_left_out,
-        "left_out": reasons(extraction.left_out),
-    }
+    return _record(report.System(name, result)) | _left_out(result, trials)
 
 
 def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
@@ -146,7 +142,21 @@ def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
         systems.append(report.System(name, one.result, one.difference))
     if FLAGS.report:
         _report(systems, trials.source, found.table())
-    return {"trials": len(kept), "systems": [_record(system) for system in systems]}
+    records = [_record(system) for system in systems]
+    return {"systems": records} | _left_out(found.reference, trials)
+
+
+def _left_out(result: Evaluation, trials: Trials) -> dict[str, Any]:
+    """Lists the recordings that were left out; returns them, and how many trials are left."""
+    bad = result.extraction.left_out if result.extraction else {}
+    if bad:
+        lost = f", and with them {result.trials_left_out:,} of {len(trials):,} trials"
+        print_left_out(bad, len(trials.utterances), lost)
+    return {
+        "trials": len(result.trials),
+        "trials_left_out": result.trials_left_out,
+        "left_out": reasons(bad),
+    }
 
 
 def _record(system: report.System) -> dict[str, Any]:
@@ -186,12 +196,12 @@ def _report(
 def _check_flags() -> None:
     """Refuses what does not go together before the work is done."""
     name = FLAGS.model or ""
-    if FLAGS.reference and not name.endswith(".tflite"):
+    if FLAGS.reference and not is_tflite(name):
         raise InputError(f"--reference is for a .tflite; {name or 'no --model'} is none")
     for other in ("cohort", "embeddings", "store", "scores_out", "det_out", "plot"):
         if FLAGS.reference and FLAGS[other].value:
             raise InputError(f"--reference only compares; leave --{other} out")
-    if FLAGS.store and not name.endswith(".tflite"):
+    if FLAGS.store and not is_tflite(name):
         raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
     if FLAGS.store and FLAGS.cohort:
         raise InputError("--store keeps thresholds of plain cosines; leave --cohort out")
@@ -201,13 +211,17 @@ def _check_flags() -> None:
         raise InputError(
             f"AS-norm's scores are no cosines: --score_scale={FLAGS.score_scale} has no meaning"
         )
-    check_suffix(FLAGS, "plot", ".png")
-    check_suffix(FLAGS, "report", ".html")
+    check_file(FLAGS, "scores_out")
+    check_file(FLAGS, "det_out")
+    check_file(FLAGS, "plot", ".png")
+    check_file(FLAGS, "report", ".html")
 
 
 def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     """How embeddings are come by: read from a file, or extracted and perhaps kept."""
     kept = FLAGS.embeddings
+    if kept and Path(kept).suffix in SUFFIXES:
+        existing(kept, "embeddings")
     if kept and Path(kept).is_file():
         if FLAGS.model:
             raise InputError(f"{kept} has embeddings already; leave --model out, or name a folder")

@@ -32,6 +32,7 @@ from absl import flags
 from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    define_chunks,
     load_network,
     no_positional,
     number,
@@ -75,11 +76,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("margin", 0.2, "of the AAM-softmax", flag_values=FLAGS)
 flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+define_chunks(FLAGS, 32, "of data order and augmentation")
 define_augmentation(FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of data order and augmentation", flag_values=FLAGS)
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
@@ -141,7 +140,7 @@ def _finetune(
         codebooks(model)  # refuses a float model
         kind, head = "1 - cosine to the teacher", None
         if FLAGS.loss == "aam":
-            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus), None
+            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus, left_out), None
         loss = finetune(
             model,
             dataset,
@@ -168,7 +167,7 @@ def _finetune(
     }
 
 
-def _head(network: Any, corpus: Corpus) -> Any:
+def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> Any:
     """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
     from tfq_sv.fine_tuning import speaker_head
 
@@ -179,6 +178,13 @@ def _head(network: Any, corpus: Corpus) -> Any:
         if number[speaker] > UTTERANCES_A_CENTER:
             further.append(key)
     few = corpus.without(further)
-    stream = batches(few, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    stream = batches(
+        few,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        seed=FLAGS.seed,
+        left_out=left_out,
+        strict=FLAGS.strict,
+    )
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
     return speaker_head(network, once, len(number), margin=FLAGS.margin)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, required
-from tfq_sv.codebook import check_bits
+from tfq_sv.cli.common import bit_widths, is_tflite, load_network, required
 from tfq_sv.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if arguments:
         raise InputError(f"unexpected argument {arguments[0]!r}; give one model")
     (name,) = required(FLAGS, "model")
-    if name.endswith(".tflite"):
+    if is_tflite(name):
         from tfq_sv.export import read_about
 
         about = read_about(name)
@@ -45,7 +44,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         print(f"{name}: {size:,} bytes")
         print(json.dumps(about, indent=2, ensure_ascii=False))
         return {"model": name, "bytes": size, **about}
-    widths = [check_bits(int(bits) if bits.isdigit() else bits) for bits in FLAGS.bits]
+    widths = bit_widths(FLAGS.bits)
     if FLAGS.frames < 1:
         raise InputError(f"--frames must be positive, not {FLAGS.frames}")
     from tfq_sv import models

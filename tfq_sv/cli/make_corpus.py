@@ -35,7 +35,9 @@ flags.DEFINE_integer(
     "utterances of a test speaker",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("seed", _DEFAULT.seed, "of voices, words and rooms", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "seed", _DEFAULT.seed, "of voices, words and rooms", lower_bound=0, flag_values=FLAGS
+)
 flags.DEFINE_integer("workers", None, "processes; all cores if not given", flag_values=FLAGS)
 flags.DEFINE_bool("train", True, "--notrain makes the test part alone", flag_values=FLAGS)
 

@@ -15,7 +15,17 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, output, read_corpus, required
+from tfq_sv.cli.common import (
+    check_file,
+    load_network,
+    no_positional,
+    output,
+    print_left_out,
+    read_corpus,
+    reasons,
+    required,
+)
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
@@ -30,7 +40,8 @@ flags.DEFINE_enum(
     "binary",
     None,
     ["adaptive", "static"],
-    "one bit a weight, on two levels that follow the weights in fine-tuning or stay; for --bits",
+    "one bit a weight, on two levels that follow the weights in fine-tuning (unless calibrated) or "
+    "stay; for --bits",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
@@ -44,6 +55,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     no_positional(arguments)
     name, out = required(FLAGS, "model", "out")
     output(out, ".keras", ".h5")
+    check_file(FLAGS, "recipe_out")
     network = load_network(name)
     import numpy as np
 
@@ -61,8 +73,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     else:
         recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
     model = quantize(network, recipe, progress=True)
+    left_out: dict[str, BadAudioError] = {}
     if FLAGS.calibrate:
-        calibrate(model, _speech(FLAGS.calibrate, FLAGS.minutes))
+        calibrate(model, _speech(FLAGS.calibrate, FLAGS.minutes, left_out))
     layers, rows = {}, []
     for layer, book in codebooks(model).items():
         kernel = network.get_layer(layer).get_weights()[0]
@@ -77,11 +90,15 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
-    return {"out": out, "layers": layers}
+    return {"out": out, "layers": layers, "left_out": reasons(left_out)}
 
 
-def _speech(folder: str, minutes: float) -> list[Any]:
-    """Chunks of a corpus, 2 s each, the same ones every time."""
+def _speech(folder: str, minutes: float, left_out: dict[str, BadAudioError]) -> list[Any]:
+    """Chunks of a corpus, 2 s each, the same ones every time; lists the bad recordings met."""
     chunks = max(1, round(minutes * 60 / CHUNK_SECONDS))
-    stream = batches(read_corpus(folder), batch_size=1, seconds=CHUNK_SECONDS)
-    return list(itertools.islice(stream, chunks))
+    corpus = read_corpus(folder)
+    stream = batches(corpus, batch_size=1, seconds=CHUNK_SECONDS, left_out=left_out)
+    speech = list(itertools.islice(stream, chunks))
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
+    return speech

@@ -22,6 +22,7 @@ from absl import flags
 
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    define_chunks,
     load_network,
     megabytes,
     no_positional,
@@ -57,14 +58,12 @@ flags.DEFINE_list(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("steps", 3000, "of fine-tuning, for each row", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 32, "chunks a step", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
+define_chunks(FLAGS, 32, "of chunks and probes")
 flags.DEFINE_float("learning_rate", 1e-3, "peak learning rate (Adam)", flag_values=FLAGS)
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
 flags.DEFINE_integer("probes", 32, "most batches for sensitivities", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of chunks and probes", flag_values=FLAGS)
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 

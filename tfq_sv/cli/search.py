@@ -11,7 +11,7 @@ example:
   tfq-sv quantize --model=model.keras --recipe=recipe.json --out=small.keras
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,21 @@ from absl import flags
 
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
-    check_suffix,
+    bit_widths,
+    check_file,
+    define_chunks,
     define_report,
     load_network,
     megabytes,
     no_positional,
     output,
+    print_left_out,
     read_corpus,
     read_trials,
+    reasons,
     required,
 )
-from tfq_sv.codebook import check_bits
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.page import Page
@@ -69,9 +73,7 @@ flags.DEFINE_list("bits", list("12345678"), "widths to choose from", flag_values
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
 flags.DEFINE_enum("compute", "int8", ["int8", "float32"], "as in export", flag_values=FLAGS)
 flags.DEFINE_integer("probes", 32, "most batches to measure on", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", 16, "chunks a batch", flag_values=FLAGS)
-flags.DEFINE_float("seconds", 2.0, "length of a chunk", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of chunks and probes", flag_values=FLAGS)
+define_chunks(FLAGS, 16, "of chunks and probes")
 flags.DEFINE_string("test_corpus", None, "test speech, for the EER at each size", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "its trials, as in evaluate", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -86,11 +88,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     no_positional(arguments)
     name, _, folder, out = required(FLAGS, "model", "target_mb", "corpus", "out")
     target = output(out, ".json")
+    check_file(FLAGS, "plot", ".png")
     plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")
-    check_suffix(FLAGS, "plot", ".png")
-    check_suffix(FLAGS, "report", ".html")
+    check_file(FLAGS, "report", ".html")
     targets = [megabytes(text) for text in FLAGS.target_mb]
-    widths = [check_bits(int(text) if text.isdigit() else text) for text in FLAGS.bits]
+    widths = bit_widths(FLAGS.bits)
     corpus = read_corpus(folder, strict=FLAGS.strict)
     return on_all_devices(
         lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)
@@ -112,7 +114,19 @@ def _search(
     from tfq_sv.training.devices import is_chief
 
     network = load_network(name)
-    traces = _measured(network, corpus, target, widths, strategy)
+    left_out: dict[str, BadAudioError] = {}
+
+    def chunks() -> Iterator[Any]:
+        return batches(
+            corpus,
+            batch_size=FLAGS.batch_size,
+            seconds=FLAGS.seconds,
+            seed=FLAGS.seed,
+            left_out=left_out,
+            strict=FLAGS.strict,
+        )
+
+    traces = _measured(network, chunks(), target, widths, strategy)
     if not is_chief(strategy):
         return None
     costs = allocation.quantization_costs(network, traces, widths)
@@ -126,7 +140,7 @@ def _search(
     answers = allocation.sweep(network, costs, targets, order=order, sizes=sizes, **options)
     layers = allocation_table(network, traces, answers)
     print(layers)
-    rates = _error_rates(network, corpus, answers) if FLAGS.test_corpus else None
+    rates = _error_rates(network, chunks, answers) if FLAGS.test_corpus else None
     found = []
     for number, (wanted, answer) in enumerate(zip(targets, answers, strict=True)):
         file = target
@@ -152,15 +166,18 @@ def _search(
         page.picture(plot, caption)
         page.table(layers).write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
-    return {"sensitivity": FLAGS.sensitivity, "method": FLAGS.method, "answers": found}
-
-
-def _chunks(corpus: Corpus) -> Iterator[Any]:
-    return batches(corpus, batch_size=FLAGS.batch_size, seconds=FLAGS.seconds, seed=FLAGS.seed)
+    if left_out:
+        print_left_out(left_out, len(corpus.paths))
+    return {
+        "sensitivity": FLAGS.sensitivity,
+        "method": FLAGS.method,
+        "answers": found,
+        "left_out": reasons(left_out),
+    }
 
 
 def _measured(
-    network: Any, corpus: Corpus, target: Path, widths: Sequence[int], strategy: Any
+    network: Any, chunks: Iterator[Any], target: Path, widths: Sequence[int], strategy: Any
 ) -> Any:
     """Measures, or goes on with what an earlier call has measured."""
     from tfq_sv.sensitivity import MEASURES
@@ -170,7 +187,7 @@ def _measured(
     cache = target.with_suffix(f".{kind}.json")
     found = MEASURES[kind](
         network,
-        _chunks(corpus),
+        chunks,
         max_probes=FLAGS.probes,
         strategy=strategy,
         cache=cache,
@@ -189,7 +206,9 @@ def _file_bytes(network: Any, recipe: Any) -> int:
     return len(built.data)
 
 
-def _error_rates(network: Any, corpus: Corpus, answers: Sequence[Any]) -> list[float]:
+def _error_rates(
+    network: Any, chunks: Callable[[], Iterator[Any]], answers: Sequence[Any]
+) -> list[float]:
     from tfq_sv.batch_norm import reestimate_batch_norm
     from tfq_sv.evaluation import KerasEncoder, evaluate
     from tfq_sv.quantization import quantize
@@ -199,7 +218,7 @@ def _error_rates(network: Any, corpus: Corpus, answers: Sequence[Any]) -> list[f
     rates = []
     for answer in answers:
         model = quantize(network, answer.recipe)
-        reestimate_batch_norm(model, islice(_chunks(corpus), 20), reference=network)
+        reestimate_batch_norm(model, islice(chunks(), 20), reference=network)
         label = f"EER at {answer.bytes:,} bytes"
         rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
     return rates

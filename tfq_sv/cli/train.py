@@ -19,6 +19,7 @@ example:
 
 import dataclasses
 import os
+import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from absl import flags
 from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    define_chunks,
     load_network,
     no_positional,
     number,
@@ -46,22 +48,28 @@ from tfq_sv.files import atomic
 from tfq_sv.training.augment import SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
 FLAGS = flags.FlagValues()
 DEFAULT = TrainingOptions()
 flags.DEFINE_string("corpus", None, "training speech, see above", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("config", None, "YAML file of settings, or a recipe", flag_values=FLAGS)
 flags.DEFINE_string("network", "ResNet18", "ResNet18, DF_ResNet56, ...", flag_values=FLAGS)
-flags.DEFINE_integer("channels", 16, "width of the first stage (the field: 32)", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "channels",
+    16,
+    "width of the first stage (the field: 32); below 16, gradients may crash in TensorFlow's "
+    f"oneDNN on x86 processors: {ONEDNN}=0 in the environment goes without",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("embed_dim", 128, "length of the embedding", flag_values=FLAGS)
 flags.DEFINE_string("init", None, "network to go on from, instead of --network", flag_values=FLAGS)
 flags.DEFINE_integer("steps", DEFAULT.steps, "optimizer steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_epochs", None, "epochs, instead of --steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_avg", 1, "last epochs whose weights are averaged", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "batch_size", DEFAULT.batch_size, "chunks a step, over all devices", flag_values=FLAGS
-)
-flags.DEFINE_float("seconds", DEFAULT.seconds, "length of a chunk", flag_values=FLAGS)
+define_chunks(FLAGS, DEFAULT.batch_size, "of weights, data order and augmentation")
 flags.DEFINE_bool(
     "speed_perturb", False, "speeds 0.9 and 1.1 too, as further speakers", flag_values=FLAGS
 )
@@ -102,7 +110,6 @@ flags.DEFINE_integer(
     "num_workers", min(8, os.cpu_count() or 1), "threads that read", flag_values=FLAGS
 )
 flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
-flags.DEFINE_integer("seed", 0, "of weights, data order and augmentation", flag_values=FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 
 
@@ -115,6 +122,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     output(out, ".keras", ".h5")
     if FLAGS.num_epochs and FLAGS["steps"].present:
         raise InputError("--steps and --num_epochs exclude each other; a recipe counts in epochs")
+    _check_channels()
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
@@ -180,6 +188,16 @@ def _train(
         "loss": number(loss),
         "left_out": reasons(left_out),
     }
+
+
+def _check_channels() -> None:
+    """Refuses what may crash the interpreter: oneDNN's gradients of narrow convolutions."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if FLAGS.channels < 16 and not FLAGS.init and x86 and os.environ.get(ONEDNN) != "0":
+        raise InputError(
+            f"--channels={FLAGS.channels} may crash in TensorFlow's oneDNN; take 16 or more, or "
+            f"set {ONEDNN}=0 in the environment"
+        )
 
 
 def _network() -> Any:

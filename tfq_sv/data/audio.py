@@ -5,8 +5,11 @@ FFmpeg's decoders.
 """
 
 import io
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,12 @@ MIN_SECONDS = 0.2
 AAC = frozenset({".aac", ".m4a"})
 SUFFIXES = frozenset({".flac", ".mp3", ".ogg", ".wav"}) | AAC
 # libsndfile reports damage in several ways.
-_UNREADABLE = (soundfile.LibsndfileError, RuntimeError, TypeError)
+_UNREADABLE = (RuntimeError, TypeError)
+# Where writers cannot go back to fill the length in, to a pipe for instance, WAVs announce 2 or
+# 4 GiB, less a few headers.
+_STREAMED = 0x7F000000
+# Bytes that writers announce too many who count their own headers in: no speech is lost.
+_SLIP = 1024
 
 Source = Path | Member
 """A file, or a file inside a shard."""
@@ -40,6 +48,10 @@ class BadAudioError(InputError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class _CutShortError(Exception):
+    """A file that ends before its sound does."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
         seconds: at most so many seconds; all if None.
 
     Raises:
-        BadAudioError: missing, not audio, truncated, shorter than 0.2 s, NaN or pure silence.
+        BadAudioError: missing, not audio, cut short, shorter than 0.2 s, NaN or pure silence.
         InputError: AAC, and no decoder is installed.
     """
     source = _source(path)
@@ -100,7 +112,7 @@ class Header:
 
 
 def probe(path: str | Source) -> Header:
-    """Reads a header alone; raises BadAudioError if missing, not audio or too short."""
+    """Reads a header alone; raises BadAudioError if missing, not audio, cut or too short."""
     source = _source(path)
     frames, rate, channels = _decoded(source, _sound_header, _aac_header)
     _check_length(source, frames, rate)
@@ -187,12 +199,35 @@ def _decoded(
             raise _unreadable(source, error.strerror) from None
         except IndexError:
             raise _unreadable(source, "it holds no sound") from None
+    except _CutShortError as error:
+        raise BadAudioError("cut short", f"{source} is cut short: {error}") from None
+    except soundfile.LibsndfileError as error:
+        raise _unreadable(source, error.error_string) from None
     except _UNREADABLE as error:
         raise _unreadable(source, error) from None
 
 
+@contextmanager
+def _opened(file: Any) -> Iterator[soundfile.SoundFile]:
+    # Bytes name any file; soundfile cannot encode a name that is not UTF-8.
+    name = os.fsencode(file) if isinstance(file, Path) and os.name == "posix" else file
+    with soundfile.SoundFile(name) as sound:
+        _check_whole(sound.extra_info)
+        yield sound
+
+
+def _check_whole(log: str) -> None:
+    """Refuses a file of which libsndfile's log says that it should go on."""
+    if found := re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE):
+        announced, there = map(int, found.groups())
+        if there + _SLIP < announced < _STREAMED:
+            raise _CutShortError(f"{announced:,} bytes of sound are announced, {there:,} are there")
+    if found := re.search(r"^Ogg ?: (Last page lacks .*|Junk after the last page)", log, re.M):
+        raise _CutShortError(found[1])
+
+
 def _sound(file: Any, start: float, seconds: float | None) -> tuple[npt.NDArray[np.float32], int]:
-    with soundfile.SoundFile(file) as sound:
+    with _opened(file) as sound:
         rate = sound.samplerate
         sound.seek(min(int(start * rate), sound.frames))
         frames = -1 if seconds is None else int(np.ceil(seconds * rate))
@@ -200,8 +235,8 @@ def _sound(file: Any, start: float, seconds: float | None) -> tuple[npt.NDArray[
 
 
 def _sound_header(file: Any) -> tuple[int, int, int]:
-    info = soundfile.info(file)
-    return info.frames, info.samplerate, info.channels
+    with _opened(file) as sound:
+        return sound.frames, sound.samplerate, sound.channels
 
 
 def _aac(file: Any) -> tuple[npt.NDArray[np.float32], int]:

@@ -22,6 +22,9 @@ from tfq_sv.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+MAX_SECONDS = 3600.0
+"""An hour: a longer chunk is a mistake, and takes all memory."""
+
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
 
@@ -118,7 +121,18 @@ def batches(
         An iterator of (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's
         index in `corpus.speaker_ids`, plus their number for each speed after the first. It raises
         InputError at a bad recording, if `strict`, and if no good one is left.
+
+    Raises:
+        InputError: no chunks a batch, chunks below 0.2 s or above an hour, a negative seed.
     """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be positive, not {batch_size}")
+    if not audio.MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise InputError(
+            f"seconds must be from {audio.MIN_SECONDS} to {MAX_SECONDS:.0f}, not {seconds}"
+        )
+    if seed < 0:
+        raise InputError(f"seed must not be negative, as {seed} is")
     keys = list(corpus.paths)
     speakers = corpus.speaker_ids
     index = {speaker: i for i, speaker in enumerate(speakers)}

@@ -68,8 +68,9 @@ class Corpus:
         for name in ("raw.list", "shard.list"):
             if (root / name).is_file():
                 return cls._from_list(root / name)
-        if (root / "train" / "wav.scp").is_file():
-            raise InputError(f"{root} holds two corpora; give {root / 'train'} or {root / 'test'}")
+        train, test = root / "train", root / "test"
+        if (train / "wav.scp").is_file() or (_has_speakers(train) and _has_speakers(test)):
+            raise InputError(f"{root} holds two corpora; give {train} or {test}")
         return cls._from_tree(root)
 
     @classmethod
@@ -117,7 +118,7 @@ class Corpus:
         keys: dict[str, Source] = {}
         twice = []
         for top in _tops(root):
-            found = [file.relative_to(top).as_posix() for file in _audio_files(top)]
+            found = {legible(x.relative_to(top).as_posix()): x for x in _audio_files(top)}
             loose = [key for key in found if "/" not in key]
             if loose:
                 raise InputError(
@@ -125,7 +126,7 @@ class Corpus:
                     f"expected {top}/<speaker>/.../{loose[0]}"
                 )
             twice += [key for key in found if key in keys]
-            keys.update({key: top / key for key in found})
+            keys.update(found)
         # VoxCeleb2 is often converted in place: the same recording is there as AAC and as WAV.
         copies = {key for key in keys if key.endswith(".m4a") and f"{key[:-4]}.wav" in keys}
         if not keys:
@@ -136,6 +137,15 @@ class Corpus:
             )
         paths = {key: keys[key] for key in sorted(keys.keys() - copies)}
         return cls(root, paths, {key: key.split("/", 1)[0] for key in paths})
+
+
+def legible(name: str) -> str:
+    r"""A file's name as lists can keep it: bytes that are not UTF-8 are spelled out.
+
+    >>> legible(os.fsdecode(b"id1/caf\xe9.wav"))
+    'id1/caf\\xe9.wav'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_pairs(path: Path) -> dict[str, str]:
@@ -163,9 +173,10 @@ def read_pairs(path: Path) -> dict[str, str]:
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """Returns a text file's numbered lines that are not blank; tabs count as spaces."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist")
+        wrong = "is a folder; name a list" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {wrong}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not a text file") from None
     lines = enumerate(text.replace("\t", " ").splitlines(), start=1)
@@ -209,7 +220,7 @@ def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str,
         shard = _located(path.parent, line)
         sounds, speakers = {}, {}
         for member in shards.members(shard):
-            key, _, suffix = member.name.rpartition(".")
+            key, _, suffix = legible(member.name).rpartition(".")
             if suffix == "spk":
                 speakers[key] = member.read_bytes().decode("utf-8", "replace").strip()
             elif f".{suffix.lower()}" in SUFFIXES:
@@ -223,6 +234,13 @@ def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str,
         if not sounds:
             raise InputError(f"shard {shard} holds no {', '.join(sorted(SUFFIXES))} file")
         yield from ((key, speakers[key], member) for key, member in sounds.items())
+
+
+def _has_speakers(folder: Path) -> bool:
+    """Whether it is not a speaker's own folder: no recording lies in it, but in folders below."""
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    loose = any(entry.suffix.lower() in SUFFIXES for entry in entries)
+    return not loose and any(entry.is_dir() for entry in entries)
 
 
 def _tops(root: Path) -> list[Path]:

@@ -72,7 +72,7 @@ class TrainingOptions:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("margin", "initial_margin", "weight_decay", "warm_up_epoch"):
+        for name in ("margin", "initial_margin", "weight_decay", "warm_up_epoch", "seed"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, as {getattr(self, name)} is")
         if not 0 <= self.momentum < 1:
