@@ -71,8 +71,8 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
     The 2**bits centroids are fitted by k-means to the kernel that the layer holds when it is
     wrapped, on the int8 grid that the exported file stores. They are a non-trainable weight of
     the wrapper: fine-tuning moves them by Lloyd's steps, not by gradients, or, where calibration
-    chose them, leaves them as they are. The scale s is 1, or
-    learned by its own gradient, dq/ds = c_k; a scaled grid is a grid too.
+    chose them, leaves them as they are. The scale s is 1, or learned by its own gradient,
+    dq/ds = c_k; a scaled grid is a grid too.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive uniform precision; the learned scale as in
     LSQ (Esser et al., 2020) and APoT (Li et al., 2020).
@@ -84,9 +84,8 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     Attributes:
         calibrated: whether `calibrate` has chosen centroids and codes, by what the layer makes of
-            speech. The latent weights then only hold these codes, many of them so near to a
-            midpoint that centroids which follow them would change the codes again: in fine-tuning
-            these centroids stay.
+            speech. The latent weights then only hold these codes, and centroids which follow
+            them would change the codes again: in fine-tuning these centroids stay.
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.

@@ -87,18 +87,23 @@ def corrected(kernel: Array, gram: Array, cross: Array) -> Array:
 def latent_weights(
     kernel: Array, rounded: Array, centroids: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Returns weights that have the codes of `rounded`, as near to the kernel as that allows.
+    """Returns weights that have the codes of `rounded`, and lie between kernel and centroids.
 
-    Fine-tuning goes on from latent weights. On the centroids themselves each would be as far from
-    a change of its code as can be, and few bits would hardly train.
+    Fine-tuning goes on from latent weights. As near to the kernel as their codes allow, many would
+    stand a hair's breadth from a midpoint, and its first steps would undo what calibration chose;
+    on the centroids themselves they would hardly train. So they go half the way. At one bit, where
+    the midpoint is far, even that is too far to come back from: there they stay near the kernel.
 
     Args:
         kernel: any shape.
         rounded: values on the centroids, the kernel's shape.
         centroids: sorted.
 
-    >>> latent_weights(np.array([0.4, 0.4]), np.array([0.0, 1.0]), np.float32([0, 1])).round(3)
+    >>> kernel, rounded = np.array([0.4, 0.4]), np.array([0.0, 1.0])
+    >>> latent_weights(kernel, rounded, np.float32([0, 1])).round(3)
     array([0.4  , 0.505], dtype=float32)
+    >>> latent_weights(kernel, rounded, np.float32([0, 1, 3, 4])).round(3)
+    array([0.2  , 0.752], dtype=float32)
     """
     table = np.asarray(centroids, np.float64)
     # A hundredth of the way inside, which no rounding crosses.
@@ -107,7 +112,9 @@ def latent_weights(
     low = np.concatenate([[-np.inf], middles + inside])
     high = np.concatenate([middles - inside, [np.inf]])
     codes = np.searchsorted(middles, rounded)
-    return np.clip(kernel, low[codes], high[codes]).astype(np.float32)
+    near = np.clip(kernel, low[codes], high[codes])
+    latent = near if table.size == 2 else (near + table[codes]) / 2
+    return latent.astype(np.float32)
 
 
 def output_error(kernel: Array, rounded: Array, gram: Array) -> float:
