@@ -58,7 +58,7 @@ class Cell(NamedTuple):
     Attributes:
         kind: bits, 0 for float; a binary quantizer's name, "scaled" for adaptive with a learned
             scale, "sign" for sign(w); "2 mixed": as large as 2 bits.
-        speech: what is done with unlabelled speech, before fine-tuning.
+        speech: what is done with unlabelled speech, or without any, before fine-tuning.
         tuned: "", "at once", or an order of stages.
         longer: --steps for each stage of a mixed network, also at once; else they are shared.
     """
@@ -71,7 +71,9 @@ class Cell(NamedTuple):
 
 FREE = {f"{b} bit": Cell(b) for b in (8, 4, 3, 2, 1)} | {"1 bit static": Cell("static")}
 SPEECH = {
-    f"{b} bit, {form}": Cell(b, form) for b in (4, 3, 2, 1) for form in ("BatchNorm", "calibrated")
+    f"{b} bit, {form}": Cell(b, form)
+    for b in (4, 3, 2, 1)
+    for form in ("without speech", "BatchNorm", "calibrated")
 }
 TUNED = {
     f"{name}, fine-tuned": Cell(kind, tuned="at once")
@@ -85,6 +87,9 @@ TUNED = {
         "1 bit adaptive": "adaptive",
         "1 bit adaptive, learned scale": "scaled",
     }.items()
+}
+TUNED |= {
+    f"{b} bit, without speech, fine-tuned": Cell(b, "without speech", "at once") for b in (3, 2)
 }
 TUNED |= {
     f"{name}, calibrated, fine-tuned": Cell(kind, "calibrated", "at once")
@@ -215,7 +220,8 @@ def make(
     if cell.speech == "BatchNorm":
         tfq_sv.reestimate_batch_norm(model, minute, reference=network, progress=False)
     elif cell.speech:
-        tfq_sv.calibrate(model, minute, progress=False)
+        speech = None if cell.speech == "without speech" else minute
+        tfq_sv.calibrate(model, speech, progress=False)
     if cell.tuned:
         tfq_sv.finetune(model, stream, teacher=network, options=options)
     return model

@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import tf_keras as keras
 from test_fine_tuning import distance
 
 import tfq_sv
+from tfq_sv import calibration, reconstruction
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
@@ -112,6 +114,53 @@ def test_calibration_keeps_far_more_than_rounding(
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
+def test_without_speech_more_is_kept_than_by_rounding(
+    network: keras.Model, train_corpus: Corpus
+) -> None:
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    dataset = [next(stream) for _ in range(6)]
+    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
+    unseen = fbank_tensor(next(stream)[0])
+    for bits in (2, 3, 4):
+        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
+        rounded, kept = (tfq_sv.quantize(network, recipe) for _ in range(2))
+        norms = [x.numpy() for x in kept.variables if "moving" in x.name]
+        assert tfq_sv.calibrate(kept, progress=False) == 21
+        assert distance(kept, network, unseen) < 0.8 * distance(rounded, network, unseen)
+        for a, b in zip(norms, (x for x in kept.variables if "moving" in x.name), strict=True):
+            np.testing.assert_array_equal(a, b)
+        with pytest.raises(InputError, match="is calibrated already"):
+            tfq_sv.calibrate(kept, dataset, progress=False)
+
+
+def test_every_kind_of_layer_without_speech() -> None:
+    layers = keras.layers
+    image = keras.Sequential(
+        [
+            layers.Conv2D(4, (3, 1), input_shape=(8, 8, 2)),
+            layers.DepthwiseConv2D(3, depth_multiplier=2),
+            layers.Conv2D(4, 3, groups=2),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    series = keras.Sequential([layers.Conv1D(4, 5, input_shape=(9, 3)), layers.Dense(2)])
+    for model, count in ((image, 4), (series, 2)):
+        for recipe in (
+            tfq_sv.QuantizationRecipe.uniform(model, 2),
+            tfq_sv.QuantizationRecipe.binary(model, "adaptive"),
+            tfq_sv.QuantizationRecipe.binary(model, "static"),
+        ):
+            small = tfq_sv.quantize(model, recipe)
+            before = {name: book.centroids for name, book in tfq_sv.codebooks(small).items()}
+            assert tfq_sv.calibrate(small, progress=False) == count
+            for name, book in tfq_sv.codebooks(small).items():
+                scale, levels = book.grid()
+                np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
+                if recipe.layers[name].kind == "static_binary":
+                    np.testing.assert_array_equal(book.centroids, before[name])
+
+
 @pytest.mark.parametrize("file", ["calibrated.keras", "calibrated.h5", "calibrated"])
 def test_calibrated_codebooks_stay_in_fine_tuning(
     file: str, network: keras.Model, train_corpus: Corpus, tmp_path: Path
@@ -178,9 +227,31 @@ def test_a_last_batch_norm_that_overflows() -> None:
     assert np.isfinite(small.get_layer("last").moving_variance).all()
 
 
+def test_an_interrupted_calibration_leaves_the_model_as_it_was(
+    network: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+    before, fitted = quantized.get_weights(), []
+
+    def alternate(*arguments: Any) -> Any:
+        if len(fitted) == 3:
+            raise KeyboardInterrupt
+        fitted.append(arguments)
+        return reconstruction.alternate(*arguments)
+
+    monkeypatch.setattr(calibration, "alternate", alternate)
+    with pytest.raises(KeyboardInterrupt):
+        tfq_sv.calibrate(quantized, progress=False)
+    for a, b in zip(before, quantized.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    monkeypatch.undo()
+    assert tfq_sv.calibrate(quantized, progress=False) == 21
+
+
 def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -> None:
-    with pytest.raises(InputError, match="is not quantized"):
-        tfq_sv.calibrate(network, [])
+    for speech in (None, []):
+        with pytest.raises(InputError, match="is not quantized"):
+            tfq_sv.calibrate(network, speech)
     quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
     before, threads = quantized.get_weights(), threading.active_count()
     bad = np.full([2, 40, 80], np.nan, np.float32)

@@ -346,6 +346,14 @@ def test_calibration_and_labels(made: Path, capsys: pytest.CaptureFixture[str]) 
     books = tfq_sv.codebooks(tfq_sv.load_model(made / "calibrated.keras"))
     for name, book in tfq_sv.codebooks(rounded).items():
         assert np.any(books[name].codes != book.codes)
+    # Without speech, as `calibrate` without speech.
+    arguments = ["quantize", f"--model={made}/model.keras", "--bits=2"]
+    assert cli.main([*arguments, f"--out={made}/unseen.keras"]) == 0
+    tfq_sv.calibrate(rounded, progress=False)
+    unseen = tfq_sv.codebooks(tfq_sv.load_model(made / "unseen.keras"))
+    for name, book in tfq_sv.codebooks(rounded).items():
+        np.testing.assert_array_equal(unseen[name].codes, book.codes)
+        assert np.any(unseen[name].codes != books[name].codes)
     arguments = ["finetune", f"--model={made}/calibrated.keras", f"--teacher={made}/model.keras"]
     arguments += [f"--corpus={made}/own", f"--out={made}/labels.keras", "--loss=aam", "--steps=2"]
     assert cli.main([*arguments, "--batch_size=4", "--seconds=0.5"]) == 0

@@ -1,4 +1,4 @@
-"""What a little unlabelled speech mends in a quantized network, without training."""
+"""What can be mended in a quantized network without training, by a little speech or none."""
 
 import queue
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,28 +21,42 @@ from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization import latent_model, quantizers
 from tfq_sv.quantizers import kernel_attribute
-from tfq_sv.reconstruction import corrected, latent_weights, reconstruct
+from tfq_sv.reconstruction import (
+    Array,
+    alternate,
+    assumed_gram,
+    corrected,
+    latent_weights,
+    reconstruct,
+)
 
-_ROWS_AN_INPUT = 16
+_ROWS_AN_INPUT = 64
 """Positions of a layer's input that are looked at, for each input of its kernel."""
+_CHANNELS_TOGETHER = 64
+"""Whose errors pay for each other where nobody has looked: more win little, and cost more."""
 _NOT_FINITE = "the speech for calibration gives activations that are not finite"
 
 
-def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = True) -> int:
+def calibrate(
+    model: keras.Model, dataset: Iterable[Any] | None = None, *, progress: bool = True
+) -> int:
     """Fits a quantized network's codes and BatchNorms to a minute of speech, in place.
 
     One pass, layer by layer, beside the float network, which the latent weights still are. Each
     layer sees what the layers before it, already mended, give it. Its kernel is corrected for what
     they lost (`reconstruction.corrected`), its codebook is fitted with each weight counting as
-    much as its input is strong, its codes are chosen to keep its output
-    (`reconstruction.reconstruct`), and each BatchNorm's statistics are moved by what quantization
+    much as its input is strong, codes and centroids are chosen to keep its output
+    (`reconstruction.alternate`), and each BatchNorm's statistics are moved by what quantization
     changed in what comes in. No label, no gradient. Fine-tuning afterwards changes codes; these
     codebooks stay.
+
+    Without speech, codes and centroids are chosen for inputs as ReLU networks have them
+    (`reconstruction.assumed_gram`); nothing is corrected, and BatchNorms stay.
 
     Args:
         model: what `tfq_sv.quantize` returned, before any fine-tuning.
         dataset: a minute of speech or so, in batches of waveforms or features, see
-            `network_input`; held in memory at once, cut to the shortest.
+            `network_input`; held in memory at once, cut to the shortest. None for no speech.
         progress: show a bar.
 
     Returns:
@@ -63,6 +77,33 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
         raise InputError(
             f"{model.name} is calibrated already; quantize the float network again for other speech"
         )
+    kept = model.get_weights()
+    try:
+        with tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress) as bar:
+            if dataset is None:
+                _without_speech(model, bar)
+            else:
+                _with_speech(model, dataset, bar)
+    except BaseException:
+        model.set_weights(kept)
+        raise
+    for quantizer in books.values():
+        quantizer.calibrated = True
+    return len(books)
+
+
+def _without_speech(model: keras.Model, bar: Any) -> None:
+    for layer in model.layers:
+        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
+            quantizer = layer.quantize_config.quantizer
+            cut = _Cut.of(layer.layer, quantizer.latent.shape, most=_CHANNELS_TOGETHER)
+            gram = assumed_gram(getattr(layer.layer, "kernel_size", ()), cut.channels)
+            target = cut.apart(quantizer.latent.numpy().astype(np.float64))
+            _keep_output(quantizer, cut, target, gram[None])  # the same for all groups
+            bar.update()
+
+
+def _with_speech(model: keras.Model, dataset: Iterable[Any], bar: Any) -> None:
     fbank = front_end(model)
     batches = [network_input(batch, fbank) for batch in once(dataset, "calibration")]
     frames = min(batch.shape[1] for batch in batches)
@@ -70,8 +111,6 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
     if not np.isfinite(features.numpy()).all():
         raise InputError("the dataset for calibration holds values that are not finite")
     beside = _Beside(latent_model(model), features)
-    bar = tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress)
-
     errors: list[InputError] = []
 
     def named(layer: Any, change: Callable[[Any, Any], None], inputs: tf.Tensor) -> None:
@@ -95,18 +134,13 @@ def calibrate(model: keras.Model, dataset: Iterable[Any], *, progress: bool = Tr
             hooks[layer] = partial(fit, layer)
         elif isinstance(layer, keras.layers.BatchNormalization):
             hooks[layer] = partial(move, layer)
-    kept = model.get_weights()
     try:
-        with bar, beside, _before_first_calls(hooks):
+        with beside, _before_first_calls(hooks):
             model(features, training=False)
     except BaseException:
-        model.set_weights(kept)
         if errors:  # Keras has wrapped it in a page about the layer's arguments
             raise errors[0] from None
         raise
-    for quantizer in books.values():
-        quantizer.calibrated = True
-    return len(books)
 
 
 @contextmanager
@@ -195,18 +229,27 @@ class _EndedError(Exception):
 
 
 def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
-    kernel = quantizer.latent.numpy()
-    grouped = _grouped(kernel.astype(np.float64), layer)
-    gram, cross = _moments_of_inputs(layer, inputs, wanted, *grouped.shape[:2])
+    cut = _Cut.of(layer, quantizer.latent.shape)
+    kernel = cut.apart(quantizer.latent.numpy().astype(np.float64))
+    gram, cross = _moments_of_inputs(layer, inputs, wanted, *kernel.shape[:2])
     if not (np.isfinite(gram).all() and np.isfinite(cross).all()):
         raise InputError(_NOT_FINITE)
-    target = corrected(grouped, gram, cross)
-    quantizer.latent.assign(_ungrouped(target, kernel.shape))
+    target = corrected(kernel, gram, cross)
+    quantizer.latent.assign(cut.together(target))
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
-    quantizer.refit(_ungrouped(np.broadcast_to(strength, grouped.shape), kernel.shape))
+    quantizer.refit(cut.together(np.broadcast_to(strength, target.shape)))
+    _keep_output(quantizer, cut, target, gram)
+
+
+def _keep_output(quantizer: Any, cut: "_Cut", target: Array, gram: Array) -> None:
+    """Chooses codes and centroids by what the target makes of inputs with these second moments."""
     centroids = quantizer.centroids.numpy()
-    latent = latent_weights(target, reconstruct(target, gram, centroids), centroids)
-    quantizer.latent.assign(_ungrouped(latent, kernel.shape))
+    if quantizer.levels_stay:
+        rounded = reconstruct(target, gram, centroids)
+    else:
+        rounded, centroids = alternate(target, gram, centroids)
+        quantizer.centroids.assign(centroids)
+    quantizer.latent.assign(cut.together(latent_weights(target, rounded, centroids)))
 
 
 def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
@@ -223,18 +266,43 @@ def _move_batch_norm(layer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
     layer.moving_variance.assign(variance)
 
 
-def _grouped(kernel: npt.NDArray[np.float64], layer: Any) -> npt.NDArray[np.float64]:
-    """A kernel as (groups, inputs, outputs), see `reconstruct`."""
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        groups, inputs = kernel.shape[2], prod(kernel.shape[:2])
-    else:
-        groups, inputs = getattr(layer, "groups", 1), prod(kernel.shape[:-1])
-    return kernel.reshape(inputs, groups, -1).transpose(1, 0, 2)
+class _Cut(NamedTuple):
+    """How a kernel is cut into (groups, inputs, outputs), see `reconstruct`.
 
+    Attributes:
+        shape: the kernel's.
+        taps: positions in time and frequency that it looks at.
+        blocks: that a group's channels are cut into, each then a group of its own.
+        channels: of a block; an input is a tap and a channel.
+        groups: of channels and outputs, without the blocks.
+    """
 
-def _ungrouped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """(groups, inputs, outputs) as a kernel again."""
-    return values.transpose(1, 0, 2).reshape(shape)
+    shape: tuple[int, ...]
+    taps: int
+    blocks: int
+    channels: int
+    groups: int
+
+    @classmethod
+    def of(cls, layer: Any, shape: tuple[int, ...], most: int | None = None) -> "_Cut":
+        """That of a layer and its kernel's shape, in blocks of at most so many channels."""
+        channels, groups = shape[-2], getattr(layer, "groups", 1)
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            channels, groups = 1, channels
+        most = min(most or channels, channels)
+        block = max(n for n in range(1, most + 1) if channels % n == 0)
+        return cls(tuple(shape), prod(shape[:-2]), channels // block, block, groups)
+
+    def apart(self, kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(groups x blocks, taps x channels, outputs) of a kernel."""
+        cut = kernel.reshape(self.taps, self.blocks, self.channels, self.groups, -1)
+        groups, inputs = self.groups * self.blocks, self.taps * self.channels
+        return cut.transpose(3, 1, 0, 2, 4).reshape(groups, inputs, -1)
+
+    def together(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The kernel again."""
+        cut = values.reshape(self.groups, self.blocks, self.taps, self.channels, -1)
+        return cut.transpose(2, 1, 3, 0, 4).reshape(self.shape)
 
 
 def _moments_of_inputs(

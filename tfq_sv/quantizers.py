@@ -89,7 +89,10 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.
+        levels_stay: whether the centroids stay as first fitted, whatever happens.
     """
+
+    levels_stay = False
 
     def __init__(
         self, bits: int = 4, learned_scale: bool = False, calibrated: bool = False
@@ -180,14 +183,18 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         return codebook.Codebook(scale * centroids.numpy(), codes)
 
     def refit(self, importance: np.ndarray) -> None:
-        """Fits the codebook to the latent weights anew, each counting by its importance."""
+        """Fits the codebook to the latent weights anew, each counting by its importance.
+
+        Unless the levels stay.
+        """
         latent, centroids = self._built()
-        centroids.assign(codebook.snap(self._fit(latent.numpy(), importance)))
+        if not self.levels_stay:
+            centroids.assign(codebook.snap(self._fit(latent.numpy(), importance)))
 
     def follow(self, steps: int) -> None:
-        """Moves the centroids by Lloyd's steps to the latent weights, unless calibrated."""
+        """Moves the centroids by Lloyd's steps to the latent weights, unless they are to stay."""
         latent, centroids = self._built()
-        if self.calibrated:
+        if self.calibrated or self.levels_stay:
             return
         moved = codebook.refine(latent.numpy(), centroids.numpy(), steps=steps)
         centroids.assign(codebook.snap(moved))
@@ -224,6 +231,8 @@ class StaticBinary(KMeans):
     of XNOR-Net (Rastegari et al., 2016).
     """
 
+    levels_stay = True
+
     def __init__(self, calibrated: bool = False) -> None:
         super().__init__(bits=1, calibrated=calibrated)
 
@@ -234,14 +243,6 @@ class StaticBinary(KMeans):
         mean = np.mean(kernel, dtype=np.float64)
         distance = np.mean(np.abs(kernel - mean), dtype=np.float64)
         return np.array([mean - distance, mean + distance], np.float32)
-
-    def refit(self, importance: np.ndarray) -> None:
-        """Nothing: the levels stay."""
-        self._built()
-
-    def follow(self, steps: int) -> None:
-        """Nothing: the levels stay."""
-        self._built()
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""

@@ -1,7 +1,7 @@
 """the whole way on made speech: corpus, few bits, .tflite, EER, report
 
 Makes a corpus of artificial voices and quantizes a shipped network in three ways: to --bits,
-without any training; to the bits that are best for each layer at a wanted size; and to one bit. The
+without any speech; to the bits that are best for each layer at a wanted size; and to one bit. The
 last two are calibrated to a minute of speech and fine-tuned briefly. Exports them, measures the EER
 of each file in the interpreter on the same trials, and writes report.html with all tables and
 pictures. Takes a few minutes on two cores.
@@ -120,6 +120,7 @@ def _quantized(
         "1-bit, tuned": quantize(network, QuantizationRecipe.binary(network, "adaptive")),
     }
     options = FineTuningOptions(steps=FLAGS.steps)
+    calibrate(forms[uniform])
     minute = list(islice(batches(speech, batch_size=10), 3))
     for name in ("mixed, tuned", "1-bit, tuned"):
         calibrate(forms[name], minute)

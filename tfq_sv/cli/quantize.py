@@ -1,8 +1,9 @@
 """turn a network's weights into codebooks of 1-8 bits
 
 Every convolution and dense kernel gets its own k-means codebook (or as a recipe says). The result
-is a Keras model for tfq-sv finetune, evaluate and export. With --calibrate, a minute of any speech
-keeps the layers' outputs rather than their weights: worth it below 4 bits.
+is a Keras model for tfq-sv finetune, evaluate and export. Codes are chosen to keep the layers'
+outputs rather than their weights. With --calibrate they keep those on a minute of any speech: worth
+it below 4 bits, and before finetune at 1 and 2.
 
 example:
   tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
@@ -74,8 +75,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
     model = quantize(network, recipe, progress=True)
     left_out: dict[str, BadAudioError] = {}
-    if FLAGS.calibrate:
-        calibrate(model, _speech(FLAGS.calibrate, FLAGS.minutes, left_out))
+    speech = _speech(FLAGS.calibrate, FLAGS.minutes, left_out) if FLAGS.calibrate else None
+    calibrate(model, speech)
     layers, rows = {}, []
     for layer, book in codebooks(model).items():
         kernel = network.get_layer(layer).get_weights()[0]
