@@ -41,8 +41,8 @@ flags.DEFINE_enum(
     "binary",
     None,
     ["adaptive", "static"],
-    "one bit a weight, on two levels that follow the weights in fine-tuning (unless calibrated) or "
-    "stay; for --bits",
+    "one bit a weight, on two levels that are fitted to the layer's output (adaptive), or that lie "
+    "evenly about the weights' mean (static); for --bits",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
