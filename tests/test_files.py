@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, check_output, existing
+from tfq_sv.files import atomic, check_folder, check_output, existing
 
 
 def test_what_was_there_stays_if_the_block_fails(tmp_path: Path) -> None:
@@ -131,6 +131,11 @@ def test_an_output_is_checked_before_the_work(
     os.mkfifo(tmp_path / "fifo")
     for good in ("file", "new", "deep/er/new", "fifo", "/dev/null"):
         check_output(tmp_path / good)
+    for good in (".", "new", "deep/er/new"):
+        check_folder(tmp_path / good)
+    for bad in ("file", "fifo"):
+        with pytest.raises(InputError, match=f"{bad} is a file; name a folder"):
+            check_folder(tmp_path / bad)
     for bad, message in [
         (".", "is a folder; name a file"),
         ("file/new", "cannot be written: .*file is not a folder"),
@@ -138,11 +143,15 @@ def test_an_output_is_checked_before_the_work(
         ("link", "cannot be written: .*file is not a folder"),
         (300 * "x", "cannot be written: File name too long"),
     ]:
-        with pytest.raises(InputError, match=message) as caught:
-            check_output(tmp_path / bad)
-        assert str(tmp_path / bad) in str(caught.value)
+        for check in (check_output, check_folder) if bad != "." else (check_output,):
+            with pytest.raises(InputError, match=message) as caught:
+                check(tmp_path / bad)
+            assert str(tmp_path / bad) in str(caught.value)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     for bad in ("file", "deep/new", "fifo"):
         with pytest.raises(InputError, match="cannot be written: no right to write to"):
             check_output(tmp_path / bad)
+    for bad in (".", "deep/new"):
+        with pytest.raises(InputError, match="cannot be written: no right to write to"):
+            check_folder(tmp_path / bad)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["fifo", "file", "link"]

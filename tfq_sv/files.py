@@ -70,23 +70,45 @@ def check_output(path: str | os.PathLike[str]) -> None:
         InputError: a folder, or something under a file or under a folder that may not be written.
     """
     target = Path(path)
-    try:
+    with _cannot_be_written(path):
         if target.is_dir():
             raise InputError(f"{path} is a folder; name a file")
         stream = _stream(path)
         if isinstance(stream, int):
             return
-        if stream is not None:
-            place, rights = target, os.W_OK
-        else:  # a file is replaced, so its folder counts: the one that is, or that can be made in
-            parents = Path(os.path.realpath(target)).parents
-            place, rights = next(x for x in parents if x.exists()), os.W_OK | os.X_OK
-            if not place.is_dir():
-                raise InputError(f"{path} cannot be written: {place} is not a folder")
-        if not os.access(place, rights):
-            raise InputError(f"{path} cannot be written: no right to write to {place}")
+        if stream is None:  # a file is replaced, so its folder counts
+            _check_place(path, Path(os.path.realpath(target)).parent)
+        elif not os.access(target, os.W_OK):
+            raise InputError(f"{path} cannot be written: no right to write to {target}")
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Sees, before long work, whether files can be written to a folder there; makes nothing.
+
+    Raises:
+        InputError: a file, or something under a file or under a folder that may not be written.
+    """
+    with _cannot_be_written(path):
+        if Path(path).exists() and not Path(path).is_dir():
+            raise InputError(f"{path} is a file; name a folder")
+        _check_place(path, Path(os.path.realpath(path)))
+
+
+@contextmanager
+def _cannot_be_written(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _check_place(path: str | os.PathLike[str], folder: Path) -> None:
+    """Whether `folder` may be written: it, or the one that is, and that it can be made in."""
+    place = next(x for x in (folder, *folder.parents) if x.exists())
+    if not place.is_dir():
+        raise InputError(f"{path} cannot be written: {place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written: no right to write to {place}")
 
 
 def _stream(path: str | os.PathLike[str]) -> int | str | None:

@@ -37,6 +37,7 @@ from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
+from tfq_sv.files import check_folder
 from tfq_sv.page import Page
 
 FLAGS = flags.FlagValues()
@@ -61,6 +62,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     (name,) = required(FLAGS, "model")
     widths = bit_widths(FLAGS.bits)
     check_file(FLAGS, "report", ".html")
+    if FLAGS.out:
+        check_folder(FLAGS.out)
     if FLAGS.rounds < 1:
         raise InputError(f"--rounds must be positive, not {FLAGS.rounds}")
     if FLAGS.trials and not FLAGS.corpus:

@@ -31,7 +31,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.embeddings import SUFFIXES
 from tfq_sv.errors import InputError
 from tfq_sv.extraction import Cache, extract
-from tfq_sv.files import check_output
+from tfq_sv.files import check_folder, check_output
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
@@ -50,8 +50,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     number, shares = _shard(FLAGS.shard) if FLAGS.shard else (1, 1)
     if file and shares > 1:
         raise InputError(f"--shard goes with a folder that all shares write to; {out} is a file")
-    if file:
-        check_output(out)
+    (check_output if file else check_folder)(out)
     corpus = Corpus.read(folder)
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)

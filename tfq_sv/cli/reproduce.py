@@ -35,6 +35,7 @@ from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
+from tfq_sv.files import check_folder
 from tfq_sv.training.options import PRECISIONS
 
 VOXCELEB = {
@@ -72,8 +73,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Makes what is missing of the table, and prints it."""
     no_positional(arguments)
     name, train, test, out = required(FLAGS, "model", "train", "test", "out")
-    if Path(out).is_file():
-        raise InputError(f"--out {out} is a file; name a folder")
+    check_folder(out)
     targets = tuple(megabytes(text) for text in FLAGS.target_mb)
     speech = read_corpus(train, strict=FLAGS.strict)
     tested = read_corpus(test, strict=FLAGS.strict)

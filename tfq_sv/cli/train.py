@@ -44,7 +44,7 @@ from tfq_sv.cli.config import apply_config
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic
+from tfq_sv.files import atomic, check_folder
 from tfq_sv.training.augment import SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 
@@ -120,6 +120,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
         apply_config(FLAGS, FLAGS.config)
     folder, out = required(FLAGS, "corpus", "out")
     output(out, ".keras", ".h5")
+    if FLAGS.tensorboard:
+        check_folder(FLAGS.tensorboard)
     if FLAGS.num_epochs and FLAGS["steps"].present:
         raise InputError("--steps and --num_epochs exclude each other; a recipe counts in epochs")
     _check_channels()
