@@ -9,6 +9,7 @@ from test_fine_tuning import distance
 
 import tfq_sv
 from tfq_sv import calibration, reconstruction
+from tfq_sv.batch_norm import batch_norms
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
@@ -114,23 +115,46 @@ def test_calibration_keeps_far_more_than_rounding(
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
-def test_without_speech_more_is_kept_than_by_rounding(
+def test_noise_stands_for_speech_that_is_not_there(
     network: keras.Model, train_corpus: Corpus
 ) -> None:
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     unseen = fbank_tensor(next(stream)[0])
-    for bits in (2, 3, 4):
+    for bits in (1, 2, 4):
         recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
         rounded, kept = (tfq_sv.quantize(network, recipe) for _ in range(2))
-        norms = [x.numpy() for x in kept.variables if "moving" in x.name]
+        tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
         assert tfq_sv.calibrate(kept, progress=False) == 21
-        assert distance(kept, network, unseen) < 0.8 * distance(rounded, network, unseen)
-        for a, b in zip(norms, (x for x in kept.variables if "moving" in x.name), strict=True):
-            np.testing.assert_array_equal(a, b)
+        # Better than rounding, even if that has its BatchNorms fitted to speech.
+        assert distance(kept, network, unseen) < 0.9 * distance(rounded, network, unseen)
         with pytest.raises(InputError, match="is calibrated already"):
             tfq_sv.calibrate(kept, dataset, progress=False)
+
+
+def test_noise_leaves_no_statistics_of_its_own(network: keras.Model) -> None:
+    """At 8 bits, which change next to nothing, BatchNorms keep what they know of speech."""
+    small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=8))
+    tfq_sv.calibrate(small, progress=False)
+    norms = batch_norms(small)
+    for name, layer in batch_norms(network).items():
+        np.testing.assert_allclose(norms[name].moving_mean, layer.moving_mean, atol=0.05)
+        np.testing.assert_allclose(norms[name].moving_variance, layer.moving_variance, rtol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(None, 40), (8,), (None, 12, 3)])
+def test_noise_is_as_smooth_and_as_loud_as_said(shape: tuple[int | None, ...]) -> None:
+    noise = calibration._noise((None, *shape)).numpy()
+    assert noise.shape == (10, *(size or 200 for size in shape))
+    if shape == (None, 40):
+        assert noise.std() == pytest.approx(2, rel=0.1)
+        assert noise[:, 0].std() == pytest.approx(2, rel=0.2)
+        np.testing.assert_allclose(noise.mean(axis=1), 0, atol=1e-6)
+        for axis, near in ((1, 0.87), (2, 0.77)):
+            one, other = (np.delete(noise, end, axis).ravel() for end in (0, -1))
+            assert np.corrcoef(one, other)[0, 1] == pytest.approx(near, abs=0.02)
+    np.testing.assert_array_equal(noise, calibration._noise((None, *shape)))
 
 
 def test_every_kind_of_layer_without_speech() -> None:
@@ -220,8 +244,9 @@ def test_a_last_batch_norm_that_overflows() -> None:
         keras.layers.BatchNormalization(name="last"),
     ]
     model = keras.Sequential(layers)
+    layers[0].set_weights([1e6 * x for x in layers[0].get_weights()])
     small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2))
-    speech = 1e25 * np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
+    speech = 1e16 * np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
     with pytest.raises(InputError, match=r"layer last: .* not finite"):
         tfq_sv.calibrate(small, [speech], progress=False)
     assert np.isfinite(small.get_layer("last").moving_variance).all()

@@ -13,7 +13,6 @@ import tfq_sv
 from tfq_sv import calibration, codebook
 from tfq_sv.reconstruction import (
     alternate,
-    assumed_gram,
     corrected,
     latent_weights,
     output_error,
@@ -68,15 +67,18 @@ def test_near_the_best_of_all_codes() -> None:
 
 @pytest.mark.parametrize("bits", [1, 2])
 def test_by_turns_codes_and_centroids_fit_better(bits: int) -> None:
-    kernel, _ = problem(1, 108, 16)
-    gram = assumed_gram((3, 3), 12)[None]
-    start = codebook.snap(codebook.fit(kernel, bits))
-    once = output_error(kernel, reconstruct(kernel, gram, start), gram)
-    rounded, centroids = alternate(kernel, gram, start)
-    assert output_error(kernel, rounded, gram) < 0.95 * once
-    assert np.isin(rounded, centroids.astype(np.float64)).all()
-    assert np.all(np.diff(centroids) >= 0)
-    np.testing.assert_array_equal(codebook.snap(centroids), centroids)
+    ratios = []
+    for seed in range(5):
+        kernel, gram = problem(1, 108, 16, seed)
+        start = codebook.snap(codebook.fit(kernel, bits))
+        once = output_error(kernel, reconstruct(kernel, gram, start), gram)
+        rounded, centroids = alternate(kernel, gram, start)
+        ratios.append(output_error(kernel, rounded, gram) / once)
+        assert np.isin(rounded, centroids.astype(np.float64)).all()
+        assert np.all(np.diff(centroids) >= 0)
+        np.testing.assert_array_equal(codebook.snap(centroids), centroids)
+    assert max(ratios) <= 1
+    assert np.mean(ratios) < 0.99
 
 
 def test_by_turns_near_the_best_codes_and_centroids() -> None:
@@ -101,18 +103,6 @@ def test_a_centroid_that_no_weight_has_is_no_hindrance() -> None:
     rounded, centroids = alternate(kernel, np.eye(3)[None], np.float32([0, 1, 1, 1]))
     assert np.isfinite(centroids).all()
     assert np.isin(rounded, centroids.astype(np.float64)).all()
-
-
-@pytest.mark.parametrize(("size", "channels"), [((), 40), ((5,), 8), ((3, 3), 16), ((1, 1), 3)])
-def test_assumed_inputs_are_possible_ones(size: tuple[int, ...], channels: int) -> None:
-    gram = assumed_gram(size, channels)
-    assert gram.shape == (np.prod(size, dtype=int) * channels,) * 2
-    np.testing.assert_array_equal(gram, gram.T)
-    np.testing.assert_allclose(np.diag(gram), 1)
-    assert np.linalg.eigvalsh(gram).min() > 0
-    # A row is taps, then channels: the same channel at the next tap is nearer than another one.
-    if size and size != (1, 1):
-        assert gram[0, channels] > gram[0, 1] == gram[0, channels + 1]
 
 
 @given(
@@ -166,33 +156,11 @@ def test_the_gram_foretells_a_layers_output(
     changed = np.random.default_rng(1).normal(size=kernel.shape)
     variable.assign(changed)
     found = np.mean(np.sum((layer(inputs).numpy() - before) ** 2, axis=-1))
-    cut = calibration._Cut.of(layer, kernel.shape)
-    a, b = (cut.apart(k.astype(np.float64)) for k in (kernel, changed))
-    np.testing.assert_array_equal(cut.together(a), kernel)
+    a, b = (calibration._grouped(k.astype(np.float64), layer) for k in (kernel, changed))
+    np.testing.assert_array_equal(calibration._ungrouped(a, kernel.shape), kernel)
     gram, cross = calibration._moments_of_inputs(layer, inputs, 3 * inputs, *a.shape[:2])
     np.testing.assert_allclose(cross, 2 * gram, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(output_error(a, b, gram), found, rtol=1e-4)
-
-
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_a_block_of_channels_has_all_their_taps(most: int) -> None:
-    kernel = np.arange(3 * 2 * 4 * 6).reshape(3, 2, 4, 6)
-    cut = calibration._Cut.of(keras.layers.Conv2D(6, (3, 2)), kernel.shape, most=most)
-    apart, size = cut.apart(kernel), min(most, 2)  # three do not divide four
-    assert apart.shape == (4 // size, 6 * size, 6)
-    for number, block in enumerate(apart):
-        of_it = kernel[:, :, number * size : (number + 1) * size]
-        np.testing.assert_array_equal(block, of_it.reshape(-1, 6))
-    np.testing.assert_array_equal(cut.together(apart), kernel)
-
-
-def test_one_gram_for_all_groups() -> None:
-    rng = np.random.default_rng(0)
-    kernel, gram = rng.normal(size=(5, 12, 7)), assumed_gram((2,), 6)[None]
-    centroids = np.float32([-1.5, -0.5, 0.5, 1.5])
-    one, each = (alternate(kernel, g, centroids) for g in (gram, np.repeat(gram, 5, axis=0)))
-    for a, b in zip(one, each, strict=True):
-        np.testing.assert_allclose(a, b)
 
 
 def test_corrected_is_ridge_regression_on_the_wanted_outputs() -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from scipy.signal import lfilter
 
 from tfq_sv.batch_norm import Moments, moved
 from tfq_sv.data.stream import once
@@ -21,26 +22,22 @@ from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization import latent_model, quantizers
 from tfq_sv.quantizers import kernel_attribute
-from tfq_sv.reconstruction import (
-    Array,
-    alternate,
-    assumed_gram,
-    corrected,
-    latent_weights,
-    reconstruct,
-)
+from tfq_sv.reconstruction import Array, alternate, corrected, latent_weights, reconstruct
 
 _ROWS_AN_INPUT = 64
 """Positions of a layer's input that are looked at, for each input of its kernel."""
-_CHANNELS_TOGETHER = 64
-"""Whose errors pay for each other where nobody has looked: more win little, and cost more."""
-_NOT_FINITE = "the speech for calibration gives activations that are not finite"
+_NOT_FINITE = "activations are not finite in calibration"
+# What stands for speech is as loud and as smooth as its log mel energies without their mean.
+# Neighbours go together by exp(-distance): this much from frame to frame of 10 ms; over all bins,
+# 16 for the one part of it and 3 for the other.
+_NOISE_CHUNKS, _NOISE_FRAMES, _NOISE_DEVIATION = 10, 200, 2.0
+_NOISE_FRAME, _NOISE_BINS = 0.14, ((0.6, 16.0), (0.4, 3.0))
 
 
 def calibrate(
     model: keras.Model, dataset: Iterable[Any] | None = None, *, progress: bool = True
 ) -> int:
-    """Fits a quantized network's codes and BatchNorms to a minute of speech, in place.
+    """Fits a quantized network's codes and BatchNorms to a minute of speech or noise, in place.
 
     One pass, layer by layer, beside the float network, which the latent weights still are. Each
     layer sees what the layers before it, already mended, give it. Its kernel is corrected for what
@@ -50,28 +47,33 @@ def calibrate(
     changed in what comes in. No label, no gradient. Fine-tuning afterwards changes codes; these
     codebooks stay.
 
-    Without speech, codes and centroids are chosen for inputs as ReLU networks have them
-    (`reconstruction.assumed_gram`); nothing is corrected, and BatchNorms stay.
+    Without speech, smooth noise stands for it, and in both networks each BatchNorm normalizes by
+    what the noise gives there. So the layers behind it see inputs as strong as speech gives them,
+    though not alike; what quantization changes in the noise's statistics is then changed in the
+    float network's own.
 
     Args:
         model: what `tfq_sv.quantize` returned, before any fine-tuning.
         dataset: a minute of speech or so, in batches of waveforms or features, see
-            `network_input`; held in memory at once, cut to the shortest. None for no speech.
+            `network_input`; held in memory at once, cut to the shortest. None for noise.
         progress: show a bar.
 
     Returns:
         How many layers were fitted.
 
     Raises:
-        InputError: nothing is quantized, or it is calibrated already; no speech, too little of
-            it, without end, or not finite. The model then keeps what it had.
+        InputError: nothing is quantized, it is calibrated already, or has many inputs; no speech,
+            too little of it, without end, or not finite. The model then keeps what it had.
 
     Source: Frantar et al., GPTQ, ICLR 2023; Li et al., GPTAQ, ICML 2025; BatchNorm as in Sun et
-    al., NeurIPS 2019.
+    al., NeurIPS 2019. Noise in place of data, made fit by BatchNorm, is in Haroush et al., The
+    Knowledge Within, CVPR 2020.
     """
     books = quantizers(model)
     if not books:
         raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
+    if len(model.inputs) != 1:
+        raise InputError(f"{model.name} has {len(model.inputs)} inputs; calibration feeds one")
     if any(quantizer.calibrated for quantizer in books.values()):
         # Its latent weights are no longer the float network's.
         raise InputError(
@@ -81,9 +83,9 @@ def calibrate(
     try:
         with tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress) as bar:
             if dataset is None:
-                _without_speech(model, bar)
+                _fit(model, _noise(model.input_shape), bar, own_statistics=True)
             else:
-                _with_speech(model, dataset, bar)
+                _fit(model, _speech(model, dataset), bar, own_statistics=False)
     except BaseException:
         model.set_weights(kept)
         raise
@@ -92,26 +94,42 @@ def calibrate(
     return len(books)
 
 
-def _without_speech(model: keras.Model, bar: Any) -> None:
-    for layer in model.layers:
-        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
-            quantizer = layer.quantize_config.quantizer
-            cut = _Cut.of(layer.layer, quantizer.latent.shape, most=_CHANNELS_TOGETHER)
-            gram = assumed_gram(getattr(layer.layer, "kernel_size", ()), cut.channels)
-            target = cut.apart(quantizer.latent.numpy().astype(np.float64))
-            _keep_output(quantizer, cut, target, gram[None])  # the same for all groups
-            bar.update()
-
-
-def _with_speech(model: keras.Model, dataset: Iterable[Any], bar: Any) -> None:
+def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
     fbank = front_end(model)
     batches = [network_input(batch, fbank) for batch in once(dataset, "calibration")]
     frames = min(batch.shape[1] for batch in batches)
     features = tf.concat([batch[:, :frames] for batch in batches], axis=0)
     if not np.isfinite(features.numpy()).all():
         raise InputError("the dataset for calibration holds values that are not finite")
-    beside = _Beside(latent_model(model), features)
+    return features
+
+
+def _noise(input_shape: tuple[int | None, ...]) -> tf.Tensor:
+    """Smooth Gaussian noise in a network's input shape, the same every time."""
+    sizes = [size or _NOISE_FRAMES for size in input_shape[1:]]
+    rng, noise = np.random.default_rng(0), np.zeros((_NOISE_CHUNKS, *sizes))
+    for share, distance in _NOISE_BINS:
+        part = rng.normal(0, _NOISE_DEVIATION * np.sqrt(share), noise.shape)
+        for axis in range(1, len(sizes)):
+            part = _smooth(part, axis, np.exp(-_NOISE_FRAME))
+        noise += _smooth(part, len(sizes), np.exp(-distance / sizes[-1]))
+    if len(sizes) > 1:
+        noise -= noise.mean(axis=1, keepdims=True)  # as CMN does
+    return tf.constant(noise, tf.float32)
+
+
+def _smooth(noise: Array, axis: int, near: float) -> Array:
+    """White noise -> first-order autoregressive, of the same deviation from the first value on."""
+    new = np.sqrt(1 - near**2)
+    start = (1 - new) * np.take(noise, [0], axis)
+    return lfilter([new], [1, -near], noise, axis, start)[0]
+
+
+def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: bool) -> None:
+    """Fits layer after layer, and BatchNorms, which may have own statistics on the way."""
+    beside = _Beside(latent_model(model), features, own_statistics=own_statistics)
     errors: list[InputError] = []
+    found: dict[Any, Moments] = {}
 
     def named(layer: Any, change: Callable[[Any, Any], None], inputs: tf.Tensor) -> None:
         try:
@@ -126,7 +144,14 @@ def _with_speech(model: keras.Model, dataset: Iterable[Any], bar: Any) -> None:
         bar.update()
 
     def move(layer: Any, inputs: tf.Tensor) -> None:
-        named(layer, partial(_move_batch_norm, layer), inputs)
+        def change(inputs: tf.Tensor, wanted: tf.Tensor) -> None:
+            was, now = _moments(layer, wanted), _moments(layer, inputs)
+            found[layer] = moved(layer, was, now)
+            if not all(np.isfinite(moment).all() for moment in found[layer]):
+                raise InputError(_NOT_FINITE)
+            _set(layer, now if own_statistics else found[layer])
+
+        named(layer, change, inputs)
 
     hooks: dict[Any, Callable[[tf.Tensor], None]] = {}
     for layer in model.layers:
@@ -141,6 +166,8 @@ def _with_speech(model: keras.Model, dataset: Iterable[Any], bar: Any) -> None:
         if errors:  # Keras has wrapped it in a page about the layer's arguments
             raise errors[0] from None
         raise
+    for layer, moments in found.items():
+        _set(layer, moments)
 
 
 @contextmanager
@@ -177,8 +204,8 @@ class _Beside:
     asked for: never more than two layers' are in memory.
     """
 
-    def __init__(self, model: keras.Model, features: tf.Tensor) -> None:
-        self._model, self._features = model, features
+    def __init__(self, model: keras.Model, features: tf.Tensor, *, own_statistics: bool) -> None:
+        self._model, self._features, self._own = model, features, own_statistics
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
         self._ended = threading.Event()
         self._found: dict[str, Any] = {}
@@ -208,12 +235,17 @@ class _Beside:
             if kernel_attribute(layer) or isinstance(layer, keras.layers.BatchNormalization)
         ]
         try:
-            with _before_first_calls({layer: partial(self._put, layer.name) for layer in layers}):
+            with _before_first_calls({layer: partial(self._show, layer) for layer in layers}):
                 self._model(self._features, training=False)
             raise RuntimeError("the float network ended before a layer that the quantized one has")
         except BaseException as error:
             with suppress(_EndedError):
                 self._put("", error)  # for whoever still asks
+
+    def _show(self, layer: Any, inputs: tf.Tensor) -> None:
+        if self._own and isinstance(layer, keras.layers.BatchNormalization):
+            _set(layer, _moments(layer, inputs))
+        self._put(layer.name, inputs)
 
     def _put(self, name: str, inputs: Any) -> None:
         while not self._ended.is_set():
@@ -229,27 +261,22 @@ class _EndedError(Exception):
 
 
 def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
-    cut = _Cut.of(layer, quantizer.latent.shape)
-    kernel = cut.apart(quantizer.latent.numpy().astype(np.float64))
+    shape = quantizer.latent.shape
+    kernel = _grouped(quantizer.latent.numpy().astype(np.float64), layer)
     gram, cross = _moments_of_inputs(layer, inputs, wanted, *kernel.shape[:2])
     if not (np.isfinite(gram).all() and np.isfinite(cross).all()):
         raise InputError(_NOT_FINITE)
     target = corrected(kernel, gram, cross)
-    quantizer.latent.assign(cut.together(target))
+    quantizer.latent.assign(_ungrouped(target, shape))
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
-    quantizer.refit(cut.together(np.broadcast_to(strength, target.shape)))
-    _keep_output(quantizer, cut, target, gram)
-
-
-def _keep_output(quantizer: Any, cut: "_Cut", target: Array, gram: Array) -> None:
-    """Chooses codes and centroids by what the target makes of inputs with these second moments."""
+    quantizer.refit(_ungrouped(np.broadcast_to(strength, target.shape), shape))
     centroids = quantizer.centroids.numpy()
     if quantizer.levels_stay:
         rounded = reconstruct(target, gram, centroids)
     else:
         rounded, centroids = alternate(target, gram, centroids)
         quantizer.centroids.assign(centroids)
-    quantizer.latent.assign(cut.together(latent_weights(target, rounded, centroids)))
+    quantizer.latent.assign(_ungrouped(latent_weights(target, rounded, centroids), shape))
 
 
 def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
@@ -258,51 +285,23 @@ def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
     return mean.numpy(), variance.numpy()
 
 
-def _move_batch_norm(layer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
-    mean, variance = moved(layer, _moments(layer, wanted), _moments(layer, inputs))
-    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
-        raise InputError(_NOT_FINITE)
-    layer.moving_mean.assign(mean)
-    layer.moving_variance.assign(variance)
+def _set(layer: Any, moments: Moments) -> None:
+    layer.moving_mean.assign(moments[0])
+    layer.moving_variance.assign(moments[1])
 
 
-class _Cut(NamedTuple):
-    """How a kernel is cut into (groups, inputs, outputs), see `reconstruct`.
+def _grouped(kernel: npt.NDArray[Any], layer: Any) -> npt.NDArray[Any]:
+    """A kernel as (groups, inputs, outputs), see `reconstruct`."""
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        groups, inputs = kernel.shape[2], prod(kernel.shape[:2])
+    else:
+        groups, inputs = getattr(layer, "groups", 1), prod(kernel.shape[:-1])
+    return kernel.reshape(inputs, groups, -1).transpose(1, 0, 2)
 
-    Attributes:
-        shape: the kernel's.
-        taps: positions in time and frequency that it looks at.
-        blocks: that a group's channels are cut into, each then a group of its own.
-        channels: of a block; an input is a tap and a channel.
-        groups: of channels and outputs, without the blocks.
-    """
 
-    shape: tuple[int, ...]
-    taps: int
-    blocks: int
-    channels: int
-    groups: int
-
-    @classmethod
-    def of(cls, layer: Any, shape: tuple[int, ...], most: int | None = None) -> "_Cut":
-        """That of a layer and its kernel's shape, in blocks of at most so many channels."""
-        channels, groups = shape[-2], getattr(layer, "groups", 1)
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            channels, groups = 1, channels
-        most = min(most or channels, channels)
-        block = max(n for n in range(1, most + 1) if channels % n == 0)
-        return cls(tuple(shape), prod(shape[:-2]), channels // block, block, groups)
-
-    def apart(self, kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(groups x blocks, taps x channels, outputs) of a kernel."""
-        cut = kernel.reshape(self.taps, self.blocks, self.channels, self.groups, -1)
-        groups, inputs = self.groups * self.blocks, self.taps * self.channels
-        return cut.transpose(3, 1, 0, 2, 4).reshape(groups, inputs, -1)
-
-    def together(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The kernel again."""
-        cut = values.reshape(self.groups, self.blocks, self.taps, self.channels, -1)
-        return cut.transpose(2, 1, 3, 0, 4).reshape(self.shape)
+def _ungrouped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """(groups, inputs, outputs) as a kernel again."""
+    return values.transpose(1, 0, 2).reshape(shape)
 
 
 def _moments_of_inputs(
@@ -323,14 +322,14 @@ def _moments_of_inputs(
             # A row holds taps, then channels; a group has its own share of the channels.
             tf.gather(found, chosen)
             .numpy()
-            .astype(np.float64)
             .reshape(len(chosen), taps, groups, -1)
             .transpose(2, 0, 1, 3)
             .reshape(groups, len(chosen), size)
             for found in patches
         )
-        gram += x.transpose(0, 2, 1) @ x
-        cross += x.transpose(0, 2, 1) @ (y - x)
+        with np.errstate(all="ignore"):  # who calls looks at whether all is finite
+            gram += x.transpose(0, 2, 1) @ x
+            cross += x.transpose(0, 2, 1) @ (y - x)
         rows += len(chosen)
     return gram / rows, cross / rows
 

@@ -5,10 +5,9 @@ A layer that sums `kernel[k] * x[k]` over its inputs k errs by the squared size 
 any choice of codes, and what rounding one weight does can be made up for by those that follow.
 """
 
-from math import prod
-
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import lapack
 
 from tfq_sv.codebook import snap
 
@@ -18,8 +17,6 @@ _DAMPING = 0.01  # of the mean of the gram's diagonal, as in GPTQ
 _BLOCK = 128
 _RIDGE = 0.1  # of the mean of the gram's diagonal: a minute of speech is not all speech
 _TURNS, _MOST_MOVED = 10, 4
-# As tried on a ResNet and a DF-ResNet; anything near them does as well.
-_SMOOTH, _POSITIVE = 0.8, 0.15
 
 
 def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) -> Array:
@@ -31,7 +28,7 @@ def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) 
     Args:
         kernel: (G, K, O): G groups of K inputs and O outputs. Plain layers have one group, a
             depthwise convolution has one a channel.
-        gram: (G, K, K), the inputs' second moments E[x x^T], finite; or (1, K, K) for all groups.
+        gram: (G, K, K), the inputs' second moments E[x x^T], finite.
         centroids: sorted.
 
     Returns:
@@ -57,7 +54,7 @@ def alternate(
 
     Args:
         kernel: (G, K, O), as in `reconstruct`.
-        gram: (G, K, K) or (1, K, K), as in `reconstruct`.
+        gram: (G, K, K), as in `reconstruct`.
         centroids: to start from, sorted. More than 4 of them stay: there is nothing to win.
 
     Returns:
@@ -79,34 +76,6 @@ def alternate(
             break
         best, centroids, error = rounded, moved, found
     return best, centroids
-
-
-def assumed_gram(kernel_size: tuple[int, ...], channels: int) -> Array:
-    """Returns what a layer's inputs are like, but for a factor, when nobody has looked at them.
-
-    Behind a ReLU nothing is negative, so that any two channels go together a little; and maps are
-    smooth, so that neighbours in time and frequency go together a lot. The errors of codes that
-    reckon with this add up to little over a kernel's taps, and over its channels.
-
-    Args:
-        kernel_size: taps in each direction, () for a dense layer.
-        channels: that a group of outputs sees.
-
-    Returns:
-        Float64 (K, K), K = taps x channels, a row's order: taps, then channels.
-
-    Source: the idea is that of SQuant (Guo et al., ICLR 2022), as a gram matrix for GPTQ.
-
-    >>> assumed_gram((2,), 2).round(2)
-    array([[1.  , 0.15, 0.83, 0.15],
-           [0.15, 1.  , 0.15, 0.83],
-           [0.83, 0.15, 1.  , 0.15],
-           [0.15, 0.83, 0.15, 1.  ]])
-    """
-    taps = np.stack(np.unravel_index(np.arange(prod(kernel_size)), kernel_size or (1,)), axis=1)
-    apart = np.abs(taps[:, None] - taps[None]).sum(axis=-1)
-    near = np.kron(_SMOOTH**apart, np.eye(channels))
-    return _POSITIVE + (1 - _POSITIVE) * near
 
 
 def corrected(kernel: Array, gram: Array, cross: Array) -> Array:
@@ -225,6 +194,7 @@ def _spread(moments: Array) -> Array:
     diagonal = np.einsum("gkk->gk", moments)
     damping = _DAMPING * diagonal.mean(axis=1) + 1e-12
     damped = moments + damping[:, None, None] * np.eye(moments.shape[1])
-    inverse = np.linalg.inv(damped)
-    lower = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2)
-    return lower.transpose(0, 2, 1).astype(np.float64, copy=False)
+    # From the last input to the first, damped = upper @ upper.T; the factor is upper's inverse,
+    # which needs no inverse of the whole.
+    upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
+    return np.stack([lapack.dtrtri(each)[0] for each in upper])

@@ -2,8 +2,8 @@
 
 Every convolution and dense kernel gets its own k-means codebook (or as a recipe says). The result
 is a Keras model for tfq-sv finetune, evaluate and export. Codes are chosen to keep the layers'
-outputs rather than their weights. With --calibrate they keep those on a minute of any speech: worth
-it below 4 bits, and before finetune at 1 and 2.
+outputs rather than their weights: on noise, or with --calibrate on a minute of any speech, which is
+worth it below 4 bits, and before finetune at 1 and 2.
 
 example:
   tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
