@@ -122,7 +122,7 @@ def test_noise_stands_for_speech_that_is_not_there(
     dataset = [next(stream) for _ in range(6)]
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     unseen = fbank_tensor(next(stream)[0])
-    for bits in (1, 2, 4):
+    for bits in (1, 2, 3, 4):
         recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
         rounded, kept = (tfq_sv.quantize(network, recipe) for _ in range(2))
         tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
@@ -183,6 +183,16 @@ def test_every_kind_of_layer_without_speech() -> None:
                 np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
                 if recipe.layers[name].kind == "static_binary":
                     np.testing.assert_array_equal(book.centroids, before[name])
+
+
+def test_a_network_of_two_inputs_is_refused() -> None:
+    one, other = (keras.Input((40, 8), name=name) for name in ("one", "other"))
+    outputs = keras.layers.Dense(2)(keras.layers.Concatenate()([one, other]))
+    model = keras.Model([one, other], outputs, name="pair")
+    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2))
+    for dataset in (None, [np.zeros((1, 40, 8), np.float32)]):
+        with pytest.raises(InputError, match=r"pair has 2 inputs; calibration feeds one"):
+            tfq_sv.calibrate(small, dataset, progress=False)
 
 
 @pytest.mark.parametrize("file", ["calibrated.keras", "calibrated.h5", "calibrated"])
