@@ -1,4 +1,4 @@
-"""Fixtures that several tests share: a small corpus of made speech, a small network."""
+"""Fixtures that several tests share: made speech, a small network, what commands make of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import soundfile
 import tf_keras as keras
 
 import tfq_sv
+from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
 
@@ -38,6 +39,39 @@ def train_corpus(corpus_dir: Path) -> Corpus:
 @pytest.fixture(scope="session")
 def test_corpus(corpus_dir: Path) -> Corpus:
     return Corpus.read(corpus_dir / "test")
+
+
+def own_folder(root: Path, corpus_dir: Path) -> Path:
+    """Somebody's own recordings: WAV and FLAC, 16 and 44.1 kHz, mono and stereo."""
+    import librosa
+
+    for number, path in enumerate(sorted((corpus_dir / "train" / "wav").rglob("*.wav"))):
+        samples, rate = soundfile.read(path)
+        target = root / path.parts[-3] / f"{path.stem}.{'flac' if number % 2 else 'wav'}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if number % 3 == 1:
+            samples, rate = librosa.resample(samples, orig_sr=rate, target_sr=44100), 44100
+        if number % 3 == 2:
+            samples = np.stack([samples, 0.8 * samples], axis=1)
+        soundfile.write(target, np.clip(samples, -1, 1), rate)
+    return root
+
+
+@pytest.fixture(scope="session")
+def made(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train, quantize and export on an own folder; returns where everything is."""
+    root = tmp_path_factory.mktemp("cli")
+    own = own_folder(root / "own", corpus_dir)
+    steps = [
+        ["train", f"--corpus={own}", f"--out={root}/model.keras", "--steps=3", "--batch_size=4",
+         "--seconds=0.5", "--embed_dim=16"],
+        ["quantize", f"--model={root}/model.keras", f"--out={root}/small.keras", "--bits=4",
+         f"--recipe_out={root}/recipe.json"],
+        ["export", f"--model={root}/small.keras", f"--out={root}/small.tflite"],
+    ]  # fmt: skip
+    for step in steps:
+        assert cli.main(step) == 0
+    return root
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
