@@ -105,20 +105,34 @@ def test_a_centroid_that_no_weight_has_is_no_hindrance() -> None:
     assert np.isin(rounded, centroids.astype(np.float64)).all()
 
 
+@pytest.mark.parametrize("size", [2, 4, 8])
 @given(
     hnp.arrays(np.float32, 50, elements=st.floats(-3, 3, width=32)),
-    hnp.arrays(np.float32, 8, elements=st.floats(-2, 2, width=32)),
+    hnp.arrays(np.float32, 8, elements=st.integers(-128, 128).map(lambda n: n / 64), unique=True),
     st.randoms(use_true_random=False),
 )
-def test_latent_weights_have_the_codes_and_are_near(
-    kernel: np.ndarray, table: np.ndarray, random: Random
+def test_latent_weights_have_the_codes(
+    size: int, kernel: np.ndarray, table: np.ndarray, random: Random
 ) -> None:
-    centroids = np.sort(table)
-    rounded = centroids[[random.randrange(8) for _ in kernel]]
+    centroids = np.sort(table[:size])
+    codes = np.array([random.randrange(size) for _ in kernel])
+    rounded = centroids[codes]
     latent = latent_weights(kernel, rounded, centroids)
-    decoded = centroids[codebook.assign(latent, centroids)]
-    np.testing.assert_allclose(decoded, rounded, atol=1e-5)
-    assert np.all(np.abs(latent - kernel) <= np.abs(rounded - kernel) + 1e-5)
+    np.testing.assert_array_equal(codebook.assign(latent, centroids), codes)
+    if size > 4:
+        assert np.all(np.abs(latent - kernel) <= np.abs(rounded - kernel) + 1e-5)
+        return
+    # The kernel itself, where it has the code.
+    moved = np.abs(latent - kernel)[codebook.assign(kernel, centroids) == codes]
+    assert np.all(moved <= 0.01 * np.diff(centroids).max() + 1e-6)
+
+
+def test_latent_weights_of_other_codes_are_as_far_from_the_midpoint() -> None:
+    kernel = np.random.default_rng(0).normal(size=1000)
+    centroids = np.float32([-0.6, 1.0])
+    other = centroids[1 - codebook.assign(kernel, centroids)]
+    latent = latent_weights(kernel, other, centroids)
+    np.testing.assert_allclose(latent - 0.2, 0.2 - kernel, atol=0.02)
 
 
 def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

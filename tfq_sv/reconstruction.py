@@ -16,7 +16,8 @@ Array = npt.NDArray[np.float64]
 _DAMPING = 0.01  # of the mean of the gram's diagonal, as in GPTQ
 _BLOCK = 128
 _RIDGE = 0.1  # of the mean of the gram's diagonal: a minute of speech is not all speech
-_TURNS, _MOST_MOVED = 10, 4
+_TURNS = 10
+_FEW = 4  # centroids: 1 and 2 bits
 
 
 def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) -> Array:
@@ -68,7 +69,7 @@ def alternate(
     rounding = _Rounding(gram)
     best = rounding(kernel, centroids)
     error = output_error(kernel, best, gram)
-    for _ in range(_TURNS if centroids.size <= _MOST_MOVED else 0):
+    for _ in range(_TURNS if centroids.size <= _FEW else 0):
         moved = snap(np.sort(_least_squares(kernel, gram, best, centroids)))
         rounded = rounding(kernel, moved)
         found = output_error(kernel, rounded, gram)
@@ -103,34 +104,35 @@ def corrected(kernel: Array, gram: Array, cross: Array) -> Array:
 def latent_weights(
     kernel: Array, rounded: Array, centroids: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Returns weights that have the codes of `rounded`, and lie between kernel and centroids.
+    """Returns weights that have the codes of `rounded`, and keep them in fine-tuning's first steps.
 
-    Fine-tuning goes on from latent weights. As near to the kernel as their codes allow, many would
-    stand a hair's breadth from a midpoint, and its first steps would undo what calibration chose;
-    on the centroids themselves they would hardly train. So they go half the way. At one bit, where
-    the midpoint is far, even that is too far to come back from: there they stay near the kernel.
+    Where rounding chose another code than the nearest, the weight nearest to the kernel would stand
+    a hair's breadth from a midpoint, and the first steps would undo the choice. At 1 and 2 bits it
+    is mirrored at that midpoint. With more bits, midpoints are so near to all weights that all go
+    half the way to their centroids; with fewer, that is too far to come back from.
 
     Args:
         kernel: any shape.
         rounded: values on the centroids, the kernel's shape.
         centroids: sorted.
 
-    >>> kernel, rounded = np.array([0.4, 0.4]), np.array([0.0, 1.0])
-    >>> latent_weights(kernel, rounded, np.float32([0, 1])).round(3)
-    array([0.4  , 0.505], dtype=float32)
-    >>> latent_weights(kernel, rounded, np.float32([0, 1, 3, 4])).round(3)
-    array([0.2  , 0.752], dtype=float32)
+    >>> kernel, rounded = np.array([0.4, 0.4, 1.2]), np.array([0.0, 1.0, 0.0])
+    >>> latent_weights(kernel, rounded, np.float32([0, 1])).round(2)
+    array([ 0.4 ,  0.61, -0.21], dtype=float32)
+    >>> latent_weights(kernel, rounded, np.arange(8, dtype=np.float32)).round(2)
+    array([0.2 , 0.75, 0.25], dtype=float32)
     """
     table = np.asarray(centroids, np.float64)
     # A hundredth of the way inside, which no rounding crosses.
     inside = np.diff(table) / 200
     middles = (table[1:] + table[:-1]) / 2
-    low = np.concatenate([[-np.inf], middles + inside])
-    high = np.concatenate([middles - inside, [np.inf]])
     codes = np.searchsorted(middles, rounded)
-    near = np.clip(kernel, low[codes], high[codes])
-    latent = near if table.size == 2 else (near + table[codes]) / 2
-    return latent.astype(np.float32)
+    low = np.concatenate([[-np.inf], middles + inside])[codes]
+    high = np.concatenate([middles - inside, [np.inf]])[codes]
+    near = np.clip(kernel, low, high)  # the kernel itself where it has the code
+    if table.size > _FEW:
+        return ((near + table[codes]) / 2).astype(np.float32)
+    return np.clip(2 * near - kernel, low, high).astype(np.float32)
 
 
 def output_error(kernel: Array, rounded: Array, gram: Array) -> float:
