@@ -127,6 +127,17 @@ def test_latent_weights_have_the_codes(
     assert np.all(moved <= 0.01 * np.diff(centroids).max() + 1e-6)
 
 
+@pytest.mark.parametrize("repeated", [[0.0, 0.0], [-1.0, 0.0, 0.0, 1.0], [0.0] * 4 + [1.0] * 4])
+def test_latent_weights_where_centroids_are_the_same(repeated: list[float]) -> None:
+    """As where a kernel has fewer values than a codebook."""
+    centroids = np.float32(repeated)
+    kernel = np.random.default_rng(0).normal(size=200)
+    rounded = np.random.default_rng(1).choice(centroids, 200)
+    latent = latent_weights(kernel, rounded, centroids)
+    assert np.isfinite(latent).all()
+    np.testing.assert_array_equal(nearest(latent, centroids), rounded)
+
+
 def test_latent_weights_of_other_codes_are_as_far_from_the_midpoint() -> None:
     kernel = np.random.default_rng(0).normal(size=1000)
     centroids = np.float32([-0.6, 1.0])
