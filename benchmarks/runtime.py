@@ -4,8 +4,8 @@
     python benchmarks/runtime.py --model=model.keras --corpus=corpus/test --train=corpus/train
 
 Of random weights only sizes, times and memory mean something: their embeddings hardly depend on the
-input, and few bits have little to keep. With --train, BatchNorms of the quantized networks are
-re-estimated on training speech; nothing is fine-tuned. `mixed` gives 2 bits to the layers that have
+input, and few bits have little to keep. With --train, the quantized networks are calibrated to a
+minute of training speech; nothing is fine-tuned. `mixed` gives 2 bits to the layers that have
 more weights than the mean, 4 to the others. Latencies come from one interleaved run, so that
 ratios hold on a busy machine too; the lines below the table are medians of such ratios, run by run.
 """
@@ -30,7 +30,7 @@ from tfq_sv.models import front_end
 from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
 
 SAMPLES = 32240  # 200 frames
-BATCHES = 20  # of 32 chunks of 2 s, for BatchNorm
+BATCHES = 3  # of 10 chunks of 2 s, for calibration
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -43,8 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
     recipes["mixed 2/4 bit"] = mixed(network)
     quantized = {name: tfq_sv.quantize(network, recipe) for name, recipe in recipes.items()}
     for made in quantized.values() if arguments.train else ():
-        speech = (samples for samples, _ in batches(Corpus.read(arguments.train)))
-        tfq_sv.reestimate_batch_norm(made, itertools.islice(speech, BATCHES), progress=False)
+        speech = batches(Corpus.read(arguments.train), batch_size=10, seconds=2.0)
+        tfq_sv.calibrate(made, itertools.islice(speech, BATCHES), progress=False)
     corpus, trials, waveforms = None, None, [np.random.default_rng(0).normal(0, 0.1, SAMPLES)]
     if arguments.corpus:
         corpus = Corpus.read(arguments.corpus)
@@ -105,7 +105,7 @@ if __name__ == "__main__":
     parser.add_argument("--network", default="ResNet34", help="with random weights")
     parser.add_argument("--model", help="a trained network instead (.keras)")
     parser.add_argument("--corpus", help="test speech with trials.txt, for the EER")
-    parser.add_argument("--train", help="training speech, for BatchNorm")
+    parser.add_argument("--train", help="training speech, for calibration")
     parser.add_argument("--bits", type=int, nargs="*", default=[8, 4, 3, 2, 1])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--keep", type=Path, help="a folder for the files")
