@@ -108,6 +108,21 @@ def test_a_wav_whose_length_was_not_filled_in_is_read(
     assert audio.read(path).samples.shape == (16000,)
 
 
+def test_a_cut_mp3_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    """All of it, or a part that is not there; its header cannot say."""
+    whole, cut = tmp_path / "whole.mp3", tmp_path / "cut.mp3"
+    soundfile.write(whole, np.random.default_rng(0).normal(0, 0.1, 80000), 16000)
+    assert audio.read(whole).samples.shape == (80000,)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    for source in (cut, Member(cut, cut.name, 0, cut.stat().st_size)):
+        for part in ({}, {"start": 2.0, "seconds": 1.0}, {"start": 4.0, "seconds": 0.5}):
+            with pytest.raises(audio.BadAudioError, match=r"is cut short: ") as caught:
+                audio.read(source, **part)
+            assert caught.value.kind == "cut short"
+    assert audio.read(cut, start=1.0, seconds=1.0).samples.shape == (16000,)
+
+
 def test_more_than_sound_in_a_wav_is_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "listed.wav"
     soundfile.write(path, tone(16000), 16000)

@@ -33,6 +33,8 @@ _UNREADABLE = (RuntimeError, TypeError)
 _STREAMED = 0x7F000000
 # Bytes that writers announce too many who count their own headers in: no speech is lost.
 _SLIP = 1024
+# Seconds at the end of a file that nobody misses: a frame of a compressed one, or two.
+_TAIL = 0.1
 
 Source = Path | Member
 """A file, or a file inside a shard."""
@@ -229,9 +231,13 @@ def _check_whole(log: str) -> None:
 def _sound(file: Any, start: float, seconds: float | None) -> tuple[npt.NDArray[np.float32], int]:
     with _opened(file) as sound:
         rate = sound.samplerate
-        sound.seek(min(int(start * rate), sound.frames))
-        frames = -1 if seconds is None else int(np.ceil(seconds * rate))
-        return sound.read(frames, dtype="float32", always_2d=True), rate
+        left = sound.frames - sound.seek(min(int(start * rate), sound.frames))
+        frames = left if seconds is None else min(left, int(np.ceil(seconds * rate)))
+        samples = sound.read(frames, dtype="float32", always_2d=True)
+        if frames - len(samples) > _TAIL * rate:  # an MP3, whose header alone says its length
+            announced, there = frames / rate, len(samples) / rate
+            raise _CutShortError(f"{announced:.2f} s of sound are announced, {there:.2f} are there")
+        return samples, rate
 
 
 def _sound_header(file: Any) -> tuple[int, int, int]:
