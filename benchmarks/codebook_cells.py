@@ -46,7 +46,12 @@ TUNED |= {
 }
 TUNED |= {
     f"{name}, calibrated, fine-tuned": Cell(kind, "calibrated", "at once")
-    for name, kind in {"2 bit": 2, "1 bit static": "static", "1 bit adaptive": "adaptive"}.items()
+    for name, kind in {
+        "3 bit": 3,
+        "2 bit": 2,
+        "1 bit static": "static",
+        "1 bit adaptive": "adaptive",
+    }.items()
 }
 MIXED = {
     f"{b} bit mixed, {name}": Cell(f"{b} mixed", tuned=how)
