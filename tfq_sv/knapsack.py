@@ -115,6 +115,8 @@ def _within(
         steps.append((index % len(used), columns[index // len(used)]))
         used, spent = bytes[index], cost[index]
     place = int(np.argmin(spent))
+    if spent[place] > most:  # the bounds counted bytes that it leaves unused
+        return None
     found = np.empty(len(sizes), np.int64)
     for layer, (parent, column) in zip(order[::-1], steps[::-1], strict=True):
         found[layer], place = column[place], parent[place]
