@@ -235,8 +235,8 @@ def _sound(file: Any, start: float, seconds: float | None) -> tuple[npt.NDArray[
         frames = left if seconds is None else min(left, int(np.ceil(seconds * rate)))
         samples = sound.read(frames, dtype="float32", always_2d=True)
         if frames - len(samples) > _TAIL * rate:  # an MP3, whose header alone says its length
-            announced, there = frames / rate, len(samples) / rate
-            raise _CutShortError(f"{announced:.2f} s of sound are announced, {there:.2f} are there")
+            announced, end = sound.frames / rate, (sound.frames - left + len(samples)) / rate
+            raise _CutShortError(f"{announced:.2f} s of sound are announced, it ends by {end:.2f}")
         return samples, rate
 
 
