@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,35 @@ def test_parity_goes_on_from_where_it_was(
     monkeypatch.setattr(parity, "quantized", None)  # nothing is left to do
     parity.main(arguments)
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.slow
+def test_how_far_runtimes_are_apart(
+    network: keras.Model,
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The converter's int8 file has an op that the oldest runtime does not know."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = importlib.import_module("old_runtimes")
+    monkeypatch.delitem(script.OLD, "ai-edge-litert==1.2.0")
+    network.save(tmp_path / "network.keras")
+    parts = {part: str(corpus_dir / part) for part in ("train", "test")}
+    model = str(tmp_path / "network.keras")
+    script.main(
+        argparse.Namespace(
+            model=model, corpus=parts["test"], train=parts["train"], bits=[2], utterances=3
+        )
+    )
+    table = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert table[1][2] == "tflite-runtime 2.14.0"
+    rows = {row[0]: row[1:] for row in table[3:]}
+    assert rows["dynamic-range int8"][1] == "does not load"
+    for name, cells in rows.items():
+        for cell in cells if name != "dynamic-range int8" else ():
+            assert float(cell.split(", ")[1]) < (3 if "int8" in name else 0.1), (name, cell)
 
 
 @pytest.mark.slow
