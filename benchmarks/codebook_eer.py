@@ -6,7 +6,8 @@
 
 Trains small networks from several seeds on made speech, quantizes each in every way, and measures
 EER on voices that none has heard. Every cell is kept in --out; a run that is interrupted goes on
-where it was. One thread a process: start one process a seed (--seeds) to use more cores.
+where it was. Other settings want another --out, into which float.keras may be copied. One thread a
+process: start one process a seed (--seeds) to use more cores.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import settings
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
@@ -319,10 +321,12 @@ def main() -> None:
     corpus, test = (Corpus.read(arguments.corpus / part) for part in ("train", "test"))
     trials = Trials.read(test.root / "trials.txt", test)
     folders = [arguments.out / f"{arguments.network}-{seed}" for seed in arguments.seeds]
+    given = {name: getattr(arguments, name) for name in ("steps", "learning_rate", "precision")}
     for folder, seed in zip(folders, arguments.seeds, strict=True):
         if arguments.report:
             continue
         folder.mkdir(parents=True, exist_ok=True)
+        settings.keep(folder / "settings.json", given)
         network = trained(folder / "float.keras", arguments.network, seed, corpus)
         reference = folder / "float.npz"
         for name in arguments.cells:

@@ -24,6 +24,7 @@ ONE_THREAD = dict.fromkeys(
 )
 METHODS = [
     "ours",
+    "ours, on the int8 grid",
     "equal count",
     "scikit-learn, n_init=1",
     "scikit-learn, n_init=10",
@@ -60,6 +61,8 @@ def fit(method: str, weights: np.ndarray, bits: int) -> np.ndarray:
     """Returns a method's centroids, sorted."""
     if method == "ours":
         return codebook.fit(weights, bits)
+    if method == "ours, on the int8 grid":  # what layers get
+        return codebook.fit_on_grid(weights, bits)
     if method == "equal count":
         return codebook.fit_equal_count(weights, bits)
     if method == "tfmot":
@@ -126,7 +129,7 @@ def main() -> None:
     rows = []
     for bits in [arguments.bits] if arguments.bits else [1, 2, 3, 4, 8]:
         for method in METHODS:
-            if bits == 8 and method not in METHODS[:2] and not arguments.slow:
+            if bits == 8 and method not in METHODS[:3] and not arguments.slow:
                 continue
             command = [sys.executable, __file__, *sys.argv[1:], f"--method={method}"]
             done = subprocess.run(

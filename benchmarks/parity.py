@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import settings
 
 import tfq_sv
 from tfq_sv.data.chunks import batches
@@ -56,6 +57,10 @@ def main(arguments: argparse.Namespace) -> bool:
     corpus = Corpus.read(arguments.corpus)
     trials = Trials.read(arguments.trials or Path(arguments.corpus) / "trials.txt", corpus)
     out = Path(arguments.out)
+    given = {
+        name: str(getattr(arguments, name)) for name in ("network", "corpus", "trials", "train")
+    }
+    settings.keep(out.with_suffix(".settings.json"), given)
     rows: list[dict[str, Any]] = json.loads(out.read_text()) if out.exists() else []
     for bits in arguments.bits:
         missing = [

@@ -10,6 +10,8 @@ import pytest
 import tf_keras as keras
 from train_small import small
 
+from tfq_sv.errors import InputError
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -55,6 +57,9 @@ def test_parity_goes_on_from_where_it_was(
     monkeypatch.setattr(parity, "quantized", None)  # nothing is left to do
     parity.main(arguments)
     assert capsys.readouterr().out == said
+    arguments.network = "another.keras"
+    with pytest.raises(InputError, match=r"another\.keras.* give another --out"):
+        parity.main(arguments)
 
 
 @pytest.mark.slow

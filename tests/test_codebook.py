@@ -86,10 +86,52 @@ def test_assign_finds_the_nearest(weights: np.ndarray, centroids: np.ndarray) ->
 
 @given(hnp.arrays(np.float32, st.integers(1, 60), elements=finite), st.integers(1, 8))
 def test_the_grid_gives_snapped_centroids_back(weights: np.ndarray, bits: int) -> None:
-    centroids = codebook.snap(codebook.fit(weights, bits))
+    centroids = codebook.fit_on_grid(weights, bits)
     scale, levels = Codebook(centroids, codebook.assign(weights, centroids)).grid()
     assert levels.dtype == np.int8
     np.testing.assert_allclose(np.float32(scale) * levels, centroids, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_levels_are_the_best_there_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside all choices of four from a grid of nine levels, with the step that was found."""
+    monkeypatch.setattr(codebook, "GRID_LEVELS", 4)
+    monkeypatch.setattr(codebook, "_CROWD", 4)
+    rng = np.random.default_rng(seed)
+    weights, importance = rng.laplace(size=30), rng.uniform(0.1, 2, 30)
+
+    def error(centroids: np.ndarray) -> float:
+        lost = weights - centroids[codebook.assign(weights, centroids)]
+        return float(np.sum(importance * lost**2))
+
+    found = codebook.fit_on_grid(weights, 2, importance)
+    grid = codebook.grid_scale(found) * np.arange(-4, 5)
+    choices = itertools.combinations(grid, 4)
+    best = min(error(np.array(each)) for each in choices if {each[0], each[3]} & {*grid[[0, 8]]})
+    assert error(found) == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["trained", "heavy"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_levels_are_no_worse_than_rounded_centroids(bits: int, kind: str) -> None:
+    weights = kernels()[kind].astype(np.float32)
+    centroids = codebook.fit_on_grid(weights, bits)
+    lost = squared_error(weights, centroids)
+    assert lost <= squared_error(weights, codebook.snap(codebook.fit(weights, bits))) * (1 + 1e-6)
+    np.testing.assert_array_equal(codebook.snap(centroids), centroids)
+    if bits == 8:  # and beside equal steps up to the greatest weight
+        step = np.max(np.abs(weights)) / 127
+        assert lost < np.sum((weights - np.rint(weights / step) * step) ** 2.0)
+        assert np.unique(centroids).size == 255
+
+
+@pytest.mark.parametrize("bits", [4, 5, 8])
+def test_kernels_of_one_value_stay_as_they_are(bits: int) -> None:
+    for value in (0.0, -3.0, 1e-30, 1e30):
+        weights = np.full(7, value, np.float32)
+        centroids = codebook.fit_on_grid(weights, bits)
+        found = centroids[codebook.assign(weights, centroids)]
+        np.testing.assert_allclose(found, weights, rtol=1e-6)
 
 
 def test_fewer_distinct_weights_than_centroids_are_kept_exactly() -> None:
@@ -105,7 +147,9 @@ def test_refine_never_makes_it_worse() -> None:
     for _ in range(10):
         centroids = codebook.refine(weights, centroids, steps=1)
         errors.append(squared_error(weights, centroids))
-    assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
+    # But for the rounding to the grid.
+    assert all(b <= a * 1.001 for a, b in itertools.pairwise(errors))
+    assert errors[-1] < 0.9 * errors[0]
 
 
 def test_bad_input_is_named() -> None:

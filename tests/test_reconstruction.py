@@ -105,6 +105,16 @@ def test_a_centroid_that_no_weight_has_is_no_hindrance() -> None:
     assert np.isin(rounded, centroids.astype(np.float64)).all()
 
 
+def test_inputs_that_are_all_zero_leave_the_nearest_codes() -> None:
+    """As of a layer behind a ReLU that is never positive."""
+    kernel, centroids = np.array([[[0.1], [0.9]]]), np.float32([0, 1])
+    rounded, found = alternate(
+        corrected(kernel, *2 * [np.zeros((1, 2, 2))]), np.zeros((1, 2, 2)), centroids
+    )
+    assert rounded.ravel().tolist() == [0, 1]
+    assert found.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("size", [2, 4, 8])
 @given(
     hnp.arrays(np.float32, 50, elements=st.floats(-3, 3, width=32)),

@@ -189,7 +189,7 @@ def kernel_error(kernel: npt.NDArray[np.float32], bits: int) -> float:
     >>> kernel_error(np.float32([0, 1, 10, 11]), bits=1) > 0.9
     True
     """
-    centroids = codebook.snap(codebook.fit(kernel, bits))
+    centroids = codebook.fit_on_grid(kernel, bits)
     change = kernel - centroids[codebook.assign(kernel, centroids)]
     return float(np.sum(np.square(change, dtype=np.float64)))
 

@@ -137,14 +137,14 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     def _initial(self, kernel: np.ndarray, trained: bool) -> npt.NDArray[np.float32]:
         if trained:
-            return codebook.snap(self._fit(kernel))
+            return self._fit(kernel)
         # Random weights, which a saved model's are about to replace: not worth a fit.
         return codebook.snap(np.linspace(kernel.min(), kernel.max(), 2**self.bits))
 
     def _fit(
         self, kernel: np.ndarray, importance: np.ndarray | None = None
     ) -> npt.NDArray[np.float32]:
-        return codebook.fit(kernel, self.bits, importance)
+        return codebook.fit_on_grid(kernel, self.bits, importance)
 
     def __call__(
         self, inputs: tf.Tensor, training: bool, weights: dict[str, tf.Variable], **kwargs: Any
@@ -189,7 +189,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         """
         latent, centroids = self._built()
         if not self.levels_stay:
-            centroids.assign(codebook.snap(self._fit(latent.numpy(), importance)))
+            centroids.assign(self._fit(latent.numpy(), importance))
 
     def follow(self, steps: int) -> None:
         """Moves the centroids by Lloyd's steps to the latent weights, unless they are to stay."""
@@ -197,7 +197,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         if self.calibrated or self.levels_stay:
             return
         moved = codebook.refine(latent.numpy(), centroids.numpy(), steps=steps)
-        centroids.assign(codebook.snap(moved))
+        centroids.assign(moved)
 
     def _built(self) -> tuple[tf.Variable, tf.Variable]:
         if self.latent is None or self.centroids is None:
@@ -242,7 +242,7 @@ class StaticBinary(KMeans):
         codebook.fit(kernel, bits=1)  # refuses NaN and infinite weights
         mean = np.mean(kernel, dtype=np.float64)
         distance = np.mean(np.abs(kernel - mean), dtype=np.float64)
-        return np.array([mean - distance, mean + distance], np.float32)
+        return codebook.snap(np.float32([mean - distance, mean + distance]))
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""

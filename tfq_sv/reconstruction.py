@@ -185,8 +185,9 @@ def _least_squares(
     outputs = [gram @ each for each in chosen]
     products = np.array([[np.vdot(each, output) for output in outputs] for each in chosen])
     wanted = np.array([np.vdot(output, kernel) for output in outputs])
-    # Where nothing says otherwise, as with a centroid that no weight has, they stay.
-    ridge = 1e-6 * np.trace(products) / centroids.size
+    # Where nothing says otherwise, as with a centroid that no weight has, or inputs that are all
+    # zero, they stay.
+    ridge = max(1e-6 * np.trace(products) / centroids.size, 1e-30)
     stay = ridge * np.eye(centroids.size)
     return np.linalg.solve(products + stay, wanted + ridge * centroids)
 

@@ -217,7 +217,7 @@ def embedding_distortions(
             kernel = kernels[layer]
             weights = kernel.numpy()
             if (layer, width) not in books:
-                books[layer, width] = codebook.snap(codebook.fit(weights, width))
+                books[layer, width] = codebook.fit_on_grid(weights, width)
             centroids = books[layer, width]
             try:
                 kernel.assign(centroids[codebook.assign(weights, centroids)])
