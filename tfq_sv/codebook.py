@@ -354,7 +354,7 @@ def _best_levels(
     """
     levels = np.arange(-GRID_LEVELS, GRID_LEVELS + 1)
     bounds = np.searchsorted(values, np.arange(2 * levels[0], 2 * levels[-1] + 1) * (step / 2))
-    mass, sums, table = total[bounds], moment[bounds], levels * step
+    mass, sums, table = total[bounds], moment[bounds], levels * np.float64(step)
     own = slice(None, None, 2)  # of midpoints i + j, those where i is j
     middle = np.add.outer(np.arange(levels.size), np.arange(levels.size))
 
@@ -369,10 +369,10 @@ def _best_levels(
     )
     below = error(table, mass[own], sums[own])
     above = error(table, total[-1] - mass[own], moment[-1] - sums[own])
-    # The greatest centroid is level 127 or -127: by that the step is known again.
     if count >= levels.size:
         least = below[0] + np.trace(between, offset=1) + above[-1]
         return float(least), np.pad(table, (0, count - levels.size), mode="edge")
+    # The greatest centroid is level 127 or -127: by that the step is known again.
     if positive:
         above[:-1] = np.inf
     else:

@@ -242,7 +242,7 @@ class StaticBinary(KMeans):
         codebook.fit(kernel, bits=1)  # refuses NaN and infinite weights
         mean = np.mean(kernel, dtype=np.float64)
         distance = np.mean(np.abs(kernel - mean), dtype=np.float64)
-        return codebook.snap(np.float32([mean - distance, mean + distance]))
+        return codebook.snap(np.array([mean - distance, mean + distance], np.float32))
 
     def get_config(self) -> dict[str, Any]:
         """What tfmot needs to make this quantizer again."""
