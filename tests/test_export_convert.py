@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
+from conftest import randomize
 from learned_scale import with_learned_scales
 
 import tfq_sv
-from tfq_sv import codebook, models
+from tfq_sv import codebook, models, quantization
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import (
@@ -287,6 +288,33 @@ def test_export_writes_what_quantize_made(tmp_path: Path) -> None:
     assert cosine(encoder.embed(x), network(x[None], training=False).numpy()[0]) > 0.999
     with pytest.raises(InputError, match="overwrite"):
         export_tflite(network, path, overwrite=False)
+
+
+FAMILY = {
+    "ResNet50": {"two_emb_layer": True},  # bottlenecks
+    "DF_ResNet56": {"pooling": "ASTP"},
+    "Gemini_DF_ResNet60": {"pooling": "TAP"},
+    "ResNet18": {"pooling": "TSDP"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_kind_of_network_in_the_family(name: str, tmp_path: Path) -> None:
+    """Three bits, which are two planes and have gammas of both signs in each layer."""
+    keras.utils.set_random_seed(0)
+    model = models.build(name, feat_dim=32, embed_dim=12, channels=8, **FAMILY[name])
+    network = tfq_sv.quantize(randomize(model), tfq_sv.QuantizationRecipe.uniform(model, bits=3))
+    books, plain = quantization.codebooks(network), quantization.dequantize(network)
+    x = np.random.default_rng(0).normal(size=(61, 32)).astype(np.float32)
+    expected = network(x[None], training=False).numpy()[0]
+    for compute in ("float32", "int8"):
+        built = convert.build(plain, books, "features", compute=compute)
+        (tmp_path / "a.tflite").write_bytes(built.data)
+        for fast in (False, True):
+            found = SpeakerEncoder(tmp_path / "a.tflite", fast=fast).embed(x)
+            error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+            assert error < (1e-4 if compute == "float32" else 0.05), (compute, fast)
 
 
 @pytest.mark.parametrize("kind", ["adaptive", "static", "learned scale"])
