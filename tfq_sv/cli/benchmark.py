@@ -2,7 +2,7 @@
 
 Beside each other: TensorFlow's converter (float32, float16, dynamic-range and full int8),
 ai-edge-quantizer's int8 and int4 if it is installed (pip install 'tfq-sv[benchmark]'), and ours at
-each bit width, without fine-tuning, as it is on disk (embed) and inflated. All of them take
+each bit width, as `tfq-sv quantize` makes it, on disk (embed) and inflated. All of them take
 features, so the front end is left out. With --corpus, the EER of each. Latencies come from one run,
 the forms by turns; load times and memory from a process each.
 
@@ -69,6 +69,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.trials and not FLAGS.corpus:
         raise InputError("--trials needs --corpus, where its utterances are")
     network = load_network(name)
+    from tfq_sv.calibration import calibrate
     from tfq_sv.export import benchmark_figure, benchmark_network, benchmark_table
     from tfq_sv.features import fbank
     from tfq_sv.models import front_end
@@ -87,6 +88,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     speech = _speech(corpus, length, left_out) if corpus else [noise]
     features = [fbank(samples, front_end(network)) for samples in speech]
     quantized = {form: quantize(network, recipe) for form, recipe in recipes.items()}
+    for model in quantized.values():
+        calibrate(model)
     with tempfile.TemporaryDirectory() as folder:
         found = benchmark_network(
             network,

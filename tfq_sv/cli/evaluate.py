@@ -13,6 +13,7 @@ example:
       --cohort=voxceleb2/dev --as_norm --embeddings=embedded --plot=det.png
 """
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -203,6 +204,8 @@ def _check_flags() -> None:
             raise InputError(f"--reference only compares; leave --{other} out")
     if FLAGS.store and not is_tflite(name):
         raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
+    if FLAGS.store and not importlib.util.find_spec("ai_edge_litert"):
+        raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
     if FLAGS.store and FLAGS.cohort:
         raise InputError("--store keeps thresholds of plain cosines; leave --cohort out")
     if FLAGS.as_norm and not FLAGS.cohort:

@@ -3,12 +3,12 @@
 How much each layer suffers from quantization is measured on a little speech; no labels are needed.
 Then the best bits of all layers together are found. The size is that of the finished .tflite,
 graph and all: one file is really built, to set the prediction right. Give several sizes for the
-curve of size against cost, and a test corpus for the EER at each (after quantization and new
-BatchNorm statistics, without fine-tuning). Several GPUs or machines share the work, as in train.
+curve of size against cost, and a test corpus for the EER at each (calibrated to a little of the
+speech, without fine-tuning). Several GPUs or machines share the work, as in train.
 
 example:
   tfq-sv search --model=model.keras --target_mb=1.0 --corpus=corpus/train --out=recipe.json
-  tfq-sv quantize --model=model.keras --recipe=recipe.json --out=small.keras
+  tfq-sv quantize --model=model.keras --recipe=recipe.json --calibrate=corpus/train --out=s.keras
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +81,9 @@ flags.DEFINE_string(
 )
 define_report(FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+
+
+_MINUTE = 60.0  # s, of speech for calibration
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
@@ -209,16 +212,18 @@ def _file_bytes(network: Any, recipe: Any) -> int:
 def _error_rates(
     network: Any, chunks: Callable[[], Iterator[Any]], answers: Sequence[Any]
 ) -> list[float]:
-    from tfq_sv.batch_norm import reestimate_batch_norm
+    from tfq_sv.calibration import calibrate
     from tfq_sv.evaluation import KerasEncoder, evaluate
     from tfq_sv.quantization import quantize
 
     test = read_corpus(FLAGS.test_corpus, strict=FLAGS.strict)
     trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
+    # Of short chunks, less: each costs as much time as a long one.
+    minute = min(20, round(_MINUTE / (FLAGS.batch_size * FLAGS.seconds)) or 1)
     rates = []
     for answer in answers:
         model = quantize(network, answer.recipe)
-        reestimate_batch_norm(model, islice(chunks(), 20), reference=network)
+        calibrate(model, islice(chunks(), minute))
         label = f"EER at {answer.bytes:,} bytes"
         rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
     return rates
