@@ -274,9 +274,38 @@ def test_models_that_cannot_be_quantized_say_why(network: keras.Model) -> None:
     with pytest.raises(InputError, match="is quantized already"):
         uniform(tfq_sv.quantize(network, uniform(network)))
     kernel = network.get_layer("conv1").kernel
-    kernel.assign(np.full(kernel.shape, np.nan, np.float32))
-    with pytest.raises(InputError, match="layer conv1: 144 of 144 weights are NaN"):
-        tfq_sv.quantize(network, uniform(network))
+    for bad in (np.nan, np.inf):
+        kernel.assign(np.full(kernel.shape, bad, np.float32))
+        for recipe in (uniform(network), uniform(network, bits=8)):
+            with pytest.raises(InputError, match="layer conv1: 144 of 144 weights are NaN or inf"):
+                tfq_sv.quantize(network, recipe)
+
+
+def test_layers_that_cannot_be_annotated_say_why() -> None:
+    """By tfmot's own calls, as people know them."""
+    annotate = tfmot.quantization.keras.quantize_annotate_layer
+    layer = annotate(LAYERS.ReLU(input_shape=(3,)), tfq_sv.KMeansQuantizeConfig(bits=4))
+    with pytest.raises(InputError, match=r"\(ReLU\) has no kernel to quantize; annotate Conv1D"):
+        tfmot.quantization.keras.quantize_apply(
+            keras.Sequential([layer]), scheme=tfq_sv.WeightOnlyScheme()
+        )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_constant_kernels_stay_as_they_are(bits: int, value: float) -> None:
+    """Down to a layer whose inputs are then all alike."""
+    keras.utils.set_random_seed(0)
+    entry = keras.Input((None, 16))
+    x = LAYERS.ReLU()(LAYERS.Conv1D(8, 3, padding="same", name="frames")(entry))
+    network = keras.Model(entry, LAYERS.Dense(4, name="seg")(LAYERS.GlobalAveragePooling1D()(x)))
+    kernel = network.get_layer("frames").kernel
+    kernel.assign(np.full(kernel.shape, value, np.float32))
+    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=bits))
+    tfq_sv.calibrate(model, progress=False)
+    books = tfq_sv.codebooks(model)
+    np.testing.assert_allclose(books["frames"].decode(), kernel.numpy(), rtol=1e-6)
+    assert np.isfinite(books["seg"].decode()).all()
 
 
 @pytest.mark.parametrize("name", ["missing.keras", "text.keras", "text.h5"])
