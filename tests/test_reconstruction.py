@@ -65,7 +65,7 @@ def test_near_the_best_of_all_codes() -> None:
     assert ours - best < 0.5 * (plain - best)
 
 
-@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("bits", [1, 2, 3])
 def test_by_turns_codes_and_centroids_fit_better(bits: int) -> None:
     kernel, _ = problem(1, 108, 16)
     # Inputs as behind a ReLU: smooth over 3 x 3 taps, and 12 channels of one sign.

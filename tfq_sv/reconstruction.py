@@ -17,7 +17,8 @@ _DAMPING = 0.01  # of the mean of the gram's diagonal, as in GPTQ
 _BLOCK = 128
 _RIDGE = 0.1  # of the mean of the gram's diagonal: a minute of speech is not all speech
 _TURNS = 10
-_FEW = 4  # centroids: 1 and 2 bits
+_FEW = 4  # centroids, 1 and 2 bits: latent weights stand where the kernel says
+_FITTED = 8  # centroids, up to 3 bits, that are worth fitting to a layer's output
 
 
 def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) -> Array:
@@ -56,7 +57,7 @@ def alternate(
     Args:
         kernel: (G, K, O), as in `reconstruct`.
         gram: (G, K, K), as in `reconstruct`.
-        centroids: to start from, sorted. More than 4 of them stay: there is nothing to win.
+        centroids: to start from, sorted. More than 8 of them stay: there is nothing to win.
 
     Returns:
         Float64 (G, K, O), and sorted float32 centroids that its values are on.
@@ -69,7 +70,7 @@ def alternate(
     rounding = _Rounding(gram)
     best = rounding(kernel, centroids)
     error = output_error(kernel, best, gram)
-    for _ in range(_TURNS if centroids.size <= _FEW else 0):
+    for _ in range(_TURNS if centroids.size <= _FITTED else 0):
         moved = snap(np.sort(_least_squares(kernel, gram, best, centroids)))
         rounded = rounding(kernel, moved)
         found = output_error(kernel, rounded, gram)
