@@ -229,3 +229,12 @@ def test_the_console_script_says_one_line_and_no_traceback(tmp_path: Path) -> No
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(f"tfq-sv quantize: {text} is not a model")
+
+
+def test_thresholds_are_not_stored_without_litert(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other runtimes run the file, but cannot write it; said before anything is measured."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert cli.main(["evaluate", "--model=x.tflite", "--corpus=x", "--store"]) != 0
+    assert "--store needs LiteRT" in capsys.readouterr().err
