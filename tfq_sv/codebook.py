@@ -147,11 +147,19 @@ def fit_equal_count(weights: Floats, bits: int) -> npt.NDArray[np.float32]:
 
 
 def refine(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.float32]:
-    """Returns the centroids a few Lloyd steps on, on the int8 grid: float32, sorted.
+    """Returns the centroids a few Lloyd steps on from where they are: float32, sorted.
 
-    This is how codebooks follow the weights in fine-tuning.
+    >>> refine(np.array([0.0, 0.5, 2.0, 2.5]), np.array([0.0, 1.0]), steps=2).tolist()
+    [0.25, 2.25]
+    """
+    values, mass = _sorted(weights, None)
+    return _lloyd(values, mass, np.asarray(centroids, np.float64), steps)
 
-    >>> refine(np.array([0.0, 0.5, 2.0, 2.5]), np.array([0.0, 1.0]), steps=2).round(3)
+
+def refine_on_grid(weights: Floats, centroids: Floats, *, steps: int) -> npt.NDArray[np.float32]:
+    """`refine`, and onto the int8 grid: how codebooks follow the weights in fine-tuning.
+
+    >>> refine_on_grid(np.array([0.0, 0.5, 2.0, 2.5]), np.array([0.0, 1.0]), steps=2).round(3)
     array([0.248, 2.25 ], dtype=float32)
     """
     if np.size(centroids) > 2 * GRID_LEVELS:

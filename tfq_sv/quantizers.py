@@ -196,7 +196,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         latent, centroids = self._built()
         if self.calibrated or self.levels_stay:
             return
-        moved = codebook.refine(latent.numpy(), centroids.numpy(), steps=steps)
+        moved = codebook.refine_on_grid(latent.numpy(), centroids.numpy(), steps=steps)
         centroids.assign(moved)
 
     def _built(self) -> tuple[tf.Variable, tf.Variable]:
