@@ -20,11 +20,8 @@ lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The type checker does not follow setup.py's map of export/ to tfq_sv.export: check a build.
 typecheck: $(TOOLS)
-	rm -rf build/typecheck
-	$(BIN)/python setup.py -q build_py --build-lib build/typecheck
-	$(BIN)/mypy build/typecheck/tfq_sv
+	$(BIN)/mypy tfq_sv
 
 $(READY): setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -2,7 +2,5 @@
 
 from setuptools import find_packages, setup
 
-setup(
-    packages=[*find_packages(include=["tfq_sv", "tfq_sv.*"]), "tfq_sv.export"],
-    package_dir={"tfq_sv.export": "export"},
-)
+# tfq_sv/export is a link to export/, so that editors, mypy and Python itself find tfq_sv.export.
+setup(packages=find_packages(include=["tfq_sv", "tfq_sv.*"]))

@@ -7,15 +7,9 @@ import pkgutil
 import pytest
 
 import tfq_sv
-import tfq_sv.export
 
 MODULES = sorted(
-    {
-        "tfq_sv",
-        *(m.name for m in pkgutil.walk_packages(tfq_sv.__path__, "tfq_sv.")),
-        "tfq_sv.export",
-        *(m.name for m in pkgutil.walk_packages(tfq_sv.export.__path__, "tfq_sv.export.")),
-    }
+    {"tfq_sv", *(m.name for m in pkgutil.walk_packages(tfq_sv.__path__, "tfq_sv."))}
     - {"tfq_sv.assets.__main__"}
 )
 
