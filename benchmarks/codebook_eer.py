@@ -25,20 +25,21 @@ import tf_keras as keras
 from codebook_cells import CELLS, CONTROL, PAIRS, Cell
 
 import tfq_sv
-from tfq_sv import allocation, files, models
+from tfq_sv import files, models
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import KerasEncoder, evaluate
-from tfq_sv.file_size import FileSize
-from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
 from tfq_sv.metrics import eer, eer_interval
-from tfq_sv.multi_stage import ORDERS, stages
-from tfq_sv.quantization import quantizers
-from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
-from tfq_sv.report import Table
-from tfq_sv.sensitivity import fisher_traces
+from tfq_sv.mixed_precision import allocation
+from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.sensitivity import fisher_traces
+from tfq_sv.quantization.quantized_model import quantizers_of
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.reports.table import Table
 from tfq_sv.training import TrainingOptions, train
+from tfq_sv.training.fine_tuning import FineTuningOptions
+from tfq_sv.training.multi_stage import ORDERS, stages
 from tfq_sv.training.options import PRECISIONS
 
 NETWORKS = {
@@ -77,17 +78,19 @@ def quantized(network: keras.Model, kind: int | str) -> keras.Model:
     if kind == "scaled":
         return scaled(network)
     form = "static_binary" if kind == "sign" else f"{kind}_binary"
-    layers = dict.fromkeys(tfq_sv.quantizers.quantizable(network), LayerRecipe(form, 1))
+    layers = dict.fromkeys(
+        tfq_sv.quantization.quantizers.quantizable(network), LayerRecipe(form, 1)
+    )
     model = tfq_sv.quantize(network, QuantizationRecipe(layers))
     if kind == "sign":  # BinaryConnect (Courbariaux et al., 2015): -1 and +1, whatever the kernel
-        for quantizer in quantizers(model).values():
+        for quantizer in quantizers_of(model).values():
             quantizer.centroids.assign([-1.0, 1.0])
     return model
 
 
 def scaled(network: keras.Model) -> keras.Model:
     """Returns a copy in adaptive binary codebooks with learned scales, which no recipe has."""
-    names = tfq_sv.quantizers.quantizable(network)
+    names = tfq_sv.quantization.quantizers.quantizable(network)
 
     def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
         copy = type(layer).from_config(layer.get_config())
@@ -154,7 +157,7 @@ def make(
 
 def sqnr(network: keras.Model, model: keras.Model) -> float:
     """Signal to quantization noise of the kernels, dB, the mean over layers; NaN without any."""
-    if not quantizers(model):
+    if not quantizers_of(model):
         return float("nan")
     found = []
     for name, book in tfq_sv.codebooks(model).items():

@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from tfq_sv import codebook
-from tfq_sv.report import Table
+from tfq_sv.reports.table import Table
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1"
@@ -43,7 +43,7 @@ def kernels(model: str | None, network: str) -> list[np.ndarray]:
     found = tfq_sv.load_model(model) if model else tfq_sv.models.build(network)
     rng = np.random.default_rng(0)
     result = []
-    for layer in tfq_sv.quantizers.quantizable(found).values():
+    for layer in tfq_sv.quantization.quantizers.quantizable(found).values():
         weights = layer.get_weights()[0].reshape(-1)
         if not model:
             weights = np.float32(rng.standard_t(5, weights.size) * weights.std())

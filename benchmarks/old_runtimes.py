@@ -24,10 +24,11 @@ from parity import quantized
 import tfq_sv
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.export import baselines, convert, encoder
+from tfq_sv.experiments import baselines
+from tfq_sv.export import convert, encoder
 from tfq_sv.features import fbank
 from tfq_sv.models import front_end
-from tfq_sv.report import Table
+from tfq_sv.reports.table import Table
 
 OLD = {
     "tflite-runtime==2.14.0": "tflite_runtime.interpreter",

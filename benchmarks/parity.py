@@ -26,7 +26,7 @@ import tfq_sv
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import KerasEncoder
+from tfq_sv.evaluation.measurement import KerasEncoder
 from tfq_sv.export import export_tflite
 from tfq_sv.export.validation import Parity, validate
 from tfq_sv.files import atomic

@@ -24,10 +24,10 @@ from tfq_sv.data import audio
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.export import Benchmark, benchmark_network, benchmark_table
+from tfq_sv.experiments import Benchmark, benchmark_network, benchmark_table
 from tfq_sv.features import fbank
 from tfq_sv.models import front_end
-from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
 SAMPLES = 32240  # 200 frames
 BATCHES = 3  # of 10 chunks of 2 s, for calibration

@@ -16,8 +16,8 @@ import numpy as np
 
 from tfq_sv import metrics
 from tfq_sv.data.trials import Trials
-from tfq_sv.embeddings import Embeddings
-from tfq_sv.scoring import as_norm, cosine_scores
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.scoring import as_norm, cosine_scores
 
 
 def main(trials: int, utterances: int, dim: int, cohort: int, speakers: int) -> None:

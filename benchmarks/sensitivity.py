@@ -36,7 +36,7 @@ def measure(name: str, network: str, batch: int, frames: int, channels: int, pro
     import tensorflow as tf
 
     import tfq_sv
-    from tfq_sv.sensitivity import MEASURES
+    from tfq_sv.mixed_precision.sensitivity import MEASURES
 
     model = tfq_sv.models.build(network, channels=channels)
     features = tf.random.stateless_normal([batch, frames, model.input_shape[-1]], [0, 0])

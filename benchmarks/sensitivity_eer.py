@@ -23,17 +23,17 @@ import tensorflow as tf
 from scipy.stats import spearmanr
 
 import tfq_sv
-from tfq_sv import allocation
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import KerasEncoder, evaluate
-from tfq_sv.file_size import FileSize
+from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
 from tfq_sv.files import atomic
-from tfq_sv.quantizers import quantizable
-from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
-from tfq_sv.report import Table
-from tfq_sv.sensitivity import MEASURES
+from tfq_sv.mixed_precision import allocation
+from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.sensitivity import MEASURES
+from tfq_sv.quantization.quantizers import quantizable
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.reports.table import Table
 
 
 class Bench:

@@ -19,7 +19,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv.report import Table
+from tfq_sv.reports.table import Table
 
 KINDS = ["float", "4 bit", "1 bit", "1 bit adaptive", "tfmot clustering"]
 
@@ -33,7 +33,7 @@ def wrapped(network: keras.Model, kind: str) -> keras.Model:
         return tfq_sv.quantize(network, recipe.uniform(network, int(kind.split()[0])))
     if kind == "float":
         return keras.models.clone_model(network)
-    kernels = tfq_sv.quantizers.quantizable(network)
+    kernels = tfq_sv.quantization.quantizers.quantizable(network)
     clustering = tfmot.clustering.keras
     start = clustering.CentroidInitialization.KMEANS_PLUS_PLUS
 

@@ -103,13 +103,13 @@ def export_tflite(
     >>> report.float32_bytes / report.bytes  # doctest: +SKIP
     7.8
     """
-    from tfq_sv import quantization
+    from tfq_sv.quantization import quantized_model
 
     if not overwrite and Path(path).exists():
         raise InputError(f"{path} exists already; give another path or overwrite=True")
-    books = quantization.codebooks(model)
-    plain = quantization.dequantize(model)
-    layers = quantization.recipe_of(model).layers
+    books = quantized_model.codebooks(model)
+    plain = quantized_model.dequantize(model)
+    layers = quantized_model.recipe_of(model).layers
     recipe = {name: x.bits if x.kind == "kmeans" else x.kind for name, x in layers.items()}
     fields = {"recipe": recipe, **(about or {})}
     built = build(plain, books, input, about=fields, compute=compute, progress=progress)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfq_sv.export import codec
+from tfq_sv import codec
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import INT8, INT32, Graph
 

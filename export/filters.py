@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv import codec
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
-from tfq_sv.export import codec, flatbuffer
+from tfq_sv.export import flatbuffer
 
 _TOLERANCE = 1e-5  # of a channel's greatest weight; float32 folding errs by about 1e-7
 _TINY_SCALE = 1e-30  # for a channel whose gain is zero: runtimes want positive scales

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfq_sv import quantization
 from tfq_sv.export import convert, float32
 from tfq_sv.export.encoder import interpreter
 from tfq_sv.progress import tqdm
+from tfq_sv.quantization import quantized_model
 
 
 def layer_noise(
@@ -36,8 +36,8 @@ def layer_noise(
     >>> next(iter(layer_noise(quantized, features)))  # doctest: +SKIP
     'seg_1'
     """
-    books = quantization.codebooks(model)
-    converted = float32.convert(quantization.dequantize(model), "features")
+    books = quantized_model.codebooks(model)
+    converted = float32.convert(quantized_model.dequantize(model), "features")
     network, found = convert.float_network(converted, books, "features")
 
     def inflated(*int8: str) -> bytes:

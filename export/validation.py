@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import Evaluation, KerasEncoder, measure
+from tfq_sv.evaluation.extraction import Encoder, Extraction, extract
+from tfq_sv.evaluation.measurement import Evaluation, KerasEncoder, measure
 from tfq_sv.export.encoder import SpeakerEncoder
-from tfq_sv.extraction import Encoder, Extraction, extract
 from tfq_sv.metrics import eer_interval
-from tfq_sv.report import Table
+from tfq_sv.reports.table import Table
 
 SIGNATURES = ("embed", "inflate")
 """The two ways a file runs: decoding as it runs, and inflated first."""

@@ -4,7 +4,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv.quantizers import quantizable
+from tfq_sv.quantization.quantizers import quantizable
 
 TFMOT = tfmot.quantization.keras
 
@@ -23,6 +23,6 @@ def with_learned_scales(model: keras.Model) -> keras.Model:
     annotated.set_weights(model.get_weights())
     with TFMOT.quantize_scope({type(x).__name__: type(x) for x in model.layers}):
         quantized = TFMOT.quantize_apply(annotated, tfq_sv.WeightOnlyScheme())
-    for number, quantizer in enumerate(tfq_sv.quantization.quantizers(quantized).values()):
+    for number, quantizer in enumerate(tfq_sv.quantization.quantizers_of(quantized).values()):
         quantizer.scale.assign(0.7 + 0.1 * number)
     return quantized

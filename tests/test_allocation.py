@@ -11,14 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tfq_sv
-from tfq_sv import allocation, codebook, models
-from tfq_sv.allocation import _Problem
+from tfq_sv import codebook, models
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import convert
-from tfq_sv.file_size import FileSize
-from tfq_sv.probes import Estimate
-from tfq_sv.quantizers import kernel_attribute, quantizable
+from tfq_sv.mixed_precision import allocation
+from tfq_sv.mixed_precision.allocation import _Problem
+from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.probes import Estimate
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 
 
 def random_problem(layers: int, widths: int, seed: int) -> _Problem:

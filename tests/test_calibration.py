@@ -8,13 +8,13 @@ import tf_keras as keras
 from test_fine_tuning import distance
 
 import tfq_sv
-from tfq_sv import calibration, reconstruction
-from tfq_sv.batch_norm import batch_norms
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
-from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.quantization import calibration, gptq
+from tfq_sv.quantization.batch_norm import batch_norms
+from tfq_sv.training.fine_tuning import FineTuningOptions
 
 
 def test_statistics_are_means_over_the_batches() -> None:
@@ -272,7 +272,7 @@ def test_an_interrupted_calibration_leaves_the_model_as_it_was(
         if len(fitted) == 3:
             raise KeyboardInterrupt
         fitted.append(arguments)
-        return reconstruction.alternate(*arguments)
+        return gptq.alternate(*arguments)
 
     monkeypatch.setattr(calibration, "alternate", alternate)
     with pytest.raises(KeyboardInterrupt):

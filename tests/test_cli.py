@@ -255,8 +255,8 @@ def test_verify_starts_without_tensorflow(made: Path, corpus_dir: Path) -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     script = (
-        "import sys, tfq_sv, tfq_sv.export, tfq_sv.features, tfq_sv.metrics, tfq_sv.scoring, "
-        "tfq_sv.data.corpus, tfq_sv.export.encoder; "
+        "import sys, tfq_sv, tfq_sv.export, tfq_sv.features, tfq_sv.metrics, tfq_sv.data.corpus, "
+        "tfq_sv.evaluation.scoring, tfq_sv.export.encoder; "
         "heavy = {'tensorflow', 'librosa', 'sklearn', 'matplotlib'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

@@ -8,7 +8,7 @@ from conftest import randomize
 
 import tfq_sv
 from tfq_sv import cli
-from tfq_sv.quantizers import quantizable
+from tfq_sv.quantization.quantizers import quantizable
 
 
 @pytest.fixture(scope="module")

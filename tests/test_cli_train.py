@@ -20,7 +20,7 @@ from tfq_sv import cli
 from tfq_sv.cli import train
 from tfq_sv.cli.config import apply_config, shipped_recipes
 from tfq_sv.errors import InputError
-from tfq_sv.quantization import load_model
+from tfq_sv.quantization.quantized_model import load_model
 
 SMALL = ["--network=ResNet18", "--channels=16", "--embed_dim=8"]
 SHORT = ["--seconds=0.3", "--batch_size=9", "--num_epochs=1", "--num_avg=1", "--warm_up_epoch=0"]

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import pytest
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv import assets, cli, report
+from tfq_sv import assets, cli
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import Evaluation, KerasEncoder, evaluate
+from tfq_sv.evaluation.measurement import Evaluation, KerasEncoder, evaluate
 from tfq_sv.features import fbank
+from tfq_sv.reports.comparison import size_table
 
 
 def test_the_keras_encoder_is_front_end_and_model(
@@ -98,7 +99,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_tables_align() -> None:
-    text = report.sizes({"float": 1000, "small one": 125})
+    text = size_table({"float": 1000, "small one": 125})
     assert text.splitlines() == [
         "file       bytes  smaller",
         "---------  -----  -------",

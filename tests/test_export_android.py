@@ -18,7 +18,7 @@ import pytest
 import run_kotlin_kernel
 from android import golden
 
-from tfq_sv import scoring
+from tfq_sv.evaluation import scoring
 
 ANDROID = Path(__file__).parents[1] / "export" / "android"
 STUBS = Path(__file__).parent / "android"

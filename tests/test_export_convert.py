@@ -11,7 +11,7 @@ from conftest import randomize
 from learned_scale import with_learned_scales
 
 import tfq_sv
-from tfq_sv import codebook, models, quantization
+from tfq_sv import codebook, models
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import (
@@ -24,6 +24,7 @@ from tfq_sv.export import (
     inflate,
 )
 from tfq_sv.features import FbankOptions, fbank
+from tfq_sv.quantization import quantized_model
 
 layers = keras.layers
 FEAT_DIM = 16
@@ -223,7 +224,7 @@ def test_file_has_stock_ops_alone(mixed: Mixed) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 4])
-def test_a_layer_costs_little_beside_its_codes(bits: int) -> None:
+def test_a_layer_complexity_little_beside_its_codes(bits: int) -> None:
     model = image_network(negative=False)
     books = quantized(model, [bits])
     codes = sum(book.codes.size * bits / 8 for book in books.values())
@@ -305,7 +306,7 @@ def test_every_kind_of_network_in_the_family(name: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = models.build(name, feat_dim=32, embed_dim=12, channels=8, **FAMILY[name])
     network = tfq_sv.quantize(randomize(model), tfq_sv.QuantizationRecipe.uniform(model, bits=3))
-    books, plain = quantization.codebooks(network), quantization.dequantize(network)
+    books, plain = quantized_model.codebooks(network), quantized_model.dequantize(network)
     x = np.random.default_rng(0).normal(size=(61, 32)).astype(np.float32)
     expected = network(x[None], training=False).numpy()[0]
     for compute in ("float32", "int8"):

@@ -15,8 +15,8 @@ import pytest
 from conftest import randomize
 
 import tfq_sv
-from tfq_sv import quantization
 from tfq_sv.export import SpeakerEncoder, convert
+from tfq_sv.quantization import quantized_model
 
 RUNTIMES = {
     "tflite-runtime==2.14.0": "tflite_runtime.interpreter",
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = randomize(tfq_sv.models.build(name, embed_dim=32, channels=channels))
         recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
         made = tfq_sv.quantize(network, recipe)
-        books, plain = quantization.codebooks(made), quantization.dequantize(made)
+        books, plain = quantized_model.codebooks(made), quantized_model.dequantize(made)
         for compute, input in itertools.product(("int8", "float32"), ("features", "waveform")):
             built = convert.build(plain, books, input, compute=compute)
             (folder / f"{name}-{bits}-{compute}-{input}.tflite").write_bytes(built.data)

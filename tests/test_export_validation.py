@@ -10,7 +10,7 @@ import tf_keras as keras
 import tfq_sv
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import KerasEncoder, evaluate
+from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
 from tfq_sv.export import export_tflite, layer_noise, validate
 from tfq_sv.features import fbank
 

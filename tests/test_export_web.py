@@ -27,8 +27,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 import tfq_sv
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder, export_tflite, write_about
-from tfq_sv.scoring import cosine
 
 EXPORT = Path(__file__).parents[1] / "export"
 WEB = EXPORT / "web"

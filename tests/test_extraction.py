@@ -7,10 +7,10 @@ import soundfile
 
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import evaluate, measure
-from tfq_sv.extraction import Cache, extract, from_file
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.extraction import Cache, extract, from_file
+from tfq_sv.evaluation.measurement import evaluate, measure
 
 
 class Loudness:
@@ -138,7 +138,7 @@ def test_shards_merge_and_interruptions_cost_one_part(
                 raise KeyboardInterrupt
             return super().embed(waveform)
 
-    monkeypatch.setattr("tfq_sv.extraction.PART", 2)
+    monkeypatch.setattr("tfq_sv.evaluation.extraction.PART", 2)
     with pytest.raises(KeyboardInterrupt):
         extract(Interrupted(), corpus, keys, cache=Cache(tmp_path / "other", "one"))
     resumed = extract(Loudness(), corpus, keys, cache=Cache(tmp_path / "other", "one"))

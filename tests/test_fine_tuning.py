@@ -15,9 +15,9 @@ from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
-from tfq_sv.fine_tuning import FineTuningOptions, FollowCodebooks, speaker_head
-from tfq_sv.quantization import quantizers
-from tfq_sv.recipe import LayerRecipe
+from tfq_sv.quantization.quantized_model import quantizers_of
+from tfq_sv.quantization.recipe import LayerRecipe
+from tfq_sv.training.fine_tuning import FineTuningOptions, FollowCodebooks, speaker_head
 
 
 def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> float:
@@ -183,7 +183,7 @@ def test_codebooks_freeze_however_fit_counts(
     model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe({"dense": LayerRecipe("kmeans", 2)}))
     model.compile("adam", "mse", steps_per_execution=at_once)
     follow, found = FollowCodebooks(FineTuningOptions(follow_every=3, freeze=0.5)), []
-    quantizer = quantizers(model)["dense"]
+    quantizer = quantizers_of(model)["dense"]
     monkeypatch.setattr(
         quantizer, "follow", lambda _: found.append(int(model.optimizer.iterations))
     )
@@ -262,7 +262,7 @@ import tfq_sv
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from tfq_sv.fine_tuning import FineTuningOptions
+from tfq_sv.training.fine_tuning import FineTuningOptions
 from tfq_sv.training import loop
 
 tf.config.threading.set_intra_op_parallelism_threads(1)

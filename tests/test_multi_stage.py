@@ -8,12 +8,12 @@ import pytest
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv import multi_stage
 from tfq_sv.errors import InputError
-from tfq_sv.fine_tuning import FineTuningOptions
-from tfq_sv.multi_stage import _next_stage, stages
-from tfq_sv.quantization import quantizers
-from tfq_sv.recipe import LayerRecipe
+from tfq_sv.quantization.quantized_model import quantizers_of
+from tfq_sv.quantization.recipe import LayerRecipe
+from tfq_sv.training import multi_stage
+from tfq_sv.training.fine_tuning import FineTuningOptions
+from tfq_sv.training.multi_stage import _next_stage, stages
 
 OPTIONS = FineTuningOptions(steps=4, follow_every=2, batch_norm_batches=2)
 MIXED = {"c": ("adaptive_binary", 1), "d": ("kmeans", 3), "e": ("kmeans", 2)}
@@ -61,8 +61,8 @@ def test_all_stages_train_and_the_model_exports(order: str, tmp_path: Path) -> N
         np.testing.assert_array_equal(a, b)
     assert {n: b.bits for n, b in tfq_sv.codebooks(tuned).items()} == {"c": 1, "d": 3, "e": 2}
     plain = tfq_sv.quantize(model, recipe())
-    for name, quantizer in quantizers(tuned).items():
-        assert np.any(quantizer.latent.numpy() != quantizers(plain)[name].latent.numpy())
+    for name, quantizer in quantizers_of(tuned).items():
+        assert np.any(quantizer.latent.numpy() != quantizers_of(plain)[name].latent.numpy())
     from tfq_sv.export import export_tflite
 
     export_tflite(tuned, tmp_path / "x.tflite", "features")
@@ -73,7 +73,7 @@ def test_the_next_stage_starts_with_what_the_last_one_learned() -> None:
     model = small()
     first, second = stages(recipe())[:2]
     student = _next_stage(model, model, first)
-    quantizer = quantizers(student)["c"]
+    quantizer = quantizers_of(student)["c"]
     quantizer.latent.assign_add(0.1 * np.ones(quantizer.latent.shape))
     quantizer.centroids.assign([-0.25, 0.5])
     for layer in student.layers:
@@ -82,11 +82,11 @@ def test_the_next_stage_starts_with_what_the_last_one_learned() -> None:
     quantized = [layer for layer in student.layers if hasattr(layer, "quantize_config")]
     quantized[0].layer.bias.assign(np.ones(12))
     after = _next_stage(model, student, second)
-    book, old = quantizers(after)["c"].codebook(), quantizer.codebook()
+    book, old = quantizers_of(after)["c"].codebook(), quantizer.codebook()
     np.testing.assert_array_equal(book.codes, old.codes)
     np.testing.assert_array_equal(book.centroids, old.centroids)
-    np.testing.assert_array_equal(quantizers(after)["c"].latent, quantizer.latent)
-    assert "d" not in quantizers(after)
+    np.testing.assert_array_equal(quantizers_of(after)["c"].latent, quantizer.latent)
+    assert "d" not in quantizers_of(after)
     # But for the layer that is quantized now, both compute the same.
     dense = after.layers[-1].layer
     kernel = tfq_sv.codebooks(after)["e"].decode()

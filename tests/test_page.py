@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from tfq_sv import codebook
 from tfq_sv.codebook import Codebook
-from tfq_sv.codebook_report import codebook_figure
-from tfq_sv.page import Page
-from tfq_sv.report import Table
+from tfq_sv.reports.codebooks import codebook_figure
+from tfq_sv.reports.page import Page
+from tfq_sv.reports.table import Table
 
 
 class Reader(HTMLParser):

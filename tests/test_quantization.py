@@ -10,8 +10,8 @@ from learned_scale import with_learned_scales
 
 import tfq_sv
 from tfq_sv.errors import InputError
-from tfq_sv.quantization import quantizers
-from tfq_sv.recipe import LayerRecipe
+from tfq_sv.quantization.quantized_model import quantizers_of
+from tfq_sv.quantization.recipe import LayerRecipe
 
 LAYERS = keras.layers
 FEATURES = np.random.default_rng(0).normal(size=(2, 60, 80)).astype(np.float32)
@@ -93,7 +93,7 @@ def test_static_levels_are_mean_plus_and_minus_the_mean_distance(network: keras.
         for factor in (0.9, 1.1):
             levels = kernel.mean() + factor * distance * np.where(kernel < kernel.mean(), -1, 1)
             assert error < np.sum((kernel - levels) ** 2)
-    for quantizer in quantizers(quantized).values():
+    for quantizer in quantizers_of(quantized).values():
         quantizer.latent.assign_add(0.05 * tf.ones_like(quantizer.latent))
         quantizer.follow(steps=3)
     for name, book in tfq_sv.codebooks(quantized).items():
@@ -103,7 +103,7 @@ def test_static_levels_are_mean_plus_and_minus_the_mean_distance(network: keras.
 def test_a_learned_scale_gets_its_gradient_and_leaves_the_others() -> None:
     model = keras.Sequential([LAYERS.Dense(3, use_bias=False, input_shape=(4,))])
     quantized = with_learned_scales(model)
-    (quantizer,) = quantizers(quantized).values()
+    (quantizer,) = quantizers_of(quantized).values()
     quantizer.scale.assign(2.0)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(quantized(tf.eye(4)) * np.arange(12.0).reshape(4, 3))
@@ -208,7 +208,7 @@ def test_frozen_layers_get_the_same_codebooks(own: bool, network: keras.Model) -
     if own:
         trained = {id(weight) for weight in frozen.trainable_weights}
         last = frozen.get_layer("quant_seg_1").layer
-        assert {id(last.bias), id(quantizers(frozen)["seg_1"].latent)} <= trained
+        assert {id(last.bias), id(quantizers_of(frozen)["seg_1"].latent)} <= trained
 
 
 def test_a_model_of_mixed_precision(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_model_of_mixed_precision(tmp_path: Path) -> None:
 
 
 def test_gradients_pass_straight_through() -> None:
-    from tfq_sv.quantizers import straight_through
+    from tfq_sv.quantization.quantizers import straight_through
 
     weights = tf.Variable([[-0.9, 0.2], [0.4, 3.0]])
     centroids = tf.constant([-1.0, 0.0, 0.5, 1.0])

@@ -4,7 +4,7 @@ import pytest
 
 from tfq_sv import QuantizationRecipe
 from tfq_sv.errors import InputError
-from tfq_sv.recipe import LayerRecipe
+from tfq_sv.quantization.recipe import LayerRecipe
 
 
 def test_json_round_trip_in_order(tmp_path: Path) -> None:

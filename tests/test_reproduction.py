@@ -17,9 +17,10 @@ from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import evaluate
-from tfq_sv.export import SpeakerEncoder, reproduction
-from tfq_sv.quantizers import quantizable
+from tfq_sv.evaluation.measurement import evaluate
+from tfq_sv.experiments import reproduction
+from tfq_sv.export import SpeakerEncoder
+from tfq_sv.quantization.quantizers import quantizable
 
 LISTS = {"Vox1-O": "veri_test2.txt", "Vox1-H": "list_test_hard2.txt"}
 

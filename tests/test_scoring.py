@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
-from tfq_sv import scoring
 from tfq_sv.data.trials import Trials
-from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
-from tfq_sv.scoring import Cohort, as_norm, cosine, cosine_scores, to_scale, write_det, write_scores
+from tfq_sv.evaluation import scoring
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.scoring import (
+    Cohort,
+    as_norm,
+    cosine,
+    cosine_scores,
+    to_scale,
+    write_det,
+    write_scores,
+)
 
 
 def drawn(count: int, dim: int = 7, seed: int = 0) -> Embeddings:

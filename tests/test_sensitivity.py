@@ -13,9 +13,9 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv.errors import InputError
-from tfq_sv.probes import Estimate, enough
-from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.sensitivity import MEASURES
+from tfq_sv.mixed_precision.probes import Estimate, enough
+from tfq_sv.mixed_precision.sensitivity import MEASURES
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 
 layers = keras.layers
@@ -131,7 +131,7 @@ def test_distortion_is_that_of_one_layer_alone() -> None:
     assert [list(row) for row in table.values()] == [[2, 5]] * 4
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    from tfq_sv.recipe import LayerRecipe
+    from tfq_sv.quantization.recipe import LayerRecipe
 
     for layer in table:
         recipe = tfq_sv.QuantizationRecipe({layer: LayerRecipe("kmeans", 2)})

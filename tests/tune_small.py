@@ -16,10 +16,9 @@ import tf_keras as keras
 from train_small import small
 
 import tfq_sv
-from tfq_sv import fine_tuning
-from tfq_sv.fine_tuning import FineTuningOptions, speaker_head
-from tfq_sv.sensitivity import MEASURES
-from tfq_sv.training import devices
+from tfq_sv.mixed_precision.sensitivity import MEASURES
+from tfq_sv.training import devices, fine_tuning
+from tfq_sv.training.fine_tuning import FineTuningOptions, speaker_head
 
 
 def main(job: dict[str, Any]) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from tfq_sv import assets, evaluation, files, quantization, scoring
+from tfq_sv import assets, files
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation import measurement, scoring
 from tfq_sv.export import SpeakerEncoder, export_tflite, write_about
-from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.quantization import quantized_model
+from tfq_sv.quantization.recipe import QuantizationRecipe
 
 FOLDER = Path(__file__).parents[2] / "export/android/verifier/src/androidTest/resources"
 RECORDINGS = {
@@ -55,9 +57,9 @@ def main(folder: Path) -> None:
     corpus = Corpus.read(folder / "test")
     file = FOLDER / "golden.tflite"
     network = assets.load("resnet18-small")
-    export_tflite(quantization.quantize(network, QuantizationRecipe.uniform(network, 4)), file)
+    export_tflite(quantized_model.quantize(network, QuantizationRecipe.uniform(network, 4)), file)
     trials = Trials.read(folder / "test" / "trials.txt", corpus)
-    found = evaluation.evaluate(SpeakerEncoder(file), corpus, trials, progress="trials")
+    found = measurement.evaluate(SpeakerEncoder(file), corpus, trials, progress="trials")
     thresholds = found.thresholds()
     thresholds["trials"]["source"] = "made speech (espeak-ng), not VoxCeleb"
     write_about(file, **thresholds)

@@ -22,7 +22,7 @@ def load(name: str) -> Any:
     >>> load("resnet18-small").name
     'ResNet18'
     """
-    from tfq_sv.quantization import load_model
+    from tfq_sv.quantization.quantized_model import load_model
 
     if name not in NAMES:
         raise InputError(f"no network {name!r} ships here; there are {', '.join(NAMES)}")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.files import atomic
-from tfq_sv.quantization import load_model
+from tfq_sv.quantization.quantized_model import load_model
 
 
 def pack(source: str, target: str) -> None:

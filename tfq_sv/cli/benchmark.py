@@ -38,7 +38,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.files import check_folder
-from tfq_sv.page import Page
+from tfq_sv.reports.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -69,12 +69,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.trials and not FLAGS.corpus:
         raise InputError("--trials needs --corpus, where its utterances are")
     network = load_network(name)
-    from tfq_sv.calibration import calibrate
-    from tfq_sv.export import benchmark_figure, benchmark_network, benchmark_table
+    from tfq_sv.experiments import benchmark_figure, benchmark_network, benchmark_table
     from tfq_sv.features import fbank
     from tfq_sv.models import front_end
-    from tfq_sv.quantization import quantize
-    from tfq_sv.recipe import QuantizationRecipe
+    from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.quantized_model import quantize
+    from tfq_sv.quantization.recipe import QuantizationRecipe
 
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
     if FLAGS.recipe:

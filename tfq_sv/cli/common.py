@@ -15,7 +15,7 @@ from tfq_sv.data.chunks import MAX_SECONDS
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import Encoder, KerasEncoder
+from tfq_sv.evaluation.measurement import Encoder, KerasEncoder
 from tfq_sv.files import check_output
 
 LISTED = 100
@@ -129,7 +129,7 @@ def megabytes(text: str) -> int:
 def load_network(name: str) -> Any:
     """Loads a Keras model or a WeSpeaker checkpoint, or a shipped network by its name."""
     from tfq_sv import assets
-    from tfq_sv.quantization import load_model
+    from tfq_sv.quantization.quantized_model import load_model
 
     if name in assets.NAMES and not Path(name).exists():
         return assets.load(name)

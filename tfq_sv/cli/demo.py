@@ -18,16 +18,24 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv import assets, report
+from tfq_sv import assets
 from tfq_sv.cli.common import megabytes, no_positional
 from tfq_sv.codebook import check_bits
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import Encoder, KerasEncoder, evaluate
+from tfq_sv.evaluation.comparison import System, compare
+from tfq_sv.evaluation.measurement import Encoder, KerasEncoder, evaluate
 from tfq_sv.files import atomic
-from tfq_sv.page import Page
+from tfq_sv.reports.comparison import (
+    comparison_figure,
+    comparison_table,
+    det_figure,
+    size_figure,
+    size_table,
+)
+from tfq_sv.reports.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("out", "demo", "folder for everything it makes", flag_values=FLAGS)
@@ -74,7 +82,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         name: evaluate(encoder, corpus, trials, progress=f"   {name}")
         for name, encoder in encoders.items()
     }
-    systems = report.compare(results, corpus)
+    systems = compare(results, corpus)
     for file, system in zip(files.values(), systems[1:], strict=True):
         write_about(file, **system.result.thresholds())
 
@@ -86,11 +94,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     record = {"summary": lead, **_record(systems, sizes, where)}
     with atomic(out / "results.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
-    report.comparison_figure(systems, sizes, out / "demo.png", f"{FLAGS.network}: {where}")
+    comparison_figure(systems, sizes, out / "demo.png", f"{FLAGS.network}: {where}")
     page = _page(lead, systems, sizes, network, forms, (traces, answer), out, where)
     page.write(out / "report.html")
     first, second = (corpus.paths[key] for key in list(corpus.paths)[:2])
-    print(f"\n{where}\n\n{report.comparison(systems)}\n\n{report.sizes(sizes)}\n")
+    print(f"\n{where}\n\n{comparison_table(systems)}\n\n{size_table(sizes)}\n")
     print(f"{lead}\n")
     print(f"report   {out / 'report.html'}\nfile     {files[uniform]}")
     print(f"try      tfq-sv verify {files[uniform]} {first} {second}")
@@ -101,13 +109,13 @@ def _quantized(
     network: Any, uniform: str, target: int | None, speech: Corpus
 ) -> tuple[dict[str, Any], Any, Any]:
     """The three networks by name; and the allocation of the mixed one with its sensitivities."""
-    from tfq_sv import allocation
-    from tfq_sv.calibration import calibrate
-    from tfq_sv.file_size import FileSize
-    from tfq_sv.fine_tuning import FineTuningOptions, finetune
-    from tfq_sv.quantization import quantize
-    from tfq_sv.recipe import QuantizationRecipe
-    from tfq_sv.sensitivity import fisher_traces
+    from tfq_sv.mixed_precision import allocation
+    from tfq_sv.mixed_precision.file_size import FileSize
+    from tfq_sv.mixed_precision.sensitivity import fisher_traces
+    from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.quantized_model import quantize
+    from tfq_sv.quantization.recipe import QuantizationRecipe
+    from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
     sizes = FileSize.of(network, "waveform")
     if target is None:
@@ -129,7 +137,7 @@ def _quantized(
     return forms, answer, traces
 
 
-def _lead(systems: Sequence[report.System], sizes: Mapping[str, int], where: str) -> str:
+def _lead(systems: Sequence[System], sizes: Mapping[str, int], where: str) -> str:
     """All of it in a sentence."""
     whole, base = next(iter(sizes.values())), systems[0].result.eer
     parts = [
@@ -143,7 +151,7 @@ def _lead(systems: Sequence[report.System], sizes: Mapping[str, int], where: str
     )
 
 
-def _record(systems: list[report.System], sizes: dict[str, int], corpus: str) -> dict[str, Any]:
+def _record(systems: list[System], sizes: dict[str, int], corpus: str) -> dict[str, Any]:
     rows = [
         {
             "system": system.name,
@@ -159,7 +167,7 @@ def _record(systems: list[report.System], sizes: dict[str, int], corpus: str) ->
 
 def _page(
     lead: str,
-    systems: Sequence[report.System],
+    systems: Sequence[System],
     sizes: Mapping[str, int],
     network: Any,
     forms: Mapping[str, Any],
@@ -167,14 +175,14 @@ def _page(
     out: Path,
     where: str,
 ) -> Page:
-    from tfq_sv.allocation_report import allocation_figure
-    from tfq_sv.codebook_report import codebook_figure
-    from tfq_sv.quantization import codebooks
+    from tfq_sv.quantization.quantized_model import codebooks
+    from tfq_sv.reports.allocation import allocation_figure
+    from tfq_sv.reports.codebooks import codebook_figure
 
     pictures = out / "pictures"
     pictures.mkdir(exist_ok=True)
-    report.det_figure(systems, pictures / "det.png", where)
-    report.size_figure(systems, sizes, pictures / "sizes.png", where)
+    det_figure(systems, pictures / "det.png", where)
+    size_figure(systems, sizes, pictures / "sizes.png", where)
     traces, answer = mixed
     title = f"{FLAGS.network}: Fisher sensitivities, and the best bits for this size"
     allocation_figure(traces, [answer], pictures / "bits.png", title)
@@ -185,14 +193,14 @@ def _page(
     return (
         Page(f"{FLAGS.network}, smaller", lead)
         .heading("Errors and sizes")
-        .table(report.comparison(systems))
+        .table(comparison_table(systems))
         .text(
             "EER: where as many impostors are accepted as true speakers are rejected; its interval "
             "comes from a bootstrap over speakers. The files were measured in the LiteRT "
             "interpreter. The mixed and the 1-bit one were calibrated to a minute of speech, and "
             f"fine-tuned for {FLAGS.steps} steps only, without labels."
         )
-        .table(report.sizes(sizes))
+        .table(size_table(sizes))
         .picture(pictures / "sizes.png", "File size against equal error rate.")
         .picture(pictures / "det.png", "DET curves: nearer to the lower left corner is better.")
         .heading("Where the bits go")

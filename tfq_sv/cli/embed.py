@@ -28,9 +28,9 @@ from tfq_sv.cli.common import (
     required,
 )
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.embeddings import SUFFIXES
 from tfq_sv.errors import InputError
-from tfq_sv.extraction import Cache, extract
+from tfq_sv.evaluation.embeddings import SUFFIXES
+from tfq_sv.evaluation.extraction import Cache, extract
 from tfq_sv.files import check_folder, check_output
 
 FLAGS = flags.FlagValues()

@@ -21,7 +21,6 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv import report
 from tfq_sv.cli.common import (
     check_file,
     define_report,
@@ -39,14 +38,17 @@ from tfq_sv.cli.common import (
 )
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.embeddings import SUFFIXES
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import Evaluation, measure
-from tfq_sv.extraction import Cache, Extraction, extract, from_file
+from tfq_sv.evaluation.comparison import System
+from tfq_sv.evaluation.embeddings import SUFFIXES
+from tfq_sv.evaluation.extraction import Cache, Extraction, extract, from_file
+from tfq_sv.evaluation.measurement import Evaluation, measure
+from tfq_sv.evaluation.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
 from tfq_sv.files import existing
 from tfq_sv.metrics import P_TARGETS, min_dcf
-from tfq_sv.page import Page
-from tfq_sv.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
+from tfq_sv.reports.comparison import comparison_table, det_figure
+from tfq_sv.reports.page import Page
+from tfq_sv.reports.table import Table
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -118,16 +120,16 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         write_det(FLAGS.det_out, result.scores, result.trials.labels)
         print(f"  wrote {FLAGS.det_out}")
     if FLAGS.plot:
-        report.det_figure([report.System(name, result)], FLAGS.plot, trials.source)
+        det_figure([System(name, result)], FLAGS.plot, trials.source)
         print(f"  wrote {FLAGS.plot}")
     if FLAGS.report:
-        _report([report.System(name, result)], trials.source)
+        _report([System(name, result)], trials.source)
     if FLAGS.store:
         from tfq_sv.export import write_about
 
         write_about(name, **result.thresholds())
         print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
-    return _record(report.System(name, result)) | _left_out(result, trials)
+    return _record(System(name, result)) | _left_out(result, trials)
 
 
 def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
@@ -137,10 +139,10 @@ def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
     found = validate(FLAGS.model, reference, corpus, trials, strict=FLAGS.strict, progress=True)
     kept = found.reference.trials
     print(f"{len(kept):,} of {len(trials):,} trials from {trials.source}\n\n{found}")
-    systems = [report.System(FLAGS.reference, found.reference)]
+    systems = [System(FLAGS.reference, found.reference)]
     for one in found.parities:
         name = f"{FLAGS.model}, {one.signature}"
-        systems.append(report.System(name, one.result, one.difference))
+        systems.append(System(name, one.result, one.difference))
     if FLAGS.report:
         _report(systems, trials.source, found.table())
     records = [_record(system) for system in systems]
@@ -160,7 +162,7 @@ def _left_out(result: Evaluation, trials: Trials) -> dict[str, Any]:
     }
 
 
-def _record(system: report.System) -> dict[str, Any]:
+def _record(system: System) -> dict[str, Any]:
     result = system.result
     labels = result.trials.labels
     return {
@@ -173,9 +175,7 @@ def _record(system: report.System) -> dict[str, Any]:
     }
 
 
-def _report(
-    systems: Sequence[report.System], source: str, parity: report.Table | None = None
-) -> None:
+def _report(systems: Sequence[System], source: str, parity: Table | None = None) -> None:
     last = systems[-1]
     low, high = (100 * bound for bound in last.result.interval)
     page = Page(
@@ -183,11 +183,11 @@ def _report(
         f"{last.name} has an equal error rate of {100 * last.result.eer:.2f} % (95 %: {low:.2f} to "
         f"{high:.2f}) on {len(last.result.trials):,} trials from {source}.",
     )
-    page.table(report.comparison(systems))
+    page.table(comparison_table(systems))
     if parity:
         page.heading("Beside its Keras network").table(parity)
     with tempfile.TemporaryDirectory() as folder:
-        report.det_figure(systems, f"{folder}/det.png", source)
+        det_figure(systems, f"{folder}/det.png", source)
         page.heading("DET curves")
         page.picture(f"{folder}/det.png", "Nearer to the lower left corner is better.")
     page.write(FLAGS.report)

@@ -114,11 +114,11 @@ def _finetune(
         left_out=left_out,
         strict=FLAGS.strict,
     )
-    from tfq_sv.fine_tuning import FineTuningOptions, finetune
-    from tfq_sv.multi_stage import multi_stage_finetune
-    from tfq_sv.quantization import codebooks
-    from tfq_sv.recipe import QuantizationRecipe
+    from tfq_sv.quantization.quantized_model import codebooks
+    from tfq_sv.quantization.recipe import QuantizationRecipe
     from tfq_sv.training.devices import is_chief
+    from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
+    from tfq_sv.training.multi_stage import multi_stage_finetune
 
     options = FineTuningOptions(
         steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
@@ -169,7 +169,7 @@ def _finetune(
 
 def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> Any:
     """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
-    from tfq_sv.fine_tuning import speaker_head
+    from tfq_sv.training.fine_tuning import speaker_head
 
     number: Counter[str] = Counter()
     further = []

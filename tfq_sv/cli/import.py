@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> float:
     """Returns the greatest difference to PyTorch's embeddings."""
     from tfq_sv.models import wespeaker
-    from tfq_sv.report import Table
+    from tfq_sv.reports.table import Table
 
     found = wespeaker.verify(checkpoint, model, progress=True)
     rows = [[str(a.frames), f"{a.difference:.1e}", f"{a.cosine:.7f}"] for a in found]

@@ -19,7 +19,7 @@ from tfq_sv.cli.common import bit_widths, is_tflite, load_network, required
 from tfq_sv.errors import InputError
 
 if TYPE_CHECKING:
-    from tfq_sv.cost import LayerCost
+    from tfq_sv.reports.complexity import LayerComplexity
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -48,21 +48,21 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.frames < 1:
         raise InputError(f"--frames must be positive, not {FLAGS.frames}")
     from tfq_sv import models
-    from tfq_sv.cost import layer_costs
+    from tfq_sv.reports.complexity import layer_complexity
 
     known = name in models.NAMES and not Path(name).exists()
     model = models.build(name) if known else load_network(name)
-    costs = layer_costs(model, FLAGS.frames)
+    costs = layer_complexity(model, FLAGS.frames)
     print(network_table(model, costs, widths, FLAGS.frames))
     layers = {layer: {**asdict(cost), "bytes": cost.bytes()} for layer, cost in costs.items()}
     return {"model": name, "frames": FLAGS.frames, "layers": layers}
 
 
 def network_table(
-    model: Any, costs: Mapping[str, "LayerCost"], widths: Sequence[int], frames: int
+    model: Any, costs: Mapping[str, "LayerComplexity"], widths: Sequence[int], frames: int
 ) -> str:
     """Returns the table of a network's layers, with totals."""
-    from tfq_sv.report import Table
+    from tfq_sv.reports.table import Table
 
     quantized = any(cost.bits < 32 for cost in costs.values())
     columns = [None] if quantized else [32, *widths]

@@ -60,10 +60,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     network = load_network(name)
     import numpy as np
 
-    from tfq_sv.calibration import calibrate
-    from tfq_sv.quantization import codebooks, quantize
-    from tfq_sv.recipe import QuantizationRecipe
-    from tfq_sv.report import Table
+    from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.quantized_model import codebooks, quantize
+    from tfq_sv.quantization.recipe import QuantizationRecipe
+    from tfq_sv.reports.table import Table
 
     if FLAGS.recipe and FLAGS.binary:
         raise InputError("--recipe and --binary exclude each other; give one")

@@ -92,7 +92,7 @@ def _reproduce(
     out: str,
     strategy: Any,
 ) -> dict[str, Any] | None:
-    from tfq_sv.export.reproduction import ReproductionOptions, reproduce
+    from tfq_sv.experiments.reproduction import ReproductionOptions, reproduce
     from tfq_sv.training.devices import is_chief
 
     options = ReproductionOptions(
@@ -124,10 +124,10 @@ def _reproduce(
 
 
 def _network(name: str) -> Any:
-    from tfq_sv.quantization import quantizers
+    from tfq_sv.quantization.quantized_model import quantizers_of
 
     network = load_network(name)
-    if quantizers(network):
+    if quantizers_of(network):
         raise InputError(f"--model {name} is quantized already; give the FP32 network")
     return network
 

@@ -37,7 +37,7 @@ from tfq_sv.cli.common import (
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.page import Page
+from tfq_sv.reports.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
@@ -111,9 +111,9 @@ def _search(
     widths: Sequence[int],
     strategy: Any,
 ) -> dict[str, Any] | None:
-    from tfq_sv import allocation
-    from tfq_sv.allocation_report import allocation_figure, allocation_table
-    from tfq_sv.file_size import FileSize
+    from tfq_sv.mixed_precision import allocation
+    from tfq_sv.mixed_precision.file_size import FileSize
+    from tfq_sv.reports.allocation import allocation_figure, allocation_table
     from tfq_sv.training.devices import is_chief
 
     network = load_network(name)
@@ -183,7 +183,7 @@ def _measured(
     network: Any, chunks: Iterator[Any], target: Path, widths: Sequence[int], strategy: Any
 ) -> Any:
     """Measures, or goes on with what an earlier call has measured."""
-    from tfq_sv.sensitivity import MEASURES
+    from tfq_sv.mixed_precision.sensitivity import MEASURES
 
     kind = FLAGS.sensitivity
     extra: Mapping[str, Any] = {"bits": widths} if kind == "distortion" else {"seed": FLAGS.seed}
@@ -202,7 +202,7 @@ def _measured(
 
 def _file_bytes(network: Any, recipe: Any) -> int:
     from tfq_sv.export.convert import build
-    from tfq_sv.quantization import codebooks, dequantize, quantize
+    from tfq_sv.quantization.quantized_model import codebooks, dequantize, quantize
 
     model = quantize(network, recipe)
     built = build(dequantize(model), codebooks(model), FLAGS.input, compute=FLAGS.compute)
@@ -212,9 +212,9 @@ def _file_bytes(network: Any, recipe: Any) -> int:
 def _error_rates(
     network: Any, chunks: Callable[[], Iterator[Any]], answers: Sequence[Any]
 ) -> list[float]:
-    from tfq_sv.calibration import calibrate
-    from tfq_sv.evaluation import KerasEncoder, evaluate
-    from tfq_sv.quantization import quantize
+    from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
+    from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.quantized_model import quantize
 
     test = read_corpus(FLAGS.test_corpus, strict=FLAGS.strict)
     trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)

@@ -204,12 +204,12 @@ def _check_channels() -> None:
 
 def _network() -> Any:
     from tfq_sv import models
-    from tfq_sv.quantization import quantizers
+    from tfq_sv.quantization.quantized_model import quantizers_of
 
     if not FLAGS.init:
         return models.build(FLAGS.network, embed_dim=FLAGS.embed_dim, channels=FLAGS.channels)
     model = load_network(FLAGS.init)
-    if quantizers(model):
+    if quantizers_of(model):
         raise InputError(f"--init {FLAGS.init} is quantized; tfq-sv finetune trains such networks")
     return model
 

@@ -14,7 +14,7 @@ from absl import flags
 from tfq_sv.cli.common import open_encoder
 from tfq_sv.data import audio
 from tfq_sv.errors import InputError
-from tfq_sv.scoring import cosine
+from tfq_sv.evaluation.scoring import cosine
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_float("threshold", None, "accept scores from here on", flag_values=FLAGS)

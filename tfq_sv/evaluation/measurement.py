@@ -13,10 +13,10 @@ import numpy.typing as npt
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
-from tfq_sv.extraction import Cache, Encoder, Extraction, extract
+from tfq_sv.evaluation.extraction import Cache, Encoder, Extraction, extract
+from tfq_sv.evaluation.scoring import Cohort, NormalizedScores, as_norm, cosine_scores
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer, eer_interval, min_dcf, threshold_at_far
-from tfq_sv.scoring import Cohort, NormalizedScores, as_norm, cosine_scores
 
 __all__ = ["Encoder", "Evaluation", "KerasEncoder", "evaluate", "measure"]
 

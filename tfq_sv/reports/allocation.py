@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfq_sv.allocation import Allocation, Sensitivity
 from tfq_sv.files import atomic
-from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.report import Table
+from tfq_sv.mixed_precision.allocation import Allocation, Sensitivity
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.reports.table import Table
 
 
 def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocation]) -> Table:

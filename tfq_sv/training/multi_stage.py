@@ -13,12 +13,12 @@ import tf_keras as keras
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
-from tfq_sv.fine_tuning import FineTuningOptions, finetune
-from tfq_sv.quantization import load_model, quantize, quantizers
-from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.quantization.quantized_model import load_model, quantize, quantizers_of
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.run_folder import claim, digest
 from tfq_sv.training.devices import is_chief
+from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
 _DRAWN = "drawn.json"  # how many batches were drawn at each finished stage's end
 ORDERS = ("lowest_first", "highest_first")
@@ -63,7 +63,7 @@ def multi_stage_finetune(
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, mixed precision with multi-stage fine-tuning.
 
-    >>> from tfq_sv.recipe import LayerRecipe
+    >>> from tfq_sv.quantization.recipe import LayerRecipe
     >>> mixed = {"a": LayerRecipe("kmeans", 4), "b": LayerRecipe("kmeans", 2)}
     >>> [list(stage.layers) for stage in stages(QuantizationRecipe(mixed))]
     [['b'], ['a', 'b']]
@@ -139,7 +139,7 @@ def _next_stage(
     model: keras.Model, student: keras.Model, recipe: QuantizationRecipe
 ) -> keras.Model:
     """Quantizes by the next stage's recipe what the last one, `student`, has become."""
-    before = quantizers(student)
+    before = quantizers_of(student)
     latent = keras.models.clone_model(model)
     names = {getattr(layer, "layer", layer).name: layer for layer in student.layers}
     for layer in (layer for layer in latent.layers if layer.weights):
@@ -151,7 +151,7 @@ def _next_stage(
         if layer.use_bias:
             layer.bias.assign(old.layer.bias)
     after = quantize(latent, recipe)
-    for name, quantizer in quantizers(after).items():
+    for name, quantizer in quantizers_of(after).items():
         if name in before:
             quantizer.centroids.assign(before[name].centroids)
     return after

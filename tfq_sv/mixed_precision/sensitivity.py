@@ -17,9 +17,9 @@ import tf_keras as keras
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
-from tfq_sv.probes import Estimate, estimates, make_probes
+from tfq_sv.mixed_precision.probes import Estimate, estimates, make_probes
 from tfq_sv.progress import tqdm
-from tfq_sv.quantizers import kernel_attribute, quantizable
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import cosine_distillation
 from tfq_sv.training.precision import in_precision
 

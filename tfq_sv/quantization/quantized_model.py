@@ -13,14 +13,14 @@ import tfq_sv.models  # noqa: F401  (registers the layers that saved models name
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.progress import counted
-from tfq_sv.quantize_config import (
+from tfq_sv.quantization.configs import (
     AdaptiveBinaryQuantizeConfig,
     KMeansQuantizeConfig,
     StaticBinaryQuantizeConfig,
     WeightOnlyScheme,
 )
-from tfq_sv.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
-from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
 _CONFIGS = {
     "kmeans": lambda bits: KMeansQuantizeConfig(bits),
@@ -80,13 +80,13 @@ def quantize(
     bar = counted(len(recipe.layers), desc="codebooks", unit="layer", disable=not progress)
     with tfmot.quantization.keras.quantize_scope(_custom_objects(model)), bar:
         quantized = tfmot.quantization.keras.quantize_apply(annotated, WeightOnlyScheme())
-    left = recipe.layers.keys() - quantizers(quantized).keys()
+    left = recipe.layers.keys() - quantizers_of(quantized).keys()
     if left:
         raise InputError(f"tfmot left {', '.join(sorted(left))} unquantized; is the graph flat?")
     return quantized
 
 
-def quantizers(model: keras.Model) -> dict[str, KMeans]:
+def quantizers_of(model: keras.Model) -> dict[str, KMeans]:
     """Returns a quantized model's quantizers by the name of the layer they serve."""
     return {
         layer.layer.name: layer.quantize_config.quantizer
@@ -103,7 +103,7 @@ def recipe_of(model: keras.Model) -> QuantizationRecipe:
     'adaptive_binary'
     """
     layers = {}
-    for name, quantizer in quantizers(model).items():
+    for name, quantizer in quantizers_of(model).items():
         kind = next(kind for known, kind in _KINDS.items() if isinstance(quantizer, known))
         layers[name] = LayerRecipe(kind, quantizer.bits)
     return QuantizationRecipe(layers)
@@ -115,7 +115,7 @@ def codebooks(model: keras.Model) -> dict[str, Codebook]:
     Raises:
         InputError: the model has no quantized layer.
     """
-    found = quantizers(model)
+    found = quantizers_of(model)
     if not found:
         raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
     return {name: quantizer.codebook() for name, quantizer in found.items()}
@@ -135,7 +135,7 @@ def latent_model(model: keras.Model) -> keras.Model:
         InputError: the model has no quantized layer.
     """
     codebooks(model)
-    kernels = {name: q.latent for name, q in quantizers(model).items()}
+    kernels = {name: q.latent for name, q in quantizers_of(model).items()}
     return _plain(model, {name: v.numpy() for name, v in kernels.items() if v is not None})
 
 

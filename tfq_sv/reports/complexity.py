@@ -6,14 +6,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
-from tfq_sv.quantization import quantizers
-from tfq_sv.quantizers import kernel_attribute
+from tfq_sv.quantization.quantized_model import quantizers_of
+from tfq_sv.quantization.quantizers import kernel_attribute
 
 _PRODUCTS = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2")
 
 
 @dataclass(frozen=True)
-class LayerCost:
+class LayerComplexity:
     """The cost of one convolution or dense layer.
 
     Attributes:
@@ -38,7 +38,7 @@ class LayerCost:
         return packed_bytes(self.weights, self.bits if bits is None else bits)
 
 
-def layer_costs(model: keras.Model, frames: int = 200) -> dict[str, LayerCost]:
+def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerComplexity]:
     """Counts what convolutions and dense layers cost, quantized or not.
 
     Args:
@@ -50,7 +50,7 @@ def layer_costs(model: keras.Model, frames: int = 200) -> dict[str, LayerCost]:
         `macs`, once in `weights`.
 
     >>> from tfq_sv import models
-    >>> costs = layer_costs(models.build("ResNet34"))
+    >>> costs = layer_complexity(models.build("ResNet34"))
     >>> costs["conv1"].kernel, round(sum(cost.macs for cost in costs.values()) / 1e9, 3)
     ((3, 3, 1, 32), 4.528)
     """
@@ -63,14 +63,14 @@ def layer_costs(model: keras.Model, frames: int = 200) -> dict[str, LayerCost]:
         scope = next((part for part in operation.name.split("/") if part in scopes), None)
         if scope is not None and operation.type in _PRODUCTS:
             macs[scope] += _macs(operation)
-    books = quantizers(model)
+    books = quantizers_of(model)
     costs = {}
     for scope, layer in scopes.items():
         inner = layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
         if attribute := kernel_attribute(inner):
             kernel = tuple(getattr(inner, attribute).shape)
             bits = books[inner.name].bits if inner.name in books else 32
-            costs[inner.name] = LayerCost(type(inner).__name__, kernel, macs[scope], bits)
+            costs[inner.name] = LayerComplexity(type(inner).__name__, kernel, macs[scope], bits)
     return costs
 
 

@@ -1,98 +1,17 @@
-"""Tables and pictures for people."""
+"""Tables and pictures that compare systems: error rates, file sizes, DET curves."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any
 
-from tfq_sv.data.corpus import Corpus, legible
-from tfq_sv.evaluation import Evaluation
+from tfq_sv.data.corpus import legible
+from tfq_sv.evaluation.comparison import System
 from tfq_sv.files import atomic
-from tfq_sv.metrics import eer_interval
+from tfq_sv.reports.table import Table
 
 
-@dataclass(frozen=True)
-class System:
-    """One row of a comparison.
-
-    Attributes:
-        name: what it is.
-        result: its error rates.
-        difference: 95 % interval of its EER less the first system's; None for the first.
-    """
-
-    name: str
-    result: Evaluation
-    difference: tuple[float, float] | None = None
-
-
-def compare(results: Mapping[str, Evaluation], corpus: Corpus) -> list[System]:
-    """Returns each result beside the first, of the same trials.
-
-    Args:
-        results: name -> error rates.
-        corpus: where the trials' utterances are; its speakers are what the bootstrap draws.
-    """
-    first = next(iter(results.values()))
-    whose, labels = first.trials.speakers(corpus), first.trials.labels
-    return [
-        System(
-            name,
-            result,
-            None
-            if result is first
-            else eer_interval(result.scores, labels, whose, minus=first.scores),
-        )
-        for name, result in results.items()
-    ]
-
-
-class Table(str):
-    """A table: text in aligned columns, the first to the left, the others to the right.
-
-    Attributes:
-        header: the columns' names.
-        rows: the cells.
-
-    >>> print(Table(["name", "bits"], [["conv1", "4"]]))
-    name   bits
-    -----  ----
-    conv1     4
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def __new__(cls, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Self:
-        """Aligns the cells."""
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = [header, ["-" * width for width in widths], *rows]
-        text = "\n".join(
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
-        made = super().__new__(cls, text)
-        made.header, made.rows = header, rows
-        return made
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the lines of a Markdown table: the first column to the left, others to the right.
-
-    >>> markdown(["name", "bits"], [["conv1", "4"]])
-    ['| name | bits |', '|---|--:|', '| conv1 | 4 |']
-    """
-    rule = "|".join(["---", *["--:"] * (len(header) - 1)])
-    return ["| " + " | ".join(header) + " |", f"|{rule}|"] + [
-        "| " + " | ".join(row) + " |" for row in rows
-    ]
-
-
-def comparison(systems: Sequence[System]) -> Table:
+def comparison_table(systems: Sequence[System]) -> Table:
     """The table of a comparison: EER with its interval, paired difference, minDCF."""
     rows = []
     for system in systems:
@@ -109,7 +28,7 @@ def comparison(systems: Sequence[System]) -> Table:
     return Table(["system", "EER %", "95 %", "minus the first, 95 %", "minDCF"], rows)
 
 
-def sizes(files: Mapping[str, int]) -> Table:
+def size_table(files: Mapping[str, int]) -> Table:
     """The table of file sizes: name -> bytes, and how many times smaller than the first."""
     first = next(iter(files.values()))
     rows = [[name, f"{size:,}", f"{first / size:.2f}x"] for name, size in files.items()]

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv.batch_norm import reestimate_batch_norm
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
-from tfq_sv.quantization import quantizers
+from tfq_sv.quantization.batch_norm import reestimate_batch_norm
+from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.run_folder import digest
 from tfq_sv.training import schedules
 from tfq_sv.training.devices import Shares, agree, is_chief, synchronized
@@ -101,7 +101,7 @@ class FollowCodebooks(keras.callbacks.Callback):
         every = self.options.follow_every
         due = number // every > (number - 1 if last is None else last) // every
         if number and due and number < self.last_move(steps):
-            for quantizer in quantizers(model).values():
+            for quantizer in quantizers_of(model).values():
                 quantizer.follow(self.options.lloyd_steps)
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -190,8 +190,8 @@ def finetune(
 
         settings = {
             "network": model.name,
-            "bits": {name: quantizer.bits for name, quantizer in quantizers(model).items()},
-            "calibrated": [name for name, x in quantizers(model).items() if x.calibrated],
+            "bits": {name: quantizer.bits for name, quantizer in quantizers_of(model).items()},
+            "calibrated": [name for name, x in quantizers_of(model).items() if x.calibrated],
             # The teacher's, not the model's, which training has changed when it is tried again.
             "teacher": None if teacher is None else digest(teacher.get_weights()),
             "speakers": None if head is None else head.speakers,

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.data.trials import Trials
-from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.files import atomic
 from tfq_sv.metrics import error_rates
 

@@ -51,7 +51,9 @@ class QuantizationRecipe:
         Raises:
             InputError: bits out of range, or a model without such layers.
         """
-        from tfq_sv.quantizers import quantizable  # needs TensorFlow; reading JSON does not
+        from tfq_sv.quantization.quantizers import (
+            quantizable,  # needs TensorFlow; reading JSON does not
+        )
 
         layer = LayerRecipe("kmeans", check_bits(bits))
         return cls(dict.fromkeys(quantizable(model), layer))
@@ -68,7 +70,7 @@ class QuantizationRecipe:
         Raises:
             InputError: another kind, or a model without such layers.
         """
-        from tfq_sv.quantizers import quantizable
+        from tfq_sv.quantization.quantizers import quantizable
 
         if kind not in ("adaptive", "static"):
             raise InputError(f'kind must be "adaptive" or "static", not {kind!r}')

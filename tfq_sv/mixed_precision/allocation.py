@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import tf_keras as keras
 
-from tfq_sv import codebook, knapsack
+from tfq_sv import codebook
 from tfq_sv.errors import InputError
-from tfq_sv.file_size import FileSize, once_bytes
-from tfq_sv.knapsack import Relaxation
+from tfq_sv.mixed_precision import knapsack
+from tfq_sv.mixed_precision.file_size import FileSize, once_bytes
+from tfq_sv.mixed_precision.knapsack import Relaxation
 from tfq_sv.progress import tqdm
-from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
 Floats = npt.NDArray[np.float64]
 Sensitivity = Mapping[str, float] | Mapping[str, Mapping[int, float]]

@@ -17,7 +17,7 @@ import tf_keras as keras
 
 from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
-from tfq_sv.quantizers import AdaptiveBinary, KMeans, StaticBinary, kernel_attribute
+from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, kernel_attribute
 
 
 class _KernelQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):

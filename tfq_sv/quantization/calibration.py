@@ -15,14 +15,14 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from scipy.signal import lfilter
 
-from tfq_sv.batch_norm import Moments, moved
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
-from tfq_sv.quantization import latent_model, quantizers
-from tfq_sv.quantizers import kernel_attribute
-from tfq_sv.reconstruction import Array, alternate, corrected, latent_weights, reconstruct
+from tfq_sv.quantization.batch_norm import Moments, moved
+from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
+from tfq_sv.quantization.quantized_model import latent_model, quantizers_of
+from tfq_sv.quantization.quantizers import kernel_attribute
 
 _ROWS_AN_INPUT = 64
 """Positions of a layer's input that are looked at, for each input of its kernel."""
@@ -69,7 +69,7 @@ def calibrate(
     al., NeurIPS 2019. Noise in place of data, made fit by BatchNorm, is in Haroush et al., The
     Knowledge Within, CVPR 2020.
     """
-    books = quantizers(model)
+    books = quantizers_of(model)
     if not books:
         raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
     if len(model.inputs) != 1:

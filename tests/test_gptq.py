@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tfq_sv
-from tfq_sv import calibration, codebook
-from tfq_sv.reconstruction import (
+from tfq_sv import codebook
+from tfq_sv.quantization import calibration
+from tfq_sv.quantization.gptq import (
     alternate,
     corrected,
     latent_weights,
@@ -160,7 +161,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     kernel, gram = problem(2, 50, 3)
     centroids = codebook.fit(kernel, 3)
     whole = reconstruct(kernel, gram, centroids)
-    monkeypatch.setattr("tfq_sv.reconstruction._BLOCK", 7)
+    monkeypatch.setattr("tfq_sv.quantization.gptq._BLOCK", 7)
     np.testing.assert_array_equal(reconstruct(kernel, gram, centroids), whole)
 
 
@@ -185,7 +186,7 @@ def test_the_gram_foretells_a_layers_output(
     layer = type(layer).from_config(layer.get_config())
     inputs = tf.constant(np.random.default_rng(0).normal(size=(5, *shape)), tf.float32)
     before = layer(inputs).numpy()
-    name = tfq_sv.quantizers.kernel_attribute(layer)
+    name = tfq_sv.quantization.quantizers.kernel_attribute(layer)
     variable = getattr(layer, name)
     kernel = variable.numpy()
     changed = np.random.default_rng(1).normal(size=kernel.shape)

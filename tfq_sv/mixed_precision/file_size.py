@@ -13,12 +13,11 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
+from tfq_sv.codec import planes
 from tfq_sv.errors import InputError
-from tfq_sv.quantizers import kernel_attribute, quantizable
-from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.quantization.recipe import QuantizationRecipe
 
-# Widths of the planes that codes are cut into, see the file format.
-_PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}
 _GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 6634, 21974, 115, 2575, 115
 _OPS = {
     "Conv2D": 394,
@@ -147,7 +146,7 @@ def once_bytes(thing: Once) -> int:
         stored = 8 * _BYTE // int(which[0])
     elif kind == "joined":  # the codes of every part of a byte
         bits, width = map(int, which)
-        cells = 8 // _PLANES[bits][0]
+        cells = 8 // planes(bits)[0]
         stored = 2 ** (width * cells) * cells
     return _ONCE[str(kind)] + stored
 
@@ -189,18 +188,18 @@ class _Kernel:
         """What it takes at so many bits, 32 for float."""
         if bits >= 8:
             return LayerSize(_aligned(packed_bytes(self.weights, bits)))
-        planes, shift = _PLANES[bits], 0
-        count = _DECODING + _PLANE * (len(planes) - 1) + _aligned(2**bits * (1 + self.signed))
-        once = _unpacked(planes[0])
-        whole = not self.depthwise and self.weights // self.channels % (8 // planes[-1]) == 0
-        for width in planes:
+        widths, shift = planes(bits), 0
+        count = _DECODING + _PLANE * (len(widths) - 1) + _aligned(2**bits * (1 + self.signed))
+        once = _unpacked(widths[0])
+        whole = not self.depthwise and self.weights // self.channels % (8 // widths[-1]) == 0
+        for width in widths:
             count += _aligned(-(-self.weights * width // 8))
             if shift:
-                once |= {("joined", bits, width), ("parts", width, planes[0], shift)}
-                once.add(("codes", 8 * width // planes[0]))
+                once |= {("joined", bits, width), ("parts", width, widths[0], shift)}
+                once.add(("codes", 8 * width // widths[0]))
             shift += width
         if self.signed and whole:
-            once |= {("twice", bits)} | ({("twice", bits, "parts")} if len(planes) > 1 else set())
+            once |= {("twice", bits)} | ({("twice", bits, "parts")} if len(widths) > 1 else set())
         if self.signed:
             # By bytes or by codes, the positions of channels with negative gains are moved.
             count += self.channels // 8 + (_SIGNED_BYTES if whole else _SIGNED_CODES)

@@ -3,7 +3,7 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv import cli, models
-from tfq_sv.cost import layer_costs
+from tfq_sv.reports.complexity import layer_complexity
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_multiplications_of_full_networks(
     name: str, everything: float, convolutions: float
 ) -> None:
     """At 200 frames, in G; WeSpeaker publishes 4.55 for ResNet34 and 14.76 for ResNet152."""
-    costs = layer_costs(models.build(name))
+    costs = layer_complexity(models.build(name))
     total = sum(cost.macs for cost in costs.values())
     assert round(total / 1e9, 3) == everything
     assert round((total - costs["seg_1"].macs) / 1e9, 3) == convolutions
@@ -35,7 +35,7 @@ def test_each_kind_of_layer() -> None:
     x = layers.Conv2D(8, 3, padding="same", groups=1, name="conv2d")(x)
     x = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="depthwise")(x)
     x = layers.GlobalAveragePooling2D()(x)
-    costs = layer_costs(keras.Model(entry, layers.Dense(5, name="dense")(x)), frames=20)
+    costs = layer_complexity(keras.Model(entry, layers.Dense(5, name="dense")(x)), frames=20)
     assert {name: cost.macs for name, cost in costs.items()} == {
         "conv1d": 10 * 4 * 5 * 6,
         "frames": 10 * 4 * 3,
@@ -48,13 +48,13 @@ def test_each_kind_of_layer() -> None:
 def test_a_shared_layer_is_computed_twice() -> None:
     entry = keras.Input((4,))
     shared = keras.layers.Dense(4, name="shared")
-    costs = layer_costs(keras.Model(entry, shared(shared(entry))))
+    costs = layer_complexity(keras.Model(entry, shared(shared(entry))))
     assert (costs["shared"].macs, costs["shared"].weights) == (32, 16)
 
 
 def test_quantized_networks_cost_the_same_work(network: keras.Model) -> None:
     small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=3))
-    before, after = layer_costs(network), layer_costs(small)
+    before, after = layer_complexity(network), layer_complexity(small)
     assert [cost.macs for cost in after.values()] == [cost.macs for cost in before.values()]
     assert all(cost.bits == 3 for cost in after.values())
     assert after["layer1.0.conv1"].bytes() == 9 * 16 * 16 * 3 // 8 + 8

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus, read_pairs
-from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.files import atomic
 from tfq_sv.progress import tqdm
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from tfq_sv.files import atomic
-from tfq_sv.report import Table
+from tfq_sv.reports.table import Table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2530; background: #fff;

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tfq_sv import report
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.files import atomic
 from tfq_sv.metrics import P_TARGETS, eer_interval
+from tfq_sv.reports.table import markdown
 
 CONTROL = "FP32, fine-tuned"
 """The row that others are compared with: the same steps, in float."""
@@ -65,7 +65,7 @@ def write_report(
             found.append(_difference(folder, against, name, trials[name], test, row["left_out"]))
             found += [f"{rates['min_dcf'][str(p)]:.3f}" for p in P_TARGETS]
         cells.append(found)
-    text = "\n".join([*lines, *report.markdown(header, cells)]) + "\n"
+    text = "\n".join([*lines, *markdown(header, cells)]) + "\n"
     with atomic(out / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     first = next(iter(trials))

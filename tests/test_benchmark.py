@@ -8,11 +8,11 @@ import pytest
 import tf_keras as keras
 
 import tfq_sv
-from tfq_sv import export
+from tfq_sv import experiments
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import KerasEncoder, evaluate
-from tfq_sv.export import baselines, benchmark
+from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
+from tfq_sv.experiments import baselines, benchmark
 
 FORMS = ["float32", "float16", "dynamic-range int8", "full int8"]
 SPEECH = [np.random.default_rng(i).normal(0, 1, (60, 80)).astype(np.float32) for i in range(2)]
@@ -27,7 +27,7 @@ def test_all_forms_of_a_network(
     network: keras.Model, quantized: Any, test_corpus: Corpus, tmp_path: Path
 ) -> None:
     trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
-    found = export.benchmark_network(
+    found = experiments.benchmark_network(
         network, {"4 bit": quantized}, SPEECH, tmp_path, corpus=test_corpus, trials=trials, rounds=2
     )
     by_name = {one.name: one for one in found}
@@ -43,10 +43,10 @@ def test_all_forms_of_a_network(
         assert (one.inflate_ms is not None) == (one.name == ours[0])
         assert {count: len(times) for count, times in one.latency_ms.items()} == {1: 2, 2: 2}
         assert one.cosine > 0.5
-    lines = export.benchmark_table(found).splitlines()
+    lines = experiments.benchmark_table(found).splitlines()
     assert len(lines) == 2 + len(found)
     assert lines[0].endswith("EER %")
-    export.benchmark_figure(found, tmp_path / "benchmark.png", "small")
+    experiments.benchmark_figure(found, tmp_path / "benchmark.png", "small")
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -57,7 +57,7 @@ def test_memory_is_that_of_the_run_alone(network: keras.Model, tmp_path: Path) -
         for name, model in {"small": network, "large": large}.items()
     }
     ballast = np.ones(50_000_000)  # this process's memory must not count
-    small, big = export.benchmark_files(forms, SPEECH, threads=[1], rounds=1)
+    small, big = experiments.benchmark_files(forms, SPEECH, threads=[1], rounds=1)
     assert ballast.all()
     assert 1 < small.peak_mb < big.peak_mb < 200
     assert big.peak_mb > forms["large"].stat().st_size / 1e6

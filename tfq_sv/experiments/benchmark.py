@@ -1,8 +1,9 @@
 """Size, load time, latency, memory and error rate of `.tflite` files beside each other.
 
-Memory and load time are measured in a fresh process each; latencies in one process a thread count,
-a run of each file by turns, so that whatever else the machine does meets all of them alike.
-`python -m tfq_sv.export.benchmark` is that process: a job as JSON on stdin, its result on stdout.
+Memory and load time are measured in a fresh process each; latencies in one process per thread
+count, with the files interleaved, so that other load on the machine meets all of them alike.
+`python -m tfq_sv.experiments.benchmark` is that process: a job as JSON on stdin, its result on
+stdout.
 """
 
 import contextlib
@@ -24,11 +25,11 @@ import numpy.typing as npt
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
-from tfq_sv.evaluation import evaluate
+from tfq_sv.evaluation.measurement import evaluate
 from tfq_sv.features import FbankOptions, fbank
 from tfq_sv.files import atomic
 from tfq_sv.progress import tqdm
-from tfq_sv.report import Table
+from tfq_sv.reports.table import Table
 
 _LOADS = 5
 _WARM_UP = 3
@@ -97,7 +98,7 @@ def benchmark_network(
         rounds: as in `benchmark_files`.
         left_out: gets the recordings that turned out bad, and why; their trials are left out.
     """
-    from tfq_sv.export import baselines
+    from tfq_sv.experiments import baselines
     from tfq_sv.models import front_end
 
     place = Path(folder)
@@ -226,7 +227,7 @@ def _cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
 
 
 def _in_own_process(what: str, **job: Any) -> Any:
-    command = [sys.executable, "-m", "tfq_sv.export.benchmark"]
+    command = [sys.executable, "-m", "tfq_sv.experiments.benchmark"]
     text = json.dumps({"what": what, **job})
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -19,30 +19,30 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv import allocation
-from tfq_sv.calibration import calibrate
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import Encoder, KerasEncoder, measure
+from tfq_sv.evaluation.extraction import Cache, extract
+from tfq_sv.evaluation.measurement import Encoder, KerasEncoder, measure
+from tfq_sv.experiments.reproduction_report import CONTROL, write_report
 from tfq_sv.export.convert import export_tflite
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
-from tfq_sv.export.reproduction_report import CONTROL, write_report
-from tfq_sv.extraction import Cache, extract
-from tfq_sv.file_size import FileSize
 from tfq_sv.files import atomic
-from tfq_sv.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.metrics import P_TARGETS, min_dcf
-from tfq_sv.multi_stage import multi_stage_finetune, stages
-from tfq_sv.quantization import load_model, quantize, recipe_of
-from tfq_sv.quantizers import quantizable
-from tfq_sv.recipe import QuantizationRecipe
+from tfq_sv.mixed_precision import allocation
+from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.sensitivity import fisher_traces
+from tfq_sv.quantization.calibration import calibrate
+from tfq_sv.quantization.quantized_model import load_model, quantize, recipe_of
+from tfq_sv.quantization.quantizers import quantizable
+from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.run_folder import LABEL, claim, digest
-from tfq_sv.sensitivity import fisher_traces
 from tfq_sv.training.devices import is_chief
+from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
+from tfq_sv.training.multi_stage import multi_stage_finetune, stages
 
 
 @dataclass(frozen=True)

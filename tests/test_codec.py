@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfq_sv import codec
 from tfq_sv.errors import InputError
-from tfq_sv.export import codec
 
 
 @given(

@@ -1,0 +1,12 @@
+from . import comparison as comparison
+from . import embeddings as embeddings
+from . import extraction as extraction
+from . import measurement as measurement
+from . import scoring as scoring
+from .comparison import System as System
+from .comparison import compare as compare
+from .embeddings import Embeddings as Embeddings
+from .measurement import Evaluation as Evaluation
+from .measurement import KerasEncoder as KerasEncoder
+from .measurement import evaluate as evaluate
+from .measurement import measure as measure

@@ -1,0 +1,5 @@
+"""Whole experiments on a network: the paper's table, and run-time benchmarks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

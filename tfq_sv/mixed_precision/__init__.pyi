@@ -1,0 +1,9 @@
+from . import allocation as allocation
+from . import file_size as file_size
+from . import probes as probes
+from . import sensitivity as sensitivity
+from .allocation import allocate_bits as allocate_bits
+from .file_size import predict_bytes as predict_bytes
+from .sensitivity import embedding_distortions as embedding_distortions
+from .sensitivity import fisher_traces as fisher_traces
+from .sensitivity import hessian_traces as hessian_traces

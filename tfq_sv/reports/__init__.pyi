@@ -1,0 +1,15 @@
+from . import allocation as allocation
+from . import codebooks as codebooks
+from . import comparison as comparison
+from . import complexity as complexity
+from . import page as page
+from . import table as table
+from .allocation import allocation_figure as allocation_figure
+from .comparison import comparison_figure as comparison_figure
+from .comparison import comparison_table as comparison_table
+from .comparison import det_figure as det_figure
+from .comparison import size_figure as size_figure
+from .comparison import size_table as size_table
+from .page import Page as Page
+from .table import Table as Table
+from .table import markdown as markdown

@@ -1,0 +1,10 @@
+from . import fine_tuning as fine_tuning
+from . import loop as loop
+from . import multi_stage as multi_stage
+from .augment import Augmenter as Augmenter
+from .fine_tuning import FollowCodebooks as FollowCodebooks
+from .fine_tuning import finetune as finetune
+from .loop import train as train
+from .losses import AAMSoftmax as AAMSoftmax
+from .multi_stage import multi_stage_finetune as multi_stage_finetune
+from .options import TrainingOptions as TrainingOptions
