@@ -127,7 +127,7 @@ def megabytes(text: str) -> int:
 
 
 def load_network(name: str) -> Any:
-    """Loads a Keras model or a WeSpeaker checkpoint, or a shipped network by its name."""
+    """Loads a Keras model or a published checkpoint, or a shipped network by its name."""
     from tfq_sv import assets
     from tfq_sv.quantization.quantized_model import load_model
 
@@ -138,12 +138,14 @@ def load_network(name: str) -> Any:
             f"model {name} does not exist; shipped networks are {', '.join(assets.NAMES)}"
         )
     path = Path(name)
-    if path.suffix.lower() in (".pt", ".pth") or (
+    from tfq_sv.models.checkpoint import SUFFIXES
+
+    if path.suffix.lower() in SUFFIXES or (
         path.is_dir() and not (path / "saved_model.pb").exists()
     ):
-        from tfq_sv.models.wespeaker import load_wespeaker
+        from tfq_sv.models import load_checkpoint
 
-        return load_wespeaker(name)
+        return load_checkpoint(name)
     return load_model(name)
 
 

@@ -39,11 +39,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     no_positional(arguments)
     path, out = required(FLAGS, "checkpoint", "out")
     output(out, ".keras", ".h5")
-    from tfq_sv.models import front_end, wespeaker
+    from tfq_sv.models import front_end, importer
     from tfq_sv.models.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(path)
-    model = wespeaker.to_keras(checkpoint, FLAGS.model_name)
+    model = importer.to_keras(checkpoint, FLAGS.model_name)
     print(f"{checkpoint.path}: {model.name}, {model.count_params():,} parameters")
     fbank = front_end(model)
     print(
@@ -68,10 +68,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> float:
     """Returns the greatest difference to PyTorch's embeddings."""
-    from tfq_sv.models import wespeaker
+    from tfq_sv.models import verification
     from tfq_sv.reports.table import Table
 
-    found = wespeaker.verify(checkpoint, model, progress=True)
+    found = verification.verify(checkpoint, model, progress=True)
     rows = [[str(a.frames), f"{a.difference:.1e}", f"{a.cosine:.7f}"] for a in found]
     print(Table(["frames", "max abs difference to PyTorch", "least cosine"], rows))
     worst = max(a.difference for a in found)

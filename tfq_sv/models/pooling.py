@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from tfq_sv.errors import InputError
 
+_FLOOR = 1e-20
 
 @keras.utils.register_keras_serializable("tfq_sv")
 class StatisticsPooling(keras.layers.Layer):
@@ -20,7 +21,7 @@ class StatisticsPooling(keras.layers.Layer):
     Args:
         mean: give the means.
         deviation: give sqrt(variance + epsilon).
-        epsilon: added to the variance.
+        epsilon: added to the variance; 0 is allowed.
 
     >>> StatisticsPooling()(tf.zeros([2, 10, 25, 256])).shape
     TensorShape([2, 5120])
@@ -41,7 +42,11 @@ class StatisticsPooling(keras.layers.Layer):
             # One frame has no deviation: 0 there, where torch.var gives NaN.
             freedom = tf.maximum(tf.cast(tf.shape(image)[2], tf.float32) - 1.0, 1.0)
             squares = tf.reduce_sum(tf.square(image - mean), axis=2, keepdims=True)
-            statistics.append(tf.sqrt(squares / freedom + self.epsilon))
+            # Without epsilon, a constant channel's root has no slope to train by: a floor that
+            # no answer shows gives it none.
+            variance = squares / freedom + self.epsilon
+            variance = variance if self.epsilon else tf.maximum(variance, _FLOOR)
+            statistics.append(tf.sqrt(variance))
         return tf.concat([_flatten(s) for s in statistics], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
