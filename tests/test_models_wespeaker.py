@@ -202,7 +202,7 @@ def _without(key: str) -> Any:
             "holds bn1.bias twice, the second time as resnet.bn1.bias",
         ),
         (lambda s: {"front.conv1.weight": s["conv1.weight"]}, "SimAM ResNet"),
-        (lambda s: {"layer1.conv.weight": s["conv1.weight"]}, "neither a ResNet, a DF-ResNet nor a CAM"),
+        (lambda s: {"layer1.conv.weight": s["conv1.weight"]}, "is of no known family"),
     ],
 )
 def test_strict_about_keys(change: Any, message: str, tmp_path: Path) -> None:

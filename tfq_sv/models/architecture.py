@@ -6,9 +6,10 @@ from tfq_sv.errors import InputError
 from tfq_sv.models import df_resnet, resnet
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint
 from tfq_sv.models.configuration import front_end, section
-from tfq_sv.models.registry import FAMILIES, NAMES
+from tfq_sv.models.registry import NAMES
 
 _KNOWN = ("feat_dim", "embed_dim", "pooling_func", "two_emb_layer")
+_FAMILIES = ("ResNet", "DF-ResNet", "CAM++")
 _ENDS = {"CAMPPlus": ("head.conv1.weight", "xvector.dense.linear.weight")}
 
 
@@ -106,7 +107,7 @@ def _network(checkpoint: Checkpoint) -> str | None:
             return name
     if not any(depths):
         raise InputError(
-            f"{checkpoint.path} is neither a ResNet, a DF-ResNet nor a CAM++: it holds "
+            f"{checkpoint.path} is of no known family ({', '.join(_FAMILIES)}): it holds "
             f"{some(list(state))}"
         )
     return None

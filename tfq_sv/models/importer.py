@@ -104,9 +104,7 @@ def _axes(layer: keras.layers.Layer) -> tuple[int, ...] | None:
     return (1, 0) if isinstance(layer, kinds.Dense) else None
 
 
-def _turned(
-    layer: keras.layers.Layer, value: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def _turned(layer: keras.layers.Layer, value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Returns a tensor of PyTorch as Keras holds it."""
     axes = _axes(layer)
     if axes is None or value.ndim < 2:

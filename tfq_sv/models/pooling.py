@@ -12,6 +12,7 @@ from tfq_sv.errors import InputError
 
 _FLOOR = 1e-20
 
+
 @keras.utils.register_keras_serializable("tfq_sv")
 class StatisticsPooling(keras.layers.Layer):
     """Mean, standard deviation over time, or both: (B, F, T, C) -> (B, n C F).

@@ -12,7 +12,7 @@ layers = keras.layers
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
-class FrameRow(layers.Layer):
+class FrameRow(keras.layers.Layer):
     """Image (B, F, T, C) -> sequence (B, 1, T, C F), flattened as PyTorch does: index c * F + f.
 
     >>> FrameRow()(tf.zeros([2, 10, 200, 32])).shape
