@@ -34,7 +34,6 @@ class Segments(keras.layers.Layer):
         super().__init__(**kwargs)
         self.length = length
 
-    @tf.autograph.experimental.do_not_convert  # it has no control flow; this saves time
     def call(self, sequence: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes in float32: half precision cannot count far."""
         ones = tf.zeros_like(tf.cast(sequence[..., :1], tf.float32)) + 1.0  # (B, 1, T, 1)
@@ -56,7 +55,6 @@ class Segments(keras.layers.Layer):
 class MatMul(keras.layers.Layer):
     """The product of two tensors of matrices: (..., I, J), (..., J, K) -> (..., I, K)."""
 
-    @tf.autograph.experimental.do_not_convert  # it has no control flow; this saves time
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Multiplies in the second one's type."""
         left, right = inputs
