@@ -2,15 +2,26 @@
 
 from typing import Any
 
+import numpy as np
+
 from tfq_sv.errors import InputError
-from tfq_sv.models import df_resnet, resnet
+from tfq_sv.models import df_resnet, ecapa_tdnn, resnet
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint
 from tfq_sv.models.configuration import front_end, section
 from tfq_sv.models.registry import NAMES
 
 _KNOWN = ("feat_dim", "embed_dim", "pooling_func", "two_emb_layer")
-_FAMILIES = ("ResNet", "DF-ResNet", "CAM++")
-_ENDS = {"CAMPPlus": ("head.conv1.weight", "xvector.dense.linear.weight")}
+_FAMILIES = ("ResNet", "DF-ResNet", "CAM++", "ECAPA-TDNN")
+_ENDS = {
+    **dict.fromkeys(resnet.DEPTHS, ("conv1.weight", "seg_1.weight")),
+    **dict.fromkeys(df_resnet.DEPTHS, ("downsample_layers.0.0.weight", "seg_1.weight")),
+    "CAMPPlus": ("head.conv1.weight", "xvector.dense.linear.weight"),
+    **dict.fromkeys(ecapa_tdnn.WIDTHS, ("layer1.conv.weight", "linear.weight")),
+}
+"""Keys of the first and the last kernel: their sizes are the network's."""
+
+_USUAL = {"emb_bn": False, "growth_rate": 32, "bn_size": 4, "init_channels": 128}
+"""Arguments that may be given if they say what is so anyway."""
 
 
 def architecture(checkpoint: Checkpoint, model_name: str | None) -> dict[str, Any]:
@@ -22,13 +33,13 @@ def architecture(checkpoint: Checkpoint, model_name: str | None) -> dict[str, An
     """
     state = checkpoint.state
     name = _name(checkpoint, model_name)
-    first, last = _ends(name)
+    first, last = _ENDS[name]
     for key in (first, last):
         if key not in state or state[key].ndim < 2:
             raise InputError(f"{checkpoint.path} lacks {key} of {name}")
     arguments = section(checkpoint, "model_args")
-    for argument in arguments:
-        if argument not in _KNOWN:
+    for argument, value in arguments.items():
+        if argument not in _KNOWN and value != _USUAL.get(argument, not value):
             raise InputError(
                 f"{checkpoint.path}: model_args of {CONFIG} has {argument!r}, which is not "
                 f"supported; known are {', '.join(_KNOWN)}"
@@ -74,15 +85,6 @@ def _name(checkpoint: Checkpoint, model_name: str | None) -> str:
     return str(name)
 
 
-def _ends(name: str) -> tuple[str, str]:
-    """Keys of the first and the last kernel: their sizes are the network's."""
-    if name in resnet.DEPTHS:
-        return "conv1.weight", "seg_1.weight"
-    if name in df_resnet.DEPTHS:
-        return "downsample_layers.0.0.weight", "seg_1.weight"
-    return _ENDS[name]
-
-
 def _network(checkpoint: Checkpoint) -> str | None:
     """Returns the network's name by its keys; None if none fits."""
     state = checkpoint.state
@@ -92,6 +94,8 @@ def _network(checkpoint: Checkpoint) -> str | None:
         )
     if any(key.startswith("xvector.") for key in state):
         return "CAMPPlus"
+    if "layer2.se_res2block.0.conv.weight" in state:
+        return _ecapa_tdnn(checkpoint)
 
     def blocks(stage: str) -> int:
         return len({key.split(".")[-3] for key in state if _is_block(key, stage)})
@@ -111,6 +115,14 @@ def _network(checkpoint: Checkpoint) -> str | None:
             f"{some(list(state))}"
         )
     return None
+
+
+def _ecapa_tdnn(checkpoint: Checkpoint) -> str | None:
+    state = checkpoint.state
+    attention = [state.get(f"pool.linear{i}.weight", np.zeros((0, 0))).shape for i in (1, 2)]
+    context = "GLOB_" if attention[0][1] > attention[1][0] else ""
+    name = f"ECAPA_TDNN_{context}c{len(state.get('layer1.conv.weight', ()))}"
+    return name if name in NAMES else None
 
 
 def _is_block(key: str, stage: str) -> bool:

@@ -109,12 +109,12 @@ def _turned(layer: keras.layers.Layer, value: npt.NDArray[np.float32]) -> npt.ND
     axes = _axes(layer)
     if axes is None or value.ndim < 2:
         return value
-    # Dense layers are often convolutions of width one in PyTorch, and convolutions over time are
-    # images of height one here.
+    # Dense layers are often convolutions of width one in PyTorch or the other way round, and
+    # sequences are images of height one here.
     while value.ndim > len(axes) and value.shape[-1] == 1:
         value = value[..., 0]
-    if value.ndim == len(axes) - 1:
-        value = value[:, :, None]
+    height = (1,) * (len(axes) - value.ndim)
+    value = value.reshape(*value.shape[:2], *height, *value.shape[2:])
     return value.transpose(axes) if value.ndim == len(axes) else value
 
 
@@ -126,6 +126,6 @@ def _shape(
     shape = np.array(weight.shape)
     if axes is not None and len(axes) == len(shape):
         shape = shape[np.argsort(axes)]
-        if len(axes) == 4 and value.ndim == 3:
-            shape = shape[[0, 1, 3]]
+        if 2 <= value.ndim < len(axes):  # without height, and without time
+            shape = shape[[0, 1, *range(len(axes) - value.ndim + 2, len(axes))]]
     return tuple(map(int, shape))

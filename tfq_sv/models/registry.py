@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, FbankOptions
-from tfq_sv.models import campplus, df_resnet, resnet
+from tfq_sv.models import campplus, df_resnet, ecapa_tdnn, resnet
 from tfq_sv.models.frontend import FrontEnd
 from tfq_sv.models.layers import embedding
 from tfq_sv.models.pooling import POOLINGS, pool
@@ -30,6 +30,7 @@ class Family:
         embed_dim: its usual length of the embedding.
         channels: its usual width, which the others are multiples of.
         step: what the number of mel bins must be a multiple of.
+        groups: what `channels` must be a multiple of.
         two_emb_layer: whether it can have a second embedding layer.
     """
 
@@ -38,6 +39,7 @@ class Family:
     embed_dim: int = 256
     channels: int = 32
     step: int = 8
+    groups: int = 1
     two_emb_layer: bool = False
 
 
@@ -64,6 +66,17 @@ FAMILIES = {
         for name in df_resnet.DEPTHS
     },
     "CAMPPlus": Family(campplus.network, ("TSTP",), embed_dim=512),
+    **{
+        name: Family(
+            ecapa_tdnn.network,
+            ("ASTP", *(pooling for pooling in POOLINGS if pooling != "ASTP")),
+            embed_dim=192,
+            channels=width,
+            step=1,
+            groups=8,
+        )
+        for name, width in ecapa_tdnn.WIDTHS.items()
+    },
 }
 NAMES = tuple(FAMILIES)
 
@@ -82,12 +95,12 @@ def build(
 
     Args:
         name: one of NAMES, WeSpeaker's names.
-        feat_dim: mel bins F; Gemini networks need a multiple of 16, ResNets and CAM++ of 8.
-        embed_dim: length of the embedding; 256 for ResNets, 512 for CAM++ if None.
-        pooling: one of POOLINGS; TSTP if None, which is CAM++'s only one.
+        feat_dim: mel bins F; Gemini networks need a multiple of 16, other ResNets and CAM++ of 8.
+        embed_dim: length of the embedding; if None 256 for ResNets, 512 for CAM++, 192 for ECAPA.
+        pooling: one of POOLINGS; if None TSTP, which is CAM++'s only one, and ASTP for ECAPA.
         two_emb_layer: a second dense layer after the first, as some ResNets' checkpoints have.
-        channels: width of the first stage, which the others are multiples of; 32, as in the field,
-            if None.
+        channels: width of the first layer, which other widths are in proportion to; the field's,
+            32, or an ECAPA's 512 or 1024, if None. Those must be multiples of 8.
         fbank: the front end the features come from; WeSpeaker's with `feat_dim` bins if None.
         pooling_epsilon: added to the variance before the root; Golden Gemini's authors took 1e-10,
             3D-Speaker's 0.
@@ -117,6 +130,10 @@ def build(
     channels = family.channels if channels is None else channels
     if embed_dim < 1 or channels < 1:
         raise InputError(f"embed_dim {embed_dim} and channels {channels} must be positive")
+    if channels % family.groups:
+        raise InputError(
+            f"channels of {name} must be a multiple of {family.groups}, not {channels}"
+        )
     fbank = fbank or FbankOptions(**{**vars(WESPEAKER), "num_bins": feat_dim})
     features = keras.Input((None, feat_dim), name="features")
     image = FrontEnd(fbank, name="front_end")(features)
