@@ -22,11 +22,18 @@ class Agreement:
         frames: length of the input.
         difference: greatest absolute difference of any coefficient of the embedding.
         cosine: least cosine between the embeddings.
+        largest: greatest magnitude of any coefficient of PyTorch's embeddings.
     """
 
     frames: int
     difference: float
     cosine: float
+    largest: float = 1.0
+
+    @property
+    def relative(self) -> float:
+        """The difference in terms of the largest coefficient."""
+        return self.difference / max(self.largest, 1e-30)
 
 
 def verify(
@@ -45,7 +52,7 @@ def verify(
         progress: show a bar.
 
     Returns:
-        One agreement a length.
+        One agreement per length.
     """
     import torch
 
@@ -63,5 +70,6 @@ def verify(
         answer = model(features, training=False).numpy()
         norms = np.linalg.norm(answer, axis=1) * np.linalg.norm(expected, axis=1)
         cosine = float(np.min(np.sum(answer * expected, axis=1) / norms))
-        found.append(Agreement(length, float(np.max(np.abs(answer - expected))), cosine))
+        difference, largest = np.max(np.abs(answer - expected)), np.max(np.abs(expected))
+        found.append(Agreement(length, float(difference), cosine, float(largest)))
     return found
