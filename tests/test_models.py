@@ -32,8 +32,7 @@ PARAMETERS = {
     "Gemini_DF_ResNet183": 9_196_384,
     "Gemini_DF_ResNet237": 11_680_096,
 }
-# At their usual sizes; CAM++ has 6,848,544 at 192 dimensions. WeSpeaker publishes 7.18 (CAM++),
-# 6.19 (GLOB_c512) and 14.65 (GLOB_c1024) million.
+# At their usual sizes; 3D-Speaker publishes 7.18 million for CAM++.
 OTHERS = {
     "CAMPPlus": 7_176_224,
     "ECAPA_TDNN_c512": 5_797_504,

@@ -215,7 +215,7 @@ def test_strict_about_keys(change: Any, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "ECAPA_TDNN_GLOB_c512"}, "is a ECAPA_TDNN_GLOB_c512, which is not supported"),
+        ({"model": "ReDimNetB2"}, "is a ReDimNetB2, which is not supported"),
         ({"model": "ResNet34"}, "said to be ResNet34, but its keys are ResNet18's"),
         ({"model": 3}, "names no `model`"),
         ({"model_args": {"pooling_func": "MQMHASTP"}}, "unknown pooling 'MQMHASTP'"),
