@@ -19,14 +19,14 @@ from ai_edge_litert import schema_py_generated as schema
 
 import tfq_sv
 from tfq_sv import files
-from tfq_sv.codebook import Codebook, packed_bytes
 from tfq_sv.errors import InputError
 from tfq_sv.export import filters, flatbuffer, float32, frontend, metadata, seal
 from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
-from tfq_sv.export.filters import Filter
+from tfq_sv.export.filters import Book, Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
 from tfq_sv.progress import tqdm
+from tfq_sv.quantization.trellis import TrellisCodebook
 
 Fill = Callable[[int, Filter], None]
 _SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter one is not worth it
@@ -36,7 +36,7 @@ _SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter
 class LayerReport:
     """What one layer takes: bits a weight, weights, and bytes of packed codes and levels."""
 
-    bits: int
+    bits: float
     weights: int
     bytes: int
 
@@ -110,7 +110,10 @@ def export_tflite(
     books = quantized_model.codebooks(model)
     plain = quantized_model.dequantize(model)
     layers = quantized_model.recipe_of(model).layers
-    recipe = {name: x.bits if x.kind == "kmeans" else x.kind for name, x in layers.items()}
+    recipe = {
+        name: layers[name].kind if "binary" in layers[name].kind else _label(book)
+        for name, book in books.items()
+    }
     fields = {"recipe": recipe, **(about or {})}
     built = build(plain, books, input, about=fields, compute=compute, progress=progress)
     with files.atomic(path) as temporary:
@@ -126,7 +129,7 @@ def export_tflite(
 
 def build(
     float_model: Any,
-    books: Mapping[str, Codebook],
+    books: Mapping[str, Book],
     input: str = "waveform",
     *,
     about: Mapping[str, Any] | None = None,
@@ -176,7 +179,7 @@ def build(
         "sample_rate": options.sample_rate,
         "min_samples": frontend.min_samples(options) if input == "waveform" else None,
         "frontend": dataclasses.asdict(options),
-        "recipe": {layer: book.bits for layer, book in books.items()},
+        "recipe": {layer: _label(book) for layer, book in books.items()},
         "score": "cosine",
         "thresholds": None,
         "trials": None,
@@ -188,7 +191,7 @@ def build(
 
 
 def float_network(
-    converted: bytes, books: Mapping[str, Codebook], input: str
+    converted: bytes, books: Mapping[str, Book], input: str
 ) -> tuple[Model, dict[int, Filter]]:
     """Returns a float `.tflite`, bare but for its signature, and its filters by tensor."""
     network = flatbuffer.read(converted)
@@ -200,9 +203,13 @@ def float_network(
     return network, filters.find(network, books)
 
 
-def _layer_report(book: Codebook) -> LayerReport:
-    weights = book.codes.size
-    return LayerReport(book.bits, weights, packed_bytes(weights, book.bits))
+def _layer_report(book: Book) -> LayerReport:
+    return LayerReport(book.bits, book.size, book.bytes)
+
+
+def _label(book: Book) -> int | str:
+    """How the metadata's recipe calls it."""
+    return f"trellis_{book.bits:g}" if isinstance(book, TrellisCodebook) else book.bits
 
 
 def inflated(
@@ -278,12 +285,12 @@ def _steps(filter: Filter) -> npt.NDArray[np.float32]:
     int8; convolutions on the other hand are read best that way.
     """
     scales = filter.scales()
-    equal = filter.codes.ndim == 2 and np.allclose(scales, scales[0], rtol=1e-6, atol=0)
+    equal = len(filter.shape) == 2 and np.allclose(scales, scales[0], rtol=1e-6, atol=0)
     return scales[:1] if equal else scales
 
 
 def _int8_tensor(graph: Graph, filter: Filter) -> int:
-    index = graph.tensor(filter.codes.shape, INT8)
+    index = graph.tensor(filter.shape, INT8)
     scales = _steps(filter)
     graph.subgraph.tensors[index].quantization = schema.QuantizationParametersT(
         scale=scales,
@@ -294,7 +301,7 @@ def _int8_tensor(graph: Graph, filter: Filter) -> int:
 
 
 def _dequantized(graph: Graph, filter: Filter, tensor: int) -> int:
-    output = graph.tensor(filter.codes.shape, FLOAT32)
+    output = graph.tensor(filter.shape, FLOAT32)
     version = 5 if len(_steps(filter)) > 1 else 2
     options = schema.DequantizeOptionsT()
     return graph.op("DEQUANTIZE", [tensor], output, version=version, options=options)
@@ -307,7 +314,7 @@ def _reads_int8(graph: Graph, operator: Any, filter: Filter) -> bool:
         return len(_steps(filter)) == 1
     if name != "CONV_2D":
         return False  # XNNPACK has no depthwise kernel of this kind
-    channels = filter.codes.shape[3]
+    channels = filter.shape[3]
     grouped = graph.subgraph.tensors[operator.inputs[0]].shape[3] != channels
     options = operator.builtinOptions
     dilated = (options.dilationHFactor, options.dilationWFactor) != (1, 1)

@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from tfq_sv import codec
+from tfq_sv.codebook import Codebook
 from tfq_sv.export.filters import Filter
-from tfq_sv.export.flatbuffer import INT8, INT32, Graph
+from tfq_sv.export.flatbuffer import Graph
+from tfq_sv.export.trellis_decoder import TrellisDecoder
+from tfq_sv.quantization.trellis import TrellisCodebook
 
 _BYTE = 256
 
@@ -48,15 +50,20 @@ class Decoder:
         """Decodes some of `filters` within `graph`, as tensors of type `kind` (INT8 or UINT8)."""
         self._graph = graph
         self._kind = kind
+        filters = list(filters)
+        trellises = [x for x in filters if isinstance(x.book, TrellisCodebook)]
+        self._trellis = TrellisDecoder(graph, kind, trellises)
         self._shared: dict[tuple[str | int, ...], int] = {}
         self._negated: dict[_Negation, list[Filter]] = defaultdict(list)
         self._steps: dict[Filter, int] = {}
         for filter in filters:
-            if filter.signed and filter.book.bits < 8:
+            if filter.signed and isinstance(filter.book, Codebook) and filter.book.bits < 8:
                 self._negated[_negation(filter)].append(filter)
 
     def filter(self, filter: Filter, output: int) -> None:
-        """Appends the ops that decode a filter of 1-7 bits into a tensor of its shape or flat."""
+        """Appends the ops that decode a filter below 8 bits into a tensor of its shape or flat."""
+        if isinstance(filter.book, TrellisCodebook):
+            return self._trellis.filter(filter, output)
         graph, bits = self._graph, filter.book.bits
         _, levels = filter.book.grid()
         both = np.concatenate([levels, -levels]) if filter.signed else levels
@@ -67,11 +74,11 @@ class Decoder:
             cells = graph.gather(table, self._rows(filter))
         else:
             codes = graph.gather(self._table(bits), self._rows(filter))
-            codes = self._cut(codes, filter.codes.size)
-            codes = graph.reshape(codes, _by_channel(filter, filter.codes.size))
+            codes = self._cut(codes, filter.size)
+            codes = graph.reshape(codes, _by_channel(filter, filter.size))
             codes = graph.arithmetic("ADD", codes, self._negations(filter))
             cells = graph.gather(stored, codes)
-        cells = self._cut(cells, filter.codes.size)
+        cells = self._cut(cells, filter.size)
         graph.reshape(cells, graph.subgraph.tensors[output].shape, output)
 
     def _rows(self, filter: Filter) -> int:
@@ -80,7 +87,7 @@ class Decoder:
         The last plane's bytes have shape (..., n), those of a plane of twice its width
         (..., n, 2), and so on; each byte of a later plane gives as many parts: shapes are equal.
         """
-        graph, widths = self._graph, codec.planes(filter.book.bits)
+        graph, widths = self._graph, codec.planes(_bits(filter))
         rows, shift = -1, 0
         for width, plane in zip(widths, filter.packed(), strict=True):
             inner, last = _twos(width // widths[-1]), width == widths[-1]
@@ -90,7 +97,7 @@ class Decoder:
             if _by_bytes(filter) and last:
                 found = graph.arithmetic("ADD", found, self._negations(filter))
             if shift:
-                parts = self._parts(filter.book.bits, width, shift, _by_bytes(filter) and last)
+                parts = self._parts(_bits(filter), width, shift, _by_bytes(filter) and last)
                 found = graph.arithmetic("ADD", rows, graph.gather(parts, found))
             rows, shift = found, shift + width
         return rows
@@ -149,11 +156,8 @@ class Decoder:
     def _twice(self, table: int, step: int) -> int:
         """A table, and once more with `step` added."""
         graph = self._graph
-        shape = list(graph.subgraph.tensors[table].shape)
         more = graph.arithmetic("ADD", table, graph.constant(np.array([step], np.int32)))
-        output = graph.tensor([2 * shape[0], *shape[1:]], INT32)
-        options = schema.ConcatenationOptionsT(axis=0)
-        return graph.op("CONCATENATION", [table, more], output, options=options)
+        return graph.concatenate([table, more], 0)
 
     def _once(self, make: Callable[[], int], *key: str | int) -> int:
         """What `make` appended when it was first called with that key."""
@@ -183,29 +187,27 @@ class Decoder:
     def _cut(self, cells: int, count: int) -> int:
         """Drops what fills up the last byte, in one row; as they are if there is none."""
         graph = self._graph
-        kind = graph.subgraph.tensors[cells].type
         found = int(np.prod(graph.subgraph.tensors[cells].shape))
         if found == count:
             return cells
-        row = graph.reshape(cells, [found])
-        begin = graph.constant(np.zeros(1, np.int32))
-        size = graph.constant(np.array([count], np.int32))
-        output = graph.tensor([count], kind)
-        version = 2 if kind == INT8 else 1
-        options = schema.SliceOptionsT()
-        return graph.op("SLICE", [row, begin, size], output, version=version, options=options)
+        return graph.slice(graph.reshape(cells, [found]), [0], [count])
+
+
+def _bits(filter: Filter) -> int:
+    assert isinstance(filter.book, Codebook)
+    return filter.book.bits
 
 
 def _negation(filter: Filter) -> _Negation:
     if not _by_bytes(filter):
-        return _Negation(2**filter.book.bits, 0 if filter.axis == 0 else 1)
+        return _Negation(2 ** _bits(filter), 0 if filter.axis == 0 else 1)
     return _Negation(_BYTE, 0)
 
 
 def _by_bytes(filter: Filter) -> bool:
     """Whether whole bytes are negated: no byte holds codes of two channels."""
-    cells = 8 // codec.planes(filter.book.bits)[-1]
-    return filter.signed and filter.axis == 0 and filter.codes[0].size % cells == 0
+    cells = 8 // codec.planes(_bits(filter))[-1]
+    return filter.signed and filter.axis == 0 and math.prod(filter.shape[1:]) % cells == 0
 
 
 def _by_channel(filter: Filter, count: int) -> list[int]:

@@ -5,6 +5,7 @@ kernel with each output channel multiplied by a gain of its own. Layers keep no 
 they are found by content.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from tfq_sv import codec
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import flatbuffer
+from tfq_sv.quantization.trellis import TrellisCodebook
+
+Book = Codebook | TrellisCodebook
 
 _TOLERANCE = 1e-5  # of a channel's greatest weight; float32 folding errs by about 1e-7
 _TINY_SCALE = 1e-30  # for a channel whose gain is zero: runtimes want positive scales
@@ -27,17 +31,22 @@ class Filter:
 
     Attributes:
         layer: the layer's name.
-        book: its codebook; the codes in the Keras kernel's shape.
-        codes: uint8, in the shape of the TFLite filter.
+        book: its codebook, of the Keras kernel's shape.
+        shape: the TFLite filter's.
         axis: the filter's output channels: 0, or 3 where it is depthwise.
         gains: float32 (channels,); filter = decoded kernel * gains.
     """
 
     layer: str
-    book: Codebook
-    codes: npt.NDArray[np.uint8]
+    book: Book
+    shape: tuple[int, ...]
     axis: int
     gains: npt.NDArray[np.float32]
+
+    @property
+    def size(self) -> int:
+        """How many weights."""
+        return math.prod(self.shape)
 
     @property
     def signs(self) -> npt.NDArray[np.uint8]:
@@ -51,30 +60,36 @@ class Filter:
 
     def scales(self) -> npt.NDArray[np.float32]:
         """Returns the step of the int8 grid in each channel, positive: float32 (channels,)."""
-        scale, _ = self.book.grid()
-        return np.maximum(np.float32(scale) * np.abs(self.gains), np.float32(_TINY_SCALE))
+        return np.maximum(self.book.steps() * np.abs(self.gains), np.float32(_TINY_SCALE))
 
     def levels(self) -> npt.NDArray[np.int8]:
         """Returns the int8 filter, signs and all, in the TFLite filter's shape."""
-        _, levels = self.book.grid()
-        shape = [1] * self.codes.ndim
+        levels = self._laid_out(self.book.levels())
+        shape = [1] * len(self.shape)
         shape[self.axis] = -1
-        return np.where(self.signs.reshape(shape) == 1, -levels[self.codes], levels[self.codes])
+        return np.where(self.signs.reshape(shape) == 1, -levels, levels)
 
     def packed(self) -> list[npt.NDArray[np.uint8]]:
-        """Returns the packed planes: at 8 bits the levels themselves, as bytes."""
+        """Returns a k-means codebook's packed planes: at 8 bits the levels themselves, as bytes."""
+        assert isinstance(self.book, Codebook)
         if self.book.bits == 8:
             return [self.levels().view(np.uint8).reshape(-1)]
-        return codec.pack(self.codes.reshape(-1), self.book.bits)
+        return codec.pack(self._laid_out(self.book.codes).reshape(-1), self.book.bits)
+
+    def _laid_out(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        laid_out = _layout(values, self.axis, len(self.shape))
+        assert laid_out is not None
+        return laid_out
 
 
-def find(model: flatbuffer.Model, books: Mapping[str, Codebook]) -> dict[int, Filter]:
+def find(model: flatbuffer.Model, books: Mapping[str, Book]) -> dict[int, Filter]:
     """Returns the filters of the model's first subgraph by tensor index.
 
     Raises:
         InputError: a codebook's layer is nowhere in the network.
     """
     graph, filters, found = model.subgraphs[0], {}, set()
+    kernels = {layer: book.decode() for layer, book in books.items()}
     for operator in graph.operators:
         if not reads_filter(model, operator):
             continue
@@ -84,7 +99,9 @@ def find(model: flatbuffer.Model, books: Mapping[str, Codebook]) -> dict[int, Fi
             continue
         axis = 3 if flatbuffer.op_name(model, operator) == "DEPTHWISE_CONV_2D" else 0
         matches = [
-            match for layer, book in books.items() if (match := _match(layer, book, weights, axis))
+            Filter(layer, books[layer], weights.shape, axis, gains)
+            for layer, kernel in kernels.items()
+            if (gains := _match(kernel, weights, axis)) is not None
         ]
         found |= {match.layer for match in matches}  # equal layers match one filter
         if matches:
@@ -105,18 +122,16 @@ def reads_filter(model: flatbuffer.Model, operator: Any) -> bool:
 
 
 def _match(
-    layer: str, book: Codebook, weights: npt.NDArray[np.float32], axis: int
-) -> Filter | None:
-    codes = _layout(book.codes, axis, weights.ndim)
-    if codes is None or codes.shape != weights.shape:
+    kernel: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], axis: int
+) -> npt.NDArray[np.float32] | None:
+    """Returns the gains that make a filter of a Keras kernel; None if there are none."""
+    laid_out = _layout(kernel, axis, weights.ndim)
+    if laid_out is None or laid_out.shape != weights.shape:
         return None
     target = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
-    kernel = np.moveaxis(book.centroids[codes], axis, 0).reshape(target.shape)
+    source = np.moveaxis(laid_out, axis, 0).reshape(target.shape)
     # The first channels tell nearly all layers of one shape apart, at no cost.
-    if _gains(target[:2], kernel[:2]) is None:
-        return None
-    gains = _gains(target, kernel)
-    return None if gains is None else Filter(layer, book, codes, axis, gains)
+    return None if _gains(target[:2], source[:2]) is None else _gains(target, source)
 
 
 def _gains(
@@ -132,14 +147,14 @@ def _gains(
     return gains.astype(np.float32) if fits.all() else None
 
 
-def _layout(codes: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any] | None:
-    """Returns codes of a Keras kernel as a TFLite filter holds them; None if it is of no kind."""
+def _layout(values: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any] | None:
+    """Returns a Keras kernel in a TFLite filter's order; None if it is of no kind."""
     if rank == 2:
-        return codes.T if codes.ndim == 2 else None
-    if codes.ndim == 3:  # Conv1D: a convolution of height 1
-        codes = codes[None]
-    if codes.ndim != 4:
+        return values.T if values.ndim == 2 else None
+    if values.ndim == 3:  # Conv1D: a convolution of height 1
+        values = values[None]
+    if values.ndim != 4:
         return None
     if axis == 3:  # HWC and multiplier, or HW1O of a convolution in as many groups as channels
-        return codes.reshape(1, *codes.shape[:2], -1)
-    return codes.transpose(3, 0, 1, 2)
+        return values.reshape(1, *values.shape[:2], -1)
+    return values.transpose(3, 0, 1, 2)

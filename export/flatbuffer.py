@@ -129,8 +129,34 @@ class Graph:
         output = self.tensor(np.broadcast_shapes(*map(tuple, shapes)), INT32)
         return self.op(name, [left, right], output, options=options)
 
+    def slice(self, tensor: int, begin: Sequence[int], shape: Sequence[int]) -> int:
+        """Appends a SLICE: what is from `begin` on, of that shape."""
+        kind = self.subgraph.tensors[tensor].type
+        bounds = [self.constant(np.array(bound, np.int32)) for bound in (begin, shape)]
+        output, version = self.tensor(shape, kind), 2 if kind == INT8 else 1
+        options = schema.SliceOptionsT()
+        return self.op("SLICE", [tensor, *bounds], output, version=version, options=options)
+
+    def concatenate(self, tensors: Sequence[int], axis: int) -> int:
+        """Appends a CONCATENATION."""
+        first = self.subgraph.tensors[tensors[0]]
+        shape = list(first.shape)
+        shape[axis] = sum(self.subgraph.tensors[index].shape[axis] for index in tensors)
+        output, version = self.tensor(shape, first.type), 2 if first.type == INT8 else 1
+        options = schema.ConcatenationOptionsT(axis=axis)
+        return self.op("CONCATENATION", tensors, output, version=version, options=options)
+
+    def tile(self, tensor: int, multiples: Sequence[int]) -> int:
+        """Appends a TILE."""
+        whole = self.subgraph.tensors[tensor]
+        shape = [size * times for size, times in zip(whole.shape, multiples, strict=True)]
+        output, version = self.tensor(shape, whole.type), 3 if whole.type == INT8 else 1
+        times = self.constant(np.array(multiples, np.int32))
+        options = schema.TileOptionsT()
+        return self.op("TILE", [tensor, times], output, version=version, options=options)
+
     def split(self, tensor: int, sizes: Sequence[int], axis: int) -> list[int]:
-        """Appends a SPLIT_V of a matrix along an axis; returns the index of each piece."""
+        """Appends a SPLIT_V along an axis; returns the index of each piece."""
         whole = self.subgraph.tensors[tensor]
         pieces = []
         for size in sizes:
@@ -141,8 +167,11 @@ class Graph:
             self.constant(np.array(sizes, np.int32)),
             self.constant(np.array(axis, np.int32)),
         ]
-        options = schema.SplitVOptionsT(numSplits=len(sizes))
-        self.op("SPLIT_V", [tensor, *parameters], pieces, options=options)
+        options, version = (
+            schema.SplitVOptionsT(numSplits=len(sizes)),
+            2 if whole.type == INT8 else 1,
+        )
+        self.op("SPLIT_V", [tensor, *parameters], pieces, version=version, options=options)
         return pieces
 
     def signature(self, key: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:

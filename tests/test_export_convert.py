@@ -195,10 +195,11 @@ def test_inflated_filters_are_the_levels() -> None:
     assert {match.layer for match in found.values()} == set(books)
     for match in found.values():
         scales, shape = held[match.levels().tobytes()]
-        assert shape == list(match.codes.shape)
-        along = [-1 if axis == match.axis else 1 for axis in range(match.codes.ndim)]
+        assert shape == list(match.shape)
+        along = [-1 if axis == match.axis else 1 for axis in range(len(match.shape))]
         decoded = match.levels() * match.scales().reshape(along)
-        folded = match.book.centroids[match.codes] * match.gains.reshape(along)
+        laid_out = filters._layout(match.book.decode(), match.axis, len(match.shape))
+        folded = laid_out * match.gains.reshape(along)
         np.testing.assert_allclose(decoded, folded, rtol=1e-5, atol=1e-27)
         assert set(scales) <= set(match.scales())
     starts = [start for start, _ in flatbuffer.buffer_spans(inner) if start]
@@ -250,7 +251,7 @@ def test_scales_are_stored_once(mixed: Mixed) -> None:
     model, books, data = mixed
     network = flatbuffer.read(float32.convert(model, "features"))
     scales = filters.find(network, books).values()
-    wide = [match.scales().tobytes() for match in scales if match.codes.shape[match.axis] == 9]
+    wide = [match.scales().tobytes() for match in scales if match.shape[match.axis] == 9]
     assert [data.count(content) for content in wide] == [1] * len(wide)
 
 

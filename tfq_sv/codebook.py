@@ -45,9 +45,27 @@ class Codebook:
         """Bits a code takes."""
         return int(self.centroids.size).bit_length() - 1
 
+    @property
+    def size(self) -> int:
+        """How many weights."""
+        return self.codes.size
+
+    @property
+    def bytes(self) -> int:
+        """What the kernel takes in a file."""
+        return packed_bytes(self.size, self.bits)
+
     def decode(self) -> npt.NDArray[np.float32]:
         """Returns the kernel that the codes stand for, float32, the codes' shape."""
         return self.centroids[self.codes]
+
+    def levels(self) -> npt.NDArray[np.int8]:
+        """Returns the kernel in steps of the int8 grid: int8, the codes' shape."""
+        return self.grid()[1][self.codes]
+
+    def steps(self) -> npt.NDArray[np.float32]:
+        """Returns the grid's step, float32 (1,)."""
+        return np.array([self.grid()[0]], np.float32)
 
     def grid(self) -> tuple[float, npt.NDArray[np.int8]]:
         """Returns (scale, levels): the centroids as `scale * levels`, int8 (2**bits,)."""

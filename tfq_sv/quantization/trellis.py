@@ -14,6 +14,8 @@ quantization, Marcellin and Fischer, IEEE Trans. Communications 38(1), 1990.
 """
 
 import functools
+import math
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -32,11 +34,60 @@ _STATES = 256  # of a path between two rows: the byte
 _REFINEMENTS = 2
 
 
+@dataclass(frozen=True, eq=False)
+class TrellisCodebook:
+    """One layer's weights as trellis codes, with a scale per channel: as `codebook.Codebook`.
+
+    Attributes:
+        codes: uint8 (channels, n), see the module.
+        scales: float32 (channels,): a weight is an entry of `table(bits)` times its channel's.
+        bits: per weight, one of `WIDTHS`.
+        shape: the Keras kernel's, channels last.
+    """
+
+    codes: Bytes
+    scales: Floats
+    bits: float
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many weights."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """What the codes take in a file, which holds the table once for all layers."""
+        return self.codes.nbytes
+
+    def levels(self) -> npt.NDArray[np.int8]:
+        """Returns the kernel in units of the scales: int8, the kernel's shape."""
+        return as_kernel(decode(self.codes, table(self.bits)), self.shape)
+
+    def steps(self) -> Floats:
+        """Returns the scale of each output channel, float32 (channels,)."""
+        return self.scales
+
+    def decode(self) -> Floats:
+        """Returns the kernel that the codes stand for, float32, the kernel's shape."""
+        return self.levels() * self.scales
+
+
+def as_matrix(kernel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a Keras kernel, channels last, as (channels, inputs)."""
+    return np.moveaxis(kernel, -1, 0).reshape(kernel.shape[-1], -1)
+
+
+def as_kernel(matrix: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The inverse of `as_matrix`."""
+    return np.moveaxis(matrix.reshape(shape[-1], *shape[:-1]), 0, -1)
+
+
 def check_bits(bits: float) -> float:
     """Returns bits, or raises InputError if there is no trellis of that width."""
     if isinstance(bits, bool) or bits not in WIDTHS:
         raise InputError(f"a trellis has 0.5, 1, 2 or 4 bits per weight, not {bits!r}")
-    return bits
+    return bits if bits < 1 else int(bits)
 
 
 def block(bits: float) -> int:
@@ -73,7 +124,9 @@ def _constant(name: str) -> npt.NDArray[Any]:
     return values
 
 
-def fit(kernel: npt.NDArray[np.floating], bits: float) -> tuple[Bytes, Floats]:
+def fit(
+    kernel: npt.NDArray[np.floating], bits: float, *, per_channel: bool = True
+) -> tuple[Bytes, Floats]:
     """Returns codes and a scale per channel: kernel is about decode(codes, table(bits)) * scales.
 
     Scales start from each channel's root mean square; least squares gives them for the codes found,
@@ -82,6 +135,7 @@ def fit(kernel: npt.NDArray[np.floating], bits: float) -> tuple[Bytes, Floats]:
     Args:
         kernel: (channels, inputs), inputs a multiple of `block(bits)`.
         bits: one of `WIDTHS`.
+        per_channel: False for scales that are all equal.
 
     Returns:
         uint8 (channels, inputs * bits / 8), float32 (channels, 1).
@@ -96,12 +150,12 @@ def fit(kernel: npt.NDArray[np.floating], bits: float) -> tuple[Bytes, Floats]:
     (512, 0.08)
     """
     levels = table(bits)
-    scales = initial_scales(kernel, bits)
+    scales = initial_scales(kernel, bits, per_channel)
     least, best = np.inf, None
     for _ in range(_REFINEMENTS):
         codes = encode(kernel / scales, levels)
         values = decode(codes, levels).astype(np.float32)
-        scales = least_squares_scales(kernel, values, scales)
+        scales = least_squares_scales(kernel, values, scales, per_channel)
         error = float(np.sum(np.square(kernel - values * scales), dtype=np.float64))
         if error < least:
             least, best = error, (codes, scales)
@@ -109,20 +163,30 @@ def fit(kernel: npt.NDArray[np.floating], bits: float) -> tuple[Bytes, Floats]:
     return best
 
 
-def initial_scales(kernel: npt.NDArray[np.floating], bits: float) -> Floats:
+def initial_scales(
+    kernel: npt.NDArray[np.floating], bits: float, per_channel: bool = True
+) -> Floats:
     """Returns the scale by which each channel is as strong as the table wants it: (channels, 1)."""
-    power = np.mean(np.square(kernel, dtype=np.float64), axis=1, keepdims=True)
+    power = _mean(np.square(kernel, dtype=np.float64), per_channel)
     scales = np.where(power > 0, np.sqrt(power), 1) / deviation(bits)
     return scales.astype(np.float32)
 
 
 def least_squares_scales(
-    kernel: npt.NDArray[np.floating], values: npt.NDArray[np.floating], scales: Floats
+    kernel: npt.NDArray[np.floating],
+    values: npt.NDArray[np.floating],
+    scales: Floats,
+    per_channel: bool = True,
 ) -> Floats:
     """Returns the scales with the least error for values; where all are zero, those given."""
-    power = np.sum(np.square(values, dtype=np.float64), axis=1, keepdims=True)
-    found = np.sum(values * np.float64(kernel), axis=1, keepdims=True) / np.where(power, power, 1)
-    return np.where(found != 0, found, scales).astype(np.float32)
+    power = _mean(np.square(values, dtype=np.float64), per_channel)
+    found = _mean(values * np.float64(kernel), per_channel) / np.where(power > 0, power, 1)
+    return np.where(found > 0, found, scales).astype(np.float32)
+
+
+def _mean(values: npt.NDArray[np.float64], per_channel: bool) -> npt.NDArray[np.float64]:
+    mean = np.mean(values, axis=1 if per_channel else None, keepdims=True)
+    return np.broadcast_to(mean, (len(values), 1))
 
 
 def rows(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
