@@ -17,9 +17,6 @@ from tfq_sv.export.flatbuffer import Graph
 from tfq_sv.quantization import trellis
 from tfq_sv.quantization.trellis import TrellisCodebook
 
-_GROUP = 500_000
-"""Weights that are decoded together; more take memory, fewer take ops."""
-
 _WORDS = 65_536
 
 
@@ -103,7 +100,7 @@ def _grouped(filters: Iterable[Filter]) -> list[list[Filter]]:
         book = _book(filter)
         key = book.bits, len(book.codes)
         group = open.get(key)
-        fits = group and sum(_book(other).size for other in group) + book.size <= _GROUP
+        fits = group and sum(_book(other).size for other in group) + book.size <= trellis.GROUP
         if filter.signed or group is None or not fits:
             group = []
             groups.append(group)

@@ -27,6 +27,7 @@ from .quantization.calibration import calibrate as calibrate
 from .quantization.configs import AdaptiveBinaryQuantizeConfig as AdaptiveBinaryQuantizeConfig
 from .quantization.configs import KMeansQuantizeConfig as KMeansQuantizeConfig
 from .quantization.configs import StaticBinaryQuantizeConfig as StaticBinaryQuantizeConfig
+from .quantization.configs import TrellisQuantizeConfig as TrellisQuantizeConfig
 from .quantization.configs import WeightOnlyScheme as WeightOnlyScheme
 from .quantization.quantized_model import codebooks as codebooks
 from .quantization.quantized_model import dequantize as dequantize

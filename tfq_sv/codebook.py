@@ -202,7 +202,7 @@ def assign(weights: Floats, centroids: Floats) -> npt.NDArray[np.uint8]:
     return np.searchsorted(midpoints, np.asarray(weights, np.float32)).astype(np.uint8)
 
 
-def packed_bytes(weights: int, bits: int) -> int:
+def packed_bytes(weights: int, bits: float) -> int:
     """Returns what a layer's kernel takes in a file: its codes, and the levels of its codebook.
 
     At 8 bits the codes are the levels themselves; 32 bits stand for float32.
@@ -210,10 +210,10 @@ def packed_bytes(weights: int, bits: int) -> int:
     >>> packed_bytes(1000, 4), packed_bytes(1000, 8), packed_bytes(1000, 32)
     (516, 1000, 4000)
     """
-    return -(-weights * bits // 8) + (2**bits if bits < 8 else 0)
+    return -int(-weights * bits // 8) + (2 ** int(bits) if bits < 8 else 0)
 
 
-def check_bits(bits: int) -> int:
+def check_bits(bits: float) -> int:
     """Returns bits, or raises InputError if no codebook can have so many."""
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 1 <= bits <= 8:
         raise InputError(f"bits must be a whole number from 1 to 8, not {bits!r}")

@@ -175,6 +175,7 @@ def _page(
     out: Path,
     where: str,
 ) -> Page:
+    from tfq_sv.codebook import Codebook
     from tfq_sv.quantization.quantized_model import codebooks
     from tfq_sv.reports.allocation import allocation_figure
     from tfq_sv.reports.codebooks import codebook_figure
@@ -188,7 +189,8 @@ def _page(
     allocation_figure(traces, [answer], pictures / "bits.png", title)
     layer = max(traces, key=lambda name: network.get_layer(name).get_weights()[0].size)
     kernel = network.get_layer(layer).get_weights()[0]
-    books = {name: codebooks(model)[layer] for name, model in forms.items()}
+    every = {name: codebooks(model)[layer] for name, model in forms.items()}
+    books = {name: book for name, book in every.items() if isinstance(book, Codebook)}
     codebook_figure(kernel, books, pictures / "codebooks.png", f"{layer}, {kernel.size:,} weights")
     return (
         Page(f"{FLAGS.network}, smaller", lead)

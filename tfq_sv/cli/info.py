@@ -62,6 +62,7 @@ def network_table(
     model: Any, costs: Mapping[str, "LayerComplexity"], widths: Sequence[int], frames: int
 ) -> str:
     """Returns the table of a network's layers, with totals."""
+    from tfq_sv.quantization.quantized_model import quantizers_of
     from tfq_sv.reports.table import Table
 
     quantized = any(cost.bits < 32 for cost in costs.values())
@@ -87,7 +88,8 @@ def network_table(
     sizes = ["bits", "bytes"] if quantized else [f"{b}-bit bytes" for b in widths]
     header = ["layer", "kernel", "weights", f"MMACs at {frames} frames"]
     header += sizes if quantized else ["FP32 bytes", *sizes]
-    floats = model.count_params() - weights - sum(2**c.bits for c in costs.values() if c.bits < 32)
+    stored = sum(quantizer.stored for quantizer in quantizers_of(model).values())
+    floats = model.count_params() - weights - stored
     return (
         f"{Table(header, rows)}\n\n{macs / 1e9:.3f} G multiply-accumulates at {frames} frames. "
         f"Beside the kernels: {floats:,} floats of biases and BatchNorm.\n"

@@ -8,6 +8,7 @@ worth it below 4 bits, and before finetune at 1 and 2.
 example:
   tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
   tfq-sv quantize --model=model.keras --bits=2 --calibrate=corpus/train --out=model-2bit.keras
+  tfq-sv quantize --model=model.keras --bits=2 --trellis --out=model-trellis.keras
 """
 
 import itertools
@@ -36,7 +37,15 @@ CHUNK_SECONDS = 2.0
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the quantized model goes (.keras)", flag_values=FLAGS)
-flags.DEFINE_integer("bits", 4, "bits a weight, 1-8, for every layer", flag_values=FLAGS)
+flags.DEFINE_float(
+    "bits",
+    4,
+    "bits per weight for every layer: 1-8; 0.5, 1, 2 or 4 with --trellis",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "trellis", False, "trellis codes instead of k-means codebooks; for --bits", flag_values=FLAGS
+)
 flags.DEFINE_enum(
     "binary",
     None,
@@ -67,12 +76,17 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
     if FLAGS.recipe and FLAGS.binary:
         raise InputError("--recipe and --binary exclude each other; give one")
+    if FLAGS.trellis and (FLAGS.recipe or FLAGS.binary):
+        raise InputError("--trellis goes with --bits; drop --recipe and --binary")
+    bits = int(FLAGS.bits) if FLAGS.bits.is_integer() else FLAGS.bits
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
     elif FLAGS.binary:
         recipe = QuantizationRecipe.binary(network, FLAGS.binary)
+    elif FLAGS.trellis:
+        recipe = QuantizationRecipe.trellis(network, bits)
     else:
-        recipe = QuantizationRecipe.uniform(network, FLAGS.bits)
+        recipe = QuantizationRecipe.uniform(network, bits)
     model = quantize(network, recipe, progress=True)
     left_out: dict[str, BadAudioError] = {}
     speech = _speech(FLAGS.calibrate, FLAGS.minutes, left_out) if FLAGS.calibrate else None
@@ -82,8 +96,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         kernel = network.get_layer(layer).get_weights()[0]
         noise = np.sum(np.square(kernel - book.decode()), dtype=np.float64)
         sqnr = 10 * np.log10(np.sum(np.square(kernel), dtype=np.float64) / max(noise, 1e-30))
-        layers[layer] = {"weights": book.codes.size, "bits": book.bits, "sqnr_db": float(sqnr)}
-        rows.append([layer, f"{book.codes.size:,}", str(book.bits), f"{sqnr:.1f}"])
+        layers[layer] = {"weights": book.size, "bits": book.bits, "sqnr_db": float(sqnr)}
+        rows.append([layer, f"{book.size:,}", str(book.bits), f"{sqnr:.1f}"])
     print(Table(["layer", "weights", "bits", "SQNR dB"], rows))
     if FLAGS.recipe_out:
         recipe.to_json(FLAGS.recipe_out)

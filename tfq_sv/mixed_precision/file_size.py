@@ -15,8 +15,9 @@ import tf_keras as keras
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.codec import planes
 from tfq_sv.errors import InputError
+from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
-from tfq_sv.quantization.recipe import QuantizationRecipe
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
 _GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 6634, 21974, 115, 2575, 115
 _OPS = {
@@ -29,6 +30,8 @@ _OPS = {
 }
 _DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
 _ONCE = {"codes": 174, "unpacked": 213, "joined": 427, "parts": 351, "twice": 342, "signs": 981}
+_ONCE |= {"trellis": 1102, "trellis group": 600}
+_TRELLIS_LAYER, _TRELLIS_ALONE, _TRELLIS_STEP = 267, 1443, 650
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
 _BYTE = 256
 
@@ -55,11 +58,12 @@ class FileSize:
 
     Attributes:
         fixed: bytes whatever the recipe.
-        layers: layer name -> bits -> its size; 32 bits stand for a layer that is left float.
+        layers: layer name -> bits, or the name of a trellis in FORMAT.md, -> its size; 32 bits
+            stand for a layer that is left float.
     """
 
     fixed: int
-    layers: Mapping[str, Mapping[int, LayerSize]]
+    layers: Mapping[str, Mapping[int | str, LayerSize]]
 
     @classmethod
     def of(cls, model: keras.Model, input: str = "waveform", compute: str = "int8") -> "FileSize":
@@ -76,10 +80,13 @@ class FileSize:
             fixed += _BIAS + (size if size >= _SHARED else 2 * size)
         if compute == "float32":
             fixed += _DEQUANTIZE * sum(not kernel.depthwise for kernel in found.values())
-        sizes = {
+        sizes: dict[str, dict[int | str, LayerSize]] = {
             name: {bits: kernel.size(bits) for bits in (*range(1, 9), 32)}
             for name, kernel in found.items()
         }
+        for name, kernel in found.items():
+            for bits in trellis.WIDTHS:
+                sizes[name][f"trellis_{bits:g}"] = kernel.trellis_size(bits)
         return cls(fixed, sizes)
 
     def total(self, recipe: QuantizationRecipe) -> int:
@@ -95,7 +102,7 @@ class FileSize:
                     f"those are {', '.join(self.layers)}"
                 )
         chosen = [
-            sizes[recipe.layers[name].bits if name in recipe.layers else 32]
+            sizes[_form(recipe.layers[name]) if name in recipe.layers else 32]
             for name, sizes in self.layers.items()
         ]
         once = {thing for size in chosen for thing in size.once}
@@ -148,6 +155,10 @@ def once_bytes(thing: Once) -> int:
         bits, width = map(int, which)
         cells = 8 // planes(bits)[0]
         stored = 2 ** (width * cells) * cells
+    elif kind == "trellis":
+        table = trellis.table(float(which[0]))
+        # Each step of the table's expansion doubles the codes per row, up to a byte of them.
+        stored = table.size + _TRELLIS_STEP * {512: 3, 1024: 2, 4096: 1}[len(table)]
     return _ONCE[str(kind)] + stored
 
 
@@ -206,6 +217,22 @@ class _Kernel:
             step = _BYTE if whole else 2**bits
             once |= {*_unpacked(1), ("signs", step, self.depthwise)}
         return LayerSize(count, frozenset(once))
+
+    def trellis_size(self, bits: float) -> LayerSize:
+        """What it takes in trellis codes."""
+        codes = _aligned(int(self.weights * bits / 8))
+        once: set[Once] = {("trellis", str(bits))}
+        if self.signed:
+            once.add(("trellis", str(bits), "negated"))
+            codes += _aligned(self.channels)
+        if self.signed or self.weights > trellis.GROUP // 2:  # decoded alone
+            return LayerSize(codes + _TRELLIS_ALONE, frozenset(once))
+        once.add(("trellis group", str(bits), self.channels))
+        return LayerSize(codes + _TRELLIS_LAYER, frozenset(once))
+
+
+def _form(entry: LayerRecipe) -> int | str:
+    return f"trellis_{entry.bits:g}" if entry.kind == "trellis" else int(entry.bits)
 
 
 def _folded(

@@ -5,11 +5,13 @@ from . import gptq as gptq
 from . import quantized_model as quantized_model
 from . import quantizers as quantizers
 from . import recipe as recipe
+from . import trellis as trellis
 from .batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .calibration import calibrate as calibrate
 from .configs import AdaptiveBinaryQuantizeConfig as AdaptiveBinaryQuantizeConfig
 from .configs import KMeansQuantizeConfig as KMeansQuantizeConfig
 from .configs import StaticBinaryQuantizeConfig as StaticBinaryQuantizeConfig
+from .configs import TrellisQuantizeConfig as TrellisQuantizeConfig
 from .configs import WeightOnlyScheme as WeightOnlyScheme
 from .quantized_model import codebooks as codebooks
 from .quantized_model import dequantize as dequantize

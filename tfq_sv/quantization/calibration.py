@@ -19,10 +19,12 @@ from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
+from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
 from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
 from tfq_sv.quantization.quantized_model import latent_model, quantizers_of
 from tfq_sv.quantization.quantizers import kernel_attribute
+from tfq_sv.quantization.trellis_quantizer import Trellis
 
 _ROWS_AN_INPUT = 64
 """Positions of a layer's input that are looked at, for each input of its kernel."""
@@ -268,6 +270,12 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
         raise InputError(_NOT_FINITE)
     target = corrected(kernel, gram, cross)
     quantizer.latent.assign(_ungrouped(target, shape))
+    if isinstance(quantizer, Trellis):
+        per_channel = quantizer.per_channel
+        codes = trellis_feedback.reconstruct(
+            target[0], gram[0], quantizer.bits, per_channel=per_channel
+        )
+        return quantizer.set(*codes)
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
     quantizer.refit(_ungrouped(np.broadcast_to(strength, target.shape), shape))
     centroids = quantizer.centroids.numpy()

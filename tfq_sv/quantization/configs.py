@@ -17,23 +17,27 @@ import tf_keras as keras
 
 from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
+from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, kernel_attribute
+from tfq_sv.quantization.trellis_quantizer import Trellis
+
+Quantizer = KMeans | Trellis
 
 
 class _KernelQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     """What the configs share: the kernel is quantized; bias and activations stay float."""
 
-    quantizer: KMeans | None = None
+    quantizer: Quantizer | None = None
 
     @abstractmethod
-    def new_quantizer(self) -> KMeans:
+    def new_quantizer(self) -> Quantizer:
         """Returns the quantizer for one layer."""
 
     def get_config(self) -> dict[str, Any]:
         """What a saved model keeps."""
         return (self.quantizer or self.new_quantizer()).get_config()
 
-    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, KMeans]]:
+    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, Quantizer]]:
         """The kernel and a new quantizer."""
         self.quantizer = self.new_quantizer()
         return [(getattr(layer, _kernel(layer)), self.quantizer)]
@@ -112,6 +116,28 @@ class StaticBinaryQuantizeConfig(_KernelQuantizeConfig):
     def new_quantizer(self) -> KMeans:
         """Returns the quantizer for one layer."""
         return StaticBinary(self.calibrated)
+
+
+@keras.utils.register_keras_serializable("tfq_sv")
+class TrellisQuantizeConfig(_KernelQuantizeConfig):
+    """A layer's kernel as trellis codes; bias and activations stay float: `trellis`.
+
+    For Conv1D, Conv2D and Dense layers of 16 channels or more, whose inputs fill whole bytes.
+
+    Args:
+        bits: 0.5, 1, 2 or 4.
+        calibrated: as in `KMeansQuantizeConfig`.
+
+    Raises:
+        InputError: other bits, or (when applied) another layer.
+    """
+
+    def __init__(self, bits: float = 2, calibrated: bool = False) -> None:
+        self.bits, self.calibrated = trellis.check_bits(bits), calibrated
+
+    def new_quantizer(self) -> Trellis:
+        """Returns the quantizer for one layer."""
+        return Trellis(self.bits, self.calibrated)
 
 
 class _NoLayer(tfmot.quantization.keras.QuantizeRegistry):

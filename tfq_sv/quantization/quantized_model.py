@@ -16,18 +16,28 @@ from tfq_sv.progress import counted
 from tfq_sv.quantization.configs import (
     AdaptiveBinaryQuantizeConfig,
     KMeansQuantizeConfig,
+    Quantizer,
     StaticBinaryQuantizeConfig,
+    TrellisQuantizeConfig,
     WeightOnlyScheme,
 )
 from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.quantization.trellis import TrellisCodebook
+from tfq_sv.quantization.trellis_quantizer import Trellis
 
 _CONFIGS = {
     "kmeans": lambda bits: KMeansQuantizeConfig(bits),
     "static_binary": lambda bits: StaticBinaryQuantizeConfig(),
     "adaptive_binary": lambda bits: AdaptiveBinaryQuantizeConfig(),
+    "trellis": lambda bits: TrellisQuantizeConfig(bits),
 }
-_KINDS = {StaticBinary: "static_binary", AdaptiveBinary: "adaptive_binary", KMeans: "kmeans"}
+_KINDS = {
+    StaticBinary: "static_binary",
+    AdaptiveBinary: "adaptive_binary",
+    KMeans: "kmeans",
+    Trellis: "trellis",
+}
 
 
 def quantize(
@@ -86,7 +96,7 @@ def quantize(
     return quantized
 
 
-def quantizers_of(model: keras.Model) -> dict[str, KMeans]:
+def quantizers_of(model: keras.Model) -> dict[str, Quantizer]:
     """Returns a quantized model's quantizers by the name of the layer they serve."""
     return {
         layer.layer.name: layer.quantize_config.quantizer
@@ -109,7 +119,7 @@ def recipe_of(model: keras.Model) -> QuantizationRecipe:
     return QuantizationRecipe(layers)
 
 
-def codebooks(model: keras.Model) -> dict[str, Codebook]:
+def codebooks(model: keras.Model) -> dict[str, Codebook | TrellisCodebook]:
     """Returns what a quantized model has learned: layer name -> codebook.
 
     Raises:

@@ -65,6 +65,19 @@ def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
     return layers
 
 
+def trained_kernel(wrapper: Any, name: str) -> tuple[tf.Variable, bool]:
+    """Returns the kernel of a layer that tfmot wraps, and whether it may be a trained one."""
+    kernel = getattr(wrapper.layer, kernel_attribute(wrapper.layer) or name)
+    # A wrapper made around a trained layer lists its weights once more than one made around a
+    # new layer, as loading does; saved weights are matched by that list. Make both alike.
+    listed = {id(weight) for weight in wrapper._trainable_weights}
+    wrapper._trainable_weights.extend(
+        weight for weight in wrapper.layer.trainable_weights if id(weight) not in listed
+    )
+    # A frozen layer lists nothing either way; it may be a trained one.
+    return kernel, id(kernel) in listed or not wrapper.trainable
+
+
 class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
     """q(w) = s c_k, c_k the centroid nearest to w; dq/dw = 1 (straight-through).
 
@@ -105,15 +118,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, tf.Variable]:
         """Fits the codebook to the kernel; called by tfmot with its wrapper as `layer`."""
-        self.latent = getattr(layer.layer, kernel_attribute(layer.layer) or name)
-        # A wrapper made around a trained layer lists its weights once more than one made around a
-        # new layer, as loading does; saved weights are matched by that list. Make both alike.
-        listed = {id(weight) for weight in layer._trainable_weights}
-        layer._trainable_weights.extend(
-            weight for weight in layer.layer.trainable_weights if id(weight) not in listed
-        )
-        # A frozen layer lists nothing either way; it may be a trained one.
-        trained = id(self.latent) in listed or not layer.trainable
+        self.latent, trained = trained_kernel(layer, name)
         try:
             initial = self._initial(self.latent.numpy(), trained)
         except InputError as error:
@@ -182,6 +187,11 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
             raise InputError(f"a learned scale became {scale}; try a lower learning rate")
         return codebook.Codebook(scale * centroids.numpy(), codes)
 
+    @property
+    def stored(self) -> int:
+        """How many values the quantizer keeps, other than the latent weights."""
+        return 2**self.bits
+
     def refit(self, importance: np.ndarray) -> None:
         """Fits the codebook to the latent weights anew, each counting by its importance.
 
@@ -190,6 +200,10 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         latent, centroids = self._built()
         if not self.levels_stay:
             centroids.assign(self._fit(latent.numpy(), importance))
+
+    def inherit(self, other: Any) -> None:
+        """Takes over the centroids of the same layer in another model."""
+        self.centroids.assign(other.centroids)
 
     def follow(self, steps: int) -> None:
         """Moves the centroids by Lloyd's steps to the latent weights, unless they are to stay."""

@@ -10,8 +10,9 @@ from typing import Any
 from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, existing
+from tfq_sv.quantization import trellis
 
-KINDS = ("kmeans", "static_binary", "adaptive_binary")
+KINDS = ("kmeans", "static_binary", "adaptive_binary", "trellis")
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,19 @@ class LayerRecipe:
     """How one layer is quantized.
 
     Attributes:
-        kind: "kmeans", "static_binary" or "adaptive_binary".
-        bits: 1-8; 1 for the binary kinds.
+        kind: "kmeans", "static_binary", "adaptive_binary" or "trellis".
+        bits: 1-8; 1 for the binary kinds; 0.5, 1, 2 or 4 for a trellis.
     """
 
     kind: str
-    bits: int
+    bits: float
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if check_bits(self.bits) != 1 and self.kind != "kmeans":
+        if self.kind == "trellis":
+            trellis.check_bits(self.bits)
+        elif check_bits(self.bits) != 1 and self.kind != "kmeans":
             raise InputError(f"{self.kind} has 1 bit, not {self.bits}")
 
 
@@ -75,6 +78,28 @@ class QuantizationRecipe:
         if kind not in ("adaptive", "static"):
             raise InputError(f'kind must be "adaptive" or "static", not {kind!r}')
         return cls(dict.fromkeys(quantizable(model), LayerRecipe(f"{kind}_binary", 1)))
+
+    @classmethod
+    def trellis(cls, model: Any, bits: float = 2) -> "QuantizationRecipe":
+        """Trellis codes for every kernel that gains by them, k-means codebooks for the others.
+
+        The others (depthwise and grouped convolutions, the first one, fewer than 16 channels) have
+        codebooks of as many bits, of 1 if that is less.
+
+        Args:
+            model: a network.
+            bits: 0.5, 1, 2 or 4.
+
+        Raises:
+            InputError: other bits, or a model without such layers.
+        """
+        from tfq_sv.quantization.quantizers import quantizable
+        from tfq_sv.quantization.trellis_quantizer import fits
+
+        coded = LayerRecipe("trellis", trellis.check_bits(bits))
+        other = LayerRecipe("kmeans", max(1, int(bits)))
+        layers = quantizable(model)
+        return cls({name: coded if fits(x, bits) else other for name, x in layers.items()})
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> "QuantizationRecipe":

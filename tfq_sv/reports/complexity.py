@@ -27,14 +27,14 @@ class LayerComplexity:
     kind: str
     kernel: tuple[int, ...]
     macs: int
-    bits: int
+    bits: float
 
     @property
     def weights(self) -> int:
         """How many weights the kernel has."""
         return int(tf.TensorShape(self.kernel).num_elements())
 
-    def bytes(self, bits: int | None = None) -> int:
+    def bytes(self, bits: float | None = None) -> int:
         """Bytes of the kernel at so many bits (32: float); as it is if None."""
         return packed_bytes(self.weights, self.bits if bits is None else bits)
 

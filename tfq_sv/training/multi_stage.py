@@ -153,7 +153,7 @@ def _next_stage(
     after = quantize(latent, recipe)
     for name, quantizer in quantizers_of(after).items():
         if name in before:
-            quantizer.centroids.assign(before[name].centroids)
+            quantizer.inherit(before[name])
     return after
 
 
