@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -194,3 +195,28 @@ def test_embeddings_of_somebody_else(corpus: Corpus, tmp_path: Path) -> None:
         from_file(tmp_path / "x.npy", trials.utterances, strict=True)
     with pytest.raises(InputError, match="AS-norm needs a cohort"):
         measure(from_file(tmp_path / "x.npy", keys), corpus, trials, normalize=True)
+
+
+def test_somebody_elses_utterances_that_the_corpus_lacks(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody says who speaks in them, so intervals cannot count them."""
+    keys = [*corpus.paths, "stranger"]
+    rng = np.random.default_rng(0)
+    Embeddings(keys, rng.normal(size=(len(keys), 4))).write(tmp_path / "x.ark")
+    rows = [(a, b) for i, a in enumerate(keys) for b in keys[:i]]
+    of = corpus.speakers
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{int(of.get(a) == of.get(b))} {a} {b}\n" for a, b in rows)
+    )
+    trials = Trials.read(tmp_path / "list.txt", corpus, strict=False)
+    found = from_file(tmp_path / "x.ark", trials.utterances, corpus=corpus)
+    assert [(key, error.kind) for key, error in found.left_out.items()] == [("stranger", "unknown")]
+    result = measure(found, corpus, trials)
+    assert result.trials_left_out == len(corpus.paths)
+    every = from_file(tmp_path / "x.ark", trials.utterances)
+    with pytest.raises(InputError, match=r"does not say who speaks in 1 utterances .*stranger"):
+        measure(every, corpus, trials)
+    command = ["evaluate", f"--corpus={corpus.root}", f"--trials={tmp_path}/list.txt"]
+    assert cli.main([*command, f"--embeddings={tmp_path}/x.ark"]) == 0
+    assert f"stranger: {corpus.root} has no stranger" in capsys.readouterr().out

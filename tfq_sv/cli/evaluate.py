@@ -228,7 +228,8 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     if kept and Path(kept).is_file():
         if FLAGS.model:
             raise InputError(f"{kept} has embeddings already; leave --model out, or name a folder")
-        return lambda corpus, keys, _: from_file(kept, keys, strict=FLAGS.strict)
+        strict = FLAGS.strict
+        return lambda corpus, keys, _: from_file(kept, keys, corpus=corpus, strict=strict)
     (name,) = required(FLAGS, "model")
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)

@@ -50,8 +50,17 @@ class Trials:
         return len(self) - len(set(zip(self.enroll, self.test, strict=True)))
 
     def speakers(self, corpus: Corpus) -> tuple[list[str], list[str]]:
-        """The enrolled and the tested speaker of each trial, as intervals need them."""
+        """The enrolled and the tested speaker of each trial, as intervals need them.
+
+        Raises:
+            InputError: an utterance that the corpus does not contain.
+        """
         of = corpus.speakers
+        if unknown := [key for key in self.utterances if key not in of]:
+            raise InputError(
+                f"{corpus.root} does not say who speaks in {len(unknown)} utterances of "
+                f"{self.source} (first: {unknown[0]}), which the interval needs"
+            )
         first = {model: keys[0] for model, keys in self.models.items()}
         return [of[first.get(key, key)] for key in self.enroll], [of[key] for key in self.test]
 

@@ -168,9 +168,16 @@ def extract(
 
 
 def from_file(
-    path: str | os.PathLike[str], keys: Sequence[str], *, strict: bool = False
+    path: str | os.PathLike[str],
+    keys: Sequence[str],
+    *,
+    corpus: Corpus | None = None,
+    strict: bool = False,
 ) -> Extraction:
-    """Embeddings that somebody else extracted; utterances that the file lacks are left out.
+    """Embeddings that somebody else extracted.
+
+    Utterances that the file does not contain are left out, and so are those that the corpus does
+    not contain, if one is given: nobody knows their speakers.
 
     Raises:
         InputError: a file that is not one, or one that lacks an utterance, if `strict`.
@@ -178,12 +185,15 @@ def from_file(
     every = Embeddings.read(path)
     if strict:
         every.rows(keys)
-    kept = [key for key in keys if key in every]
     left_out = {
         key: BadAudioError("without embedding", f"{path} has no {key}")
         for key in keys
         if key not in every
     }
+    for key in keys if corpus else ():
+        if corpus and key not in corpus.paths:
+            left_out[key] = _unknown(corpus, key)
+    kept = [key for key in keys if key not in left_out]
     return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), left_out)
 
 
@@ -191,7 +201,7 @@ def _embedded(
     encoder: Encoder, corpus: Corpus, key: str
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     if key not in corpus.paths:
-        raise BadAudioError("unknown", f"{corpus.root} has no {key}")
+        raise _unknown(corpus, key)
     path = corpus.paths[key]
     recording = audio.read(path)
     try:
@@ -201,3 +211,7 @@ def _embedded(
     if not np.isfinite(embedding).all() or not embedding.any():
         raise BadAudioError("without embedding", f"{path}: the network answers zero or NaN")
     return embedding, recording.changes
+
+
+def _unknown(corpus: Corpus, key: str) -> BadAudioError:
+    return BadAudioError("unknown", f"{corpus.root} has no {key}")
