@@ -35,6 +35,8 @@ _STREAMED = 0x7F000000
 _SLIP = 1024
 # Seconds at the end of a file that nobody misses: a frame of a compressed one, or two.
 _TAIL = 0.1
+# What an MP4 file, QuickTime's too, may begin with.
+_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"})
 
 Source = Path | Member
 """A file, or a file inside a shard."""
@@ -245,10 +247,23 @@ def _sound_header(file: Any) -> tuple[int, int, int]:
         return sound.frames, sound.samplerate, sound.channels
 
 
+@contextmanager
+def _container(file: Path | io.BytesIO) -> Iterator[Any]:
+    """Opens AAC, in MP4 or bare; FFmpeg would also guess playlists, and read what they name."""
+    import av
+
+    with file.open("rb") if isinstance(file, Path) else file as stream:
+        head = stream.read(8)
+        stream.seek(0)
+        form = "mov" if head[4:] in _MP4_BOXES else "aac"
+        with av.open(stream, format=form, options={"protocol_whitelist": "none"}) as container:
+            yield container
+
+
 def _aac(file: Any) -> tuple[npt.NDArray[np.float32], int]:
     import av
 
-    with av.open(file) as container:
+    with _container(file) as container:
         stream = container.streams.audio[0]
         plain = av.AudioResampler(format="fltp")
         frames = [x for frame in container.decode(stream) for x in plain.resample(frame)]
@@ -258,9 +273,7 @@ def _aac(file: Any) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def _aac_header(file: Any) -> tuple[int, int, int]:
-    import av
-
-    with av.open(file) as container:
+    with _container(file) as container:
         stream = container.streams.audio[0]
         seconds = float((stream.duration or 0) * stream.time_base)
         return round(seconds * stream.rate), stream.rate, stream.channels
