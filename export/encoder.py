@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import json
 import os
 from pathlib import Path
 from threading import Lock
@@ -182,7 +181,7 @@ def _inflate(packed: Any, sha256: str, path: str | os.PathLike[str]) -> bytes:
 
 def _about(packed: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     text = packed.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
-    found = about.check(json.loads(text), path)
+    found = about.parse(text, path)
     entries = packed.get_signature_list()["embed"]["inputs"]
     if found["input"] not in entries:
         raise InputError(

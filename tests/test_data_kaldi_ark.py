@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tfq_sv.embeddings import Embeddings
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
 
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 BINARY = b"\0BFV \4" + struct.pack("<i", 2) + np.float32([1, 2]).tobytes()
