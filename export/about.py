@@ -112,8 +112,8 @@ def _front_end(value: Any) -> bool:
     kinds: dict[str, Any] = {field.name: field.type for field in fields(FbankOptions)}
     for name, option in value.items():
         kind = kinds.get(name)
-        right = {int: _count, float: _number}.get(kind, lambda x, kind=kind: type(x) is kind)
-        if not right(option):
+        fine = _count(option) if kind is int else type(option) is kind
+        if not fine and not (kind is float and _number(option)):
             return False
     try:
         options = FbankOptions(**value)

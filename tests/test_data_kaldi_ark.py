@@ -99,6 +99,7 @@ def test_a_list_names_files_alone(place: str, ran: Path, tmp_path: Path) -> None
     [
         (b"a", "a name and a space"),
         (b" ", "a name and a space"),
+        (b"a\nb " + BINARY, "a name and a space"),  # found by mutation
         (b"\xff\xfe " + BINARY, "a name and a space"),
         (b"x" * 100_000, "a name and a space"),
         (b"a ", "no vector"),

@@ -84,6 +84,10 @@ def test_a_numpy_file_holds_one_whole_matrix_of_numbers(tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", content, allow_pickle=True)
         with pytest.raises(InputError, match=r"is not a NumPy matrix|not numbers"):
             Embeddings.read(tmp_path / "x.npy")
+    broken = b"\x93NUMPY\1\0" + struct.pack("<H", 9) + b"{'a': (\n \n"  # found by mutation
+    (tmp_path / "x.npy").write_bytes(broken)
+    with pytest.raises(InputError, match="is not a NumPy matrix"):
+        Embeddings.read(tmp_path / "x.npy")
     with (tmp_path / "x.npy").open("wb") as file:
         np.savez(file, np.ones((1, 2)))
     with pytest.raises(InputError, match="is not a NumPy matrix"):

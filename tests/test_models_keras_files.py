@@ -78,6 +78,8 @@ def test_a_lambda_never_runs(form: str, ran: Path, tmp_path: Path) -> None:
         {"module": None, "class_name": "__lambda__", "config": {"value": ""}},
         {"class_name": "__typespec__", "config": [], "module": "os", "spec_name": "x"},
         {"class_name": ["Dense"], "config": {}},
+        {"class_name": "two\nlines", "config": {}},
+        {"class_name": "two\nlines", "config": {}, "module": "os"},
     ],
 )  # fmt: skip
 def test_a_configuration_names_nothing_foreign(
@@ -88,7 +90,7 @@ def test_a_configuration_names_nothing_foreign(
 
     network().save(tmp_path / form)
     edited(tmp_path / form, edit)
-    with pytest.raises(InputError, match=r"only Keras' own layers"):
+    with pytest.raises(InputError, match=r"^.*only Keras' own layers.*$"):
         tfq_sv.load_model(tmp_path / form)
 
 

@@ -26,8 +26,8 @@ SAMPLE_RATE = 16000
 MIN_SECONDS = 0.2
 AAC = frozenset({".aac", ".m4a"})
 SUFFIXES = frozenset({".flac", ".mp3", ".ogg", ".wav"}) | AAC
-# libsndfile reports damage in several ways.
-_UNREADABLE = (RuntimeError, TypeError)
+# libsndfile and PyAV report damage in several ways: bad lengths and bad tags among them.
+_UNREADABLE = (RuntimeError, TypeError, MemoryError, UnicodeDecodeError)
 # Where writers cannot go back to fill the length in, to a pipe for instance, WAVs announce 2 or
 # 4 GiB, less a few headers.
 _STREAMED = 0x7F000000
@@ -198,11 +198,14 @@ def _decoded(
             return sound(file)
         av = _av(source)
         try:
-            return aac(file)
+            found = aac(file)
         except av.FFmpegError as error:
             raise _unreadable(source, error.strerror) from None
-        except IndexError:
+        except (IndexError, AttributeError):  # no stream of sound, or one without a decoder
             raise _unreadable(source, "it holds no sound") from None
+        if not found[1]:
+            raise _unreadable(source, "its sample rate is 0")
+        return found
     except _CutShortError as error:
         raise BadAudioError("cut short", f"{source} is cut short: {error}") from None
     except soundfile.LibsndfileError as error:

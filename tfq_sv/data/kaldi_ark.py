@@ -103,7 +103,7 @@ def _name(file: BinaryIO, path: str | os.PathLike[str]) -> str | None:
     if not name and not byte:
         return None
     try:
-        if name and byte == b" ":
+        if byte == b" " and name.decode().split() == [name.decode()]:
             return name.decode()
     except UnicodeDecodeError:
         pass

@@ -174,5 +174,5 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
             return cls(names, np.array(matrix, np.float32))
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-        except (ValueError, EOFError, OverflowError, TypeError) as error:
-            raise InputError(f"{file} is not a NumPy matrix: {error}") from None
+        except Exception as error:  # NumPy's header parser lets through whatever it meets
+            raise InputError(f"{file} is not a NumPy matrix: {error!r:.100}") from None

@@ -132,14 +132,16 @@ def _wrong(item: Mapping[str, Any]) -> str | None:
     if _registered(name) or getattr(_registered(registered), "__name__", None) == name:
         return None
     if module is not None and (not isinstance(module, str) or not _is_keras(module)):
-        return f"{name} of {module!r:.60}"
+        return f"{name!r:.60} of {module!r:.60}"
     if name == "function":
         return None if inner in _activations() else f"function {inner!r:.60}"
     if name in _OP_LAYERS:
         op = inner.get("function") if isinstance(inner, dict) else None
         known = isinstance(op, str) and (op in _OPS or op.startswith(_OP_MODULES))
         return None if known else f"{name} of {op!r:.60}"
-    return None if name in _LAYERS | _VALUES | _plain_classes() else name
+    if name in _LAYERS | _VALUES | _plain_classes():
+        return None
+    return name if name.isidentifier() else f"{name!r:.60}"
 
 
 def _registered(name: Any) -> Any:
