@@ -95,6 +95,38 @@ def test_a_configuration_names_nothing_foreign(
 
 
 @pytest.mark.parametrize("form", FORMS[:2])
+@pytest.mark.parametrize(
+    "inputs", [["relu", 0, 0, {}], ["features_", 1, 0, {}], ["seg", 0.5, 0, {}]]
+)
+def test_a_graph_in_a_circle_is_refused(form: str, inputs: list[Any], tmp_path: Path) -> None:
+    """Found by mutation: Keras goes through such a graph for ever."""
+
+    def edit(config: dict[str, Any]) -> None:
+        layers = config["config"]["layers"]
+        layers[2 if inputs[0] == "seg" else 1]["inbound_nodes"] = [[inputs]]
+        if inputs[0] == "features_":
+            inputs[0] = "seg"
+
+    network(keras.layers.ReLU(name="relu")).save(tmp_path / form)
+    edited(tmp_path / form, edit)
+    with pytest.raises(InputError, match="lead nowhere or in a circle"):
+        tfq_sv.load_model(tmp_path / form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_shared_and_nested_layers_load(form: str, tmp_path: Path) -> None:
+    one, other = keras.Input((8,), name="one"), keras.Input((8,), name="other")
+    shared = keras.layers.Dense(4, name="shared")
+    nested = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="nested")
+    inner = network()
+    outputs = [nested(shared(one)), nested(shared(other)), inner(one), inner(other)]
+    model = keras.Model([one, other], keras.layers.Concatenate()(outputs), name="net")
+    model.save(tmp_path / form)
+    x = [np.ones((1, 8), np.float32), np.zeros((1, 8), np.float32)]
+    np.testing.assert_array_equal(tfq_sv.load_model(tmp_path / form)(x), model(x))
+
+
+@pytest.mark.parametrize("form", FORMS[:2])
 @pytest.mark.parametrize("renamed", ["TFSMLayer", "InstanceMethod", "StringLookup"])
 def test_a_registered_name_does_not_cover_another_class(
     form: str, renamed: str, tmp_path: Path

@@ -11,7 +11,7 @@ Source: CVE-2024-3660 and CVE-2025-1550 (Keras); TensorFlow's SECURITY.md, "mode
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ _LAYERS = frozenset(
 _VALUES = frozenset(
     {"Policy", "TensorShape", "__ellipsis__", "__numpy__", "__tensor__", "__tuple__"}
 )
+_MODELS = frozenset({"Functional", "Model", "Sequential"})
 _OP_LAYERS = frozenset({"SlicingOpLambda", "TFOpLambda"})
 # TensorFlow's operations that only calculate: whole modules, and functions of `tf` itself.
 _OP_MODULES = ("__operators__.", "linalg.", "math.", "nn.", "signal.")
@@ -104,6 +105,52 @@ def check(path: Path, config: Any) -> None:
                 "(keras.saving.register_keras_serializable) are known to run no code; if you trust "
                 "it, load it with tf_keras and replace that layer"
             )
+    for _, item in _objects(config):
+        if (layer := _unreachable(item)) is not None:
+            raise InputError(
+                f"{path} is not loaded: the inputs of its layer {layer!r:.100} lead nowhere or in "
+                "a circle; get it again"
+            )
+
+
+def _unreachable(item: Mapping[str, Any]) -> Any:
+    """A layer whose inputs are never computed, at which Keras would wait for ever; else None."""
+    inner = item.get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        return None  # Sequential's layers have no inputs; Keras refuses what is no layer
+    todo = {str(layer.get("name")): layer.get("inbound_nodes") or [] for layer in layers}
+    # What has no inputs is there already, and a model within this one has a node of its own.
+    models = {str(layer.get("name")) for layer in layers if layer.get("class_name") in _MODELS}
+    made = {name: int(name in models or not nodes) for name, nodes in todo.items()}
+    inputs = {str(x.get("name")) for x in layers if x.get("class_name") == "InputLayer"}
+
+    def is_ready(reference: list[Any]) -> bool:
+        name, node = reference[:2]
+        return name in inputs or (type(node) is int and 0 <= node < made[name])
+
+    progress = True
+    while progress:
+        progress = False
+        for name, nodes in todo.items():
+            while nodes and all(map(is_ready, _references(nodes[0], made))):
+                todo[name] = nodes = nodes[1:]
+                made[name] += 1
+                progress = True
+    return next((name for name, nodes in todo.items() if nodes), None)
+
+
+def _references(node: Any, names: Container[str]) -> Iterator[list[Any]]:
+    """The tensors that a node takes, each as [layer, node, tensor, ...]."""
+    todo = [node]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, list):
+            if len(item) >= 3 and isinstance(item[0], str) and item[0] in names:
+                yield item
+            todo += item
+        elif isinstance(item, dict):
+            todo += item.values()
 
 
 def _objects(config: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
