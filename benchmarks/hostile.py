@@ -269,7 +269,7 @@ def networks(folder: Path) -> dict[str, Reader]:
     from tfq_sv.cli import train
     from tfq_sv.cli.config import apply_config
     from tfq_sv.export import SpeakerEncoder, about, export_tflite
-    from tfq_sv.models.wespeaker import load_wespeaker
+    from tfq_sv.models import load_wespeaker
     from tfq_sv.quantization import QuantizationRecipe
 
     sys.path.append(str(Path(__file__).parents[1] / "tests"))

@@ -222,6 +222,7 @@ def test_strict_about_keys(change: Any, message: str, tmp_path: Path) -> None:
         ({"model_args": {"embed_dim": 16}}, r"seg_1.weight has the shape \(8, 640\)"),
         ({"model_args": {"width": 2}}, "model_args of config.yaml has 'width'"),
         ({"model_args": [1]}, "model_args in config.yaml should hold settings"),
+        ({"model": "two\nlines"}, "is a two lines, which is not supported"),
         ({"model_args": {"embed_dim": "8"}}, "embed_dim in config.yaml is '8'"),
         ({"model_args": {"feat_dim": 10**9}}, "feat_dim in config.yaml is 1000000000"),
         ({"dataset_args": {"fbank_args": {"frame_length": "25"}}}, "frame_length '25'"),
