@@ -76,9 +76,9 @@ def test_bad_shards_are_named(shards: Path) -> None:
         ("cut.tar", "is cut short|not an uncompressed tar"),
         ("text.tar", "is not an uncompressed tar"),
         ("packed.tar", "is not an uncompressed tar"),
-        ("nobody.tar", "no .spk for 1 of 1 recordings, a first"),
-        ("silent.tar", "holds no .aac"),
-        ("shards_000000000.tar\nshards_000000000.tar", "2 keys stand twice, id2/a/1.wav first"),
+        ("nobody.tar", "no .spk for 1 of 1 recordings .first: a"),
+        ("silent.tar", "holds no .3gp"),
+        ("shards_000000000.tar\nshards_000000000.tar", "2 keys stand twice .first: id2/a/1.wav"),
         ("", "lists nothing"),
     ]:
         shards.write_text(line)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import signal
 
 from tfq_sv.data import audio
+from tfq_sv.data.decoding import SUFFIXES
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import read
 from tfq_sv.errors import InputError
@@ -190,7 +191,7 @@ def _tree(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def _audio_files(root: Path) -> list[Path]:
-    return sorted(x for x in root.rglob("*") if x.suffix.lower() in audio.SUFFIXES)
+    return sorted(x for x in root.rglob("*") if x.suffix.lower() in SUFFIXES)
 
 
 def _within(samples: Samples) -> Samples:
