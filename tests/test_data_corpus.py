@@ -134,7 +134,7 @@ def test_both_forms_of_trials(tree: Path, text: str) -> None:
         ("", "lists no trial"),
         ("1 ann/a.wav\n", "trials:1: expected"),
         ("2 ann/a.wav bob/c.wav\n", "trials:1: expected"),
-        ("1 ann/a.wav x.wav\n1 y.wav bob/c.wav\n", r"names 2 utterances .*, x\.wav first"),
+        ("1 ann/a.wav x.wav\n1 y.wav bob/c.wav\n", r"names 2 utterances .*first: x\.wav"),
     ],
 )
 def test_bad_trials_are_named(tree: Path, text: str, message: str) -> None:
@@ -282,7 +282,9 @@ def test_enrolments_by_a_map(tree: Path) -> None:
     assert less.models == {"ann-enroll": ["ann/talk/b.flac"]}
     assert len(trials.without({"ann/a.wav", "ann/talk/b.flac"})) == 0
     (tree / "trials").write_text("who bob/c.wav 0\n")
-    with pytest.raises(InputError, match=r"names 1 enrolments that .*map has not, who first"):
+    with pytest.raises(
+        InputError, match=r"names 1 enrolments that .*map does not contain .first: who"
+    ):
         Trials.read(tree / "trials", corpus, enroll_map=tree / "map")
 
 

@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
     if FLAGS.recipe:
         recipes[Path(FLAGS.recipe).stem] = QuantizationRecipe.from_json(FLAGS.recipe)
-    corpus = read_corpus(FLAGS.corpus) if FLAGS.corpus else None
+    corpus = read_corpus(FLAGS.corpus, unlabelled=bool(FLAGS.trials)) if FLAGS.corpus else None
     trials = _trials(FLAGS.corpus, corpus) if corpus else None
     length = round(_SECONDS * audio.SAMPLE_RATE)
     rng = np.random.default_rng(0)
@@ -131,7 +131,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _trials(folder: str, corpus: Corpus) -> Trials:
     """The trials, less those of recordings that were left out of the corpus already."""
-    whole = Corpus.read(folder)
+    whole = Corpus.read(folder, unlabelled=bool(FLAGS.trials))
     trials = read_trials(FLAGS.trials, whole, strict=False)
     return trials.without(whole.paths.keys() - corpus.paths.keys())
 

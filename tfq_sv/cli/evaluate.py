@@ -25,6 +25,7 @@ from tfq_sv.cli.common import (
     check_file,
     define_report,
     define_signature,
+    define_speaker_level,
     fingerprint,
     is_tflite,
     load_network,
@@ -61,6 +62,7 @@ flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list",
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
 flags.DEFINE_string("reference", None, "Keras network to compare with", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 define_signature(FLAGS)
 flags.DEFINE_string(
     "embeddings",
@@ -100,7 +102,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     no_positional(arguments)
     (folder,) = required(FLAGS, "corpus")
     _check_flags()
-    corpus = Corpus.read(folder)
+    corpus = _corpus(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
     if FLAGS.reference:
@@ -130,6 +132,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         write_about(name, **result.thresholds())
         print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
     return _record(System(name, result)) | _left_out(result, trials)
+
+
+def _corpus(folder: str) -> Corpus:
+    """The test speech; with a list of trials, its speakers need not be known."""
+    listed = bool(FLAGS.trials) or (Path(folder) / "trials.txt").is_file()
+    return Corpus.read(folder, speaker_level=FLAGS.speaker_level, unlabelled=listed)
 
 
 def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
@@ -175,13 +183,19 @@ def _record(system: System) -> dict[str, Any]:
     }
 
 
+def _interval(result: Evaluation, digits: int) -> str:
+    if result.interval is None:
+        return " (no interval: the speakers, over whom it is taken, are not known)"
+    low, high = (f"{100 * bound:.{digits}f}" for bound in result.interval)
+    return f" (95 %: {low} to {high})"
+
+
 def _report(systems: Sequence[System], source: str, parity: Table | None = None) -> None:
     last = systems[-1]
-    low, high = (100 * bound for bound in last.result.interval)
     page = Page(
         f"{last.name}: error rates",
-        f"{last.name} has an equal error rate of {100 * last.result.eer:.2f} % (95 %: {low:.2f} to "
-        f"{high:.2f}) on {len(last.result.trials):,} trials from {source}.",
+        f"{last.name} has an equal error rate of {100 * last.result.eer:.2f} %"
+        f"{_interval(last.result, 2)} on {len(last.result.trials):,} trials from {source}.",
     )
     page.table(comparison_table(systems))
     if parity:
@@ -257,7 +271,6 @@ def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohor
 def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
     trials = result.trials
     targets = int(trials.labels.sum())
-    low, high = result.interval
     print(f"{name}: {len(trials):,} trials ({targets:,} target) from {trials.source}")
     scale = SCALES[FLAGS.score_scale]
     if cohort:
@@ -265,7 +278,9 @@ def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
         if result.normalized:
             scale = f"AS-norm, top {min(TOP, len(cohort.speakers))} of {len(cohort.speakers):,}"
         print(f"  scores  {scale}; {subtracted}")
-    print(f"  EER     {100 * result.eer:.3f} %  (95 %: {100 * low:.3f} to {100 * high:.3f})")
+    print(f"  EER     {100 * result.eer:.3f} % {_interval(result, 3)}")
+    if result.eer > 0.5:
+        print("  warning: above 50 %; are the labels the wrong way round?")
     for p_target in P_TARGETS:
         cost = min_dcf(result.scores, trials.labels, p_target)
         print(f"  minDCF  {cost:.4f}  (p_target {p_target})")

@@ -33,6 +33,7 @@ from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_ad
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     define_chunks,
+    define_speaker_level,
     load_network,
     no_positional,
     number,
@@ -76,6 +77,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("margin", 0.2, "of the AAM-softmax", flag_values=FLAGS)
 flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 define_chunks(FLAGS, 32, "of data order and augmentation")
 define_augmentation(FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
@@ -103,7 +105,12 @@ def _finetune(
 ) -> dict[str, Any] | None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
-    corpus = read_corpus(folder, strict=FLAGS.strict)
+    corpus = read_corpus(
+        folder,
+        strict=FLAGS.strict,
+        speaker_level=FLAGS.speaker_level,
+        unlabelled=FLAGS.loss != "aam",
+    )
     left_out: dict[str, BadAudioError] = {}
     dataset = batches(
         corpus,

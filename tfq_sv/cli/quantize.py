@@ -46,7 +46,9 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
-flags.DEFINE_string("calibrate", None, "folder of speech, no labels needed", flag_values=FLAGS)
+flags.DEFINE_string(
+    "calibrate", None, "speech, no speakers needed: any folder, wav.scp or list", flag_values=FLAGS
+)
 flags.DEFINE_float("minutes", 1.0, "how much of it", lower_bound=0.05, flag_values=FLAGS)
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
 
@@ -97,7 +99,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 def _speech(folder: str, minutes: float, left_out: dict[str, BadAudioError]) -> list[Any]:
     """Chunks of a corpus, 2 s each, the same ones every time; lists the bad recordings met."""
     chunks = max(1, round(minutes * 60 / CHUNK_SECONDS))
-    corpus = read_corpus(folder)
+    corpus = read_corpus(folder, unlabelled=True)
     stream = batches(corpus, batch_size=1, seconds=CHUNK_SECONDS, left_out=left_out)
     speech = list(itertools.islice(stream, chunks))
     if left_out:

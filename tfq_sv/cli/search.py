@@ -96,7 +96,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     check_file(FLAGS, "report", ".html")
     targets = [megabytes(text) for text in FLAGS.target_mb]
     widths = bit_widths(FLAGS.bits)
-    corpus = read_corpus(folder, strict=FLAGS.strict)
+    corpus = read_corpus(folder, strict=FLAGS.strict, unlabelled=True)
     return on_all_devices(
         lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)
     )

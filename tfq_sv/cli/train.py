@@ -31,6 +31,7 @@ from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_ad
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     define_chunks,
+    define_speaker_level,
     load_network,
     no_positional,
     number,
@@ -69,6 +70,7 @@ flags.DEFINE_string("init", None, "network to go on from, instead of --network",
 flags.DEFINE_integer("steps", DEFAULT.steps, "optimizer steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_epochs", None, "epochs, instead of --steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_avg", 1, "last epochs whose weights are averaged", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 define_chunks(FLAGS, DEFAULT.batch_size, "of weights, data order and augmentation")
 flags.DEFINE_bool(
     "speed_perturb", False, "speeds 0.9 and 1.1 too, as further speakers", flag_values=FLAGS
@@ -128,7 +130,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
-    corpus = read_corpus(folder, strict=FLAGS.strict)
+    corpus = read_corpus(folder, strict=FLAGS.strict, speaker_level=FLAGS.speaker_level)
     return on_all_devices(lambda strategy: _train(strategy, corpus, options, added, Path(out)))
 
 

@@ -45,7 +45,7 @@ class Evaluation:
 
     Attributes:
         eer: equal error rate, a fraction.
-        interval: its 95 % interval, by a bootstrap over speakers.
+        interval: its 95 % interval, by a bootstrap over speakers; None where nobody knows them.
         threshold: the score at the EER.
         min_dcf: at p_target 0.01, normalised.
         scores: what was measured, float64 (N,): raw cosines, or AS-norm's scores.
@@ -56,7 +56,7 @@ class Evaluation:
     """
 
     eer: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     threshold: float
     min_dcf: float
     scores: npt.NDArray[np.float64]
@@ -142,7 +142,8 @@ def measure(
         normalized = as_norm(embeddings, kept, cohort.speakers)
     scores = normalized.scores if normalized else cosine_scores(embeddings, kept)
     rate, threshold = eer(scores, kept.labels)
-    interval = eer_interval(scores, kept.labels, kept.speakers(corpus))
+    whose = kept.speakers(corpus)
+    interval = eer_interval(scores, kept.labels, whose) if whose else None
     cost = min_dcf(scores, kept.labels)
     left_out = len(trials) - len(kept)
     return Evaluation(

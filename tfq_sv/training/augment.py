@@ -17,9 +17,9 @@ import numpy.typing as npt
 from scipy import signal
 
 from tfq_sv.data import audio
-from tfq_sv.data.decoding import SUFFIXES
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import read
+from tfq_sv.data.decoding import SUFFIXES
 from tfq_sv.errors import InputError
 
 Samples = npt.NDArray[np.float32]
