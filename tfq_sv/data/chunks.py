@@ -120,7 +120,8 @@ def batches(
     Returns:
         An iterator of (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's
         index in `corpus.speaker_ids`, plus their number for each speed after the first; 0 where
-        the corpus does not know its speakers. It raises InputError at a bad recording, if `strict`, and if no good one is left.
+        the corpus does not know its speakers. It raises InputError at a bad recording, if
+        `strict`, and if no good one is left.
 
     Raises:
         InputError: no chunks a batch, chunks below 0.2 s or above an hour, a negative seed.

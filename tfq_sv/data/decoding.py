@@ -41,6 +41,8 @@ _STREAMED = 0x7F000000
 _SLIP = 1024
 # Seconds at the end of a file that nobody misses: a frame of a compressed one, or two.
 _TAIL = 0.1
+# Formats that both decoders know, libsndfile first.
+_SHARED = frozenset({"wav", "ogg", "caf"})
 _BLOCK = 1 << 18
 # FLAC packs silence best: 65,535 samples into some 12 bytes.
 _SAMPLES_PER_BYTE = 8192
@@ -97,12 +99,15 @@ def _either(
 ) -> T:
     """Runs libsndfile, and where it does not know the content, FFmpeg."""
     # A member is read once, whoever decodes it.
-    data = source.read_bytes() if isinstance(source, Member) else None
-    head = _head(source) if data is None else data[:16]
-    size = source.stat().st_size if isinstance(source, Path) else len(data or b"")
+    data = None
+    if isinstance(source, Member):
+        data = source.read_bytes()
+        head, size = data[:64], len(data)
+    else:
+        head, size = _head(source), source.stat().st_size
     kind = ffmpeg_format(head)
     try:
-        if kind in ("mov", "matroska", "aac", "asf", "amr", "flv", "avi"):
+        if kind is not None and kind not in _SHARED:
             raise NotAudioError(kind)  # libsndfile has no reader of these
         return sound(source if data is None else io.BytesIO(data), size)
     except soundfile.LibsndfileError as error:
@@ -120,7 +125,7 @@ def _either(
     try:
         import av
     except ImportError:
-        if kind in ("wav", "flac", "mp3", "ogg", "aiff"):
+        if kind in _SHARED:
             raise NotAudioError(reason) from None
         raise InputError(
             f"{source} is AAC or the like, which needs a decoder: pip install 'tfq-sv[aac]' (PyAV)"
@@ -128,8 +133,7 @@ def _either(
     try:
         return av_sound(source if data is None else io.BytesIO(data), kind)
     except av.FFmpegError as error:
-        first = kind in ("wav", "flac", "mp3", "ogg", "aiff")
-        raise NotAudioError(reason if first else error.strerror) from None
+        raise NotAudioError(reason if kind in _SHARED else error.strerror) from None
     except IndexError:
         raise NotAudioError("it holds no sound") from None
     except (*_UNREADABLE, ValueError) as error:
@@ -139,7 +143,7 @@ def _either(
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(16)
+            return file.read(64)
     except OSError as error:
         raise NotAudioError(error.strerror) from None
 
@@ -222,8 +226,11 @@ def _sound(file: Any, size: int, start: float, seconds: float | None) -> Sound:
 
 
 def _skip(sound: soundfile.SoundFile, frames: int) -> None:
+    # An MP3's frames need those before them.
+    warm = min(frames, 8192) if sound.format == "MP3" else 0
     try:
-        sound.seek(frames)
+        sound.seek(frames - warm)
+        _read(sound, warm)
     except soundfile.LibsndfileError:
         while frames > 0 and (read := len(_block(sound, min(frames, _BLOCK)))):
             frames -= read

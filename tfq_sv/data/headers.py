@@ -26,18 +26,20 @@ def ffmpeg_format(head: bytes) -> str | None:
         (b"caff", "caf"),
         (b"OggS", "ogg"),  # Speex, for instance
         (b"FLV", "flv"),
-        (b"RIFF", "avi" if head[8:12] == b"AVI " else "wav"),
-        (b"FORM", "aiff"),
-        (b"fLaC", "flac"),
+        (b"RIFF", "avi" if head[8:12] == b"AVI " else _coded_wav(head)),
         (b"ADIF", "aac"),
     ):
         if head.startswith(mark):
             return name
     if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         return "aac"  # ADTS; MP3 has other bits there
-    if head.startswith(b"ID3") or (len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
-        return "mp3"
     return None
+
+
+def _coded_wav(head: bytes) -> str | None:
+    """WAVs of AAC and the like; of what libsndfile knows, its word on a header is enough."""
+    tag = int.from_bytes(head[20:22], "little")
+    return None if head[12:16] != b"fmt " or tag in (1, 3, 6, 7, 0xFFFE) else "wav"
 
 
 def completed(file: BinaryIO, size: int) -> bytes | None:

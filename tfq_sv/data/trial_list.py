@@ -28,6 +28,7 @@ _HEADING = re.compile(
     r"([-_ ]?(\d|a|b|id|path|file|name|wav|utt))*",
     re.IGNORECASE,
 )
+_LABEL = re.compile(r"label|target|same|match|key|class")
 _SAMPLE = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
@@ -84,8 +85,14 @@ def read_list(path: Path, known: Callable[[str], bool] = lambda name: False) -> 
     separator = _separator([line for _, line in lines[:_SAMPLE]])
     sample = [_fields(line, separator) for _, line in lines[:_SAMPLE]]
     heading = [field.lower() for field in sample[0]]
-    headed = all(_HEADING.fullmatch(f) or f in _TARGET for f in heading) and not any(
-        (label_of(field) is not None and field not in _TARGET) or known(field) for field in heading
+    headed = len(heading) > 2 and any(len(field) > 2 for field in heading)
+    headed = (
+        headed
+        and all(_HEADING.fullmatch(f) or f in _TARGET for f in heading)
+        and not any(
+            (label_of(field) is not None and field not in _TARGET) or known(field)
+            for field in heading
+        )
     )
     if headed:
         sample, lines = sample[1:], lines[1:]
@@ -141,24 +148,24 @@ def _columns(
         scores = width >= 3 and all(map(_is_number, columns[-1]))
         hint = "; its last column holds scores, no labels" if scores else ""
         raise _malformed(path, *first_line, hint)
-    named = [i for i in candidates if i < len(heading) and "score" not in heading[i]]
-    words = [i for i in candidates if not any(map(_is_number, columns[i]))]
+    titled = [i for i in candidates if i < len(heading) and _LABEL.search(heading[i])]
+    words = [i for i in candidates if not any(_is_number(x) or len(x) == 1 for x in columns[i])]
     if len(candidates) > 1 and width == 3:
         unknown = [i for i in candidates if not any(known(x) for x in columns[i])]
         label = 2 if 2 in (unknown or candidates) else (unknown or candidates)[0]
     else:
-        label = (words or named or candidates)[0]
+        label = (titled or words or candidates)[0]
     others = [i for i in range(width) if i != label]
     names = others
     if len(names) > 2:
         names = [i for i in others if not all(map(_is_number, columns[i]))]
     if len(names) > 2:
         found = [i for i in names if sum(map(known, columns[i])) > len(sample) / 2]
-        titled = [
+        headed = [
             i for i in names
             if i < len(heading) and re.match(r"enrol|test|utt|file|path|wav|audio", heading[i])
         ]  # fmt: skip
-        names = next((some for some in (found, titled) if len(some) == 2), names)
+        names = next((some for some in (found, headed) if len(some) == 2), names)
     if len(names) < 2:
         names = others
     return label, names[0], names[1]

@@ -90,7 +90,10 @@ def _difference(
         kept = trials.without(left_out) if left_out else trials
         if not len(own) == len(base) == len(kept):
             return "other recordings were bad"
-        interval = eer_interval(own, kept.labels, kept.speakers(test), minus=base)
+        whose = kept.speakers(test)
+        if whose is None:
+            return "speakers unknown"
+        interval = eer_interval(own, kept.labels, whose, minus=base)
         with atomic(file) as temporary:
             temporary.write_text(json.dumps(interval))
     low, high = json.loads(file.read_text())
