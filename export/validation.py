@@ -109,7 +109,7 @@ def validate(
     trials.check()
     reference = model if hasattr(model, "embed") else KerasEncoder(model)
     encoders: dict[str, Encoder] = {REFERENCE: reference}
-    encoders |= {name: SpeakerEncoder(path, fast=name == "inflate") for name in signatures}
+    encoders |= {name: SpeakerEncoder(path, fast=name == "inflate", check_speech=False) for name in signatures}
     found: dict[str, Extraction] = {
         name: extract(
             encoder, corpus, trials.utterances, strict=strict, progress=name if progress else None

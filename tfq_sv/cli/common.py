@@ -164,7 +164,7 @@ def open_encoder(name: str, *, fast: bool = True) -> Encoder:
     if is_tflite(name):
         from tfq_sv.export import SpeakerEncoder
 
-        return SpeakerEncoder(name, fast=fast)
+        return SpeakerEncoder(name, fast=fast, check_speech=False)  # done where it is reported
     return KerasEncoder(load_network(name))
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus, read_pairs
+from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.files import atomic
@@ -200,4 +201,6 @@ def _embedded(
         raise BadAudioError("refused by the network", f"{path}: {error}") from None
     if not np.isfinite(embedding).all() or not embedding.any():
         raise BadAudioError("without embedding", f"{path}: the network answers zero or NaN")
-    return embedding, recording.changes
+    reason = no_speech(recording.samples)
+    doubt = (f"warning, perhaps no speech: {reason.split(':')[0]}",) if reason else ()
+    return embedding, (*recording.changes, *doubt)

@@ -303,7 +303,7 @@ class _Run:
             size = export_tflite(model, file, input=self._options.input).bytes
         else:
             size = export_float32(model, file, input=self._options.input)
-        encoder = SpeakerEncoder(file) if row.recipe else KerasEncoder(model)
+        encoder = SpeakerEncoder(file, check_speech=False) if row.recipe else KerasEncoder(model)
         found = self._rates(encoder, folder, row.name)
         bits = {n: x.bits for n, x in recipe_of(model).layers.items()} if row.recipe else {}
         result = {"name": row.name, "kind": row.kind, "bytes": size, "bits": bits, **found}
