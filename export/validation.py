@@ -109,7 +109,10 @@ def validate(
     trials.check()
     reference = model if hasattr(model, "embed") else KerasEncoder(model)
     encoders: dict[str, Encoder] = {REFERENCE: reference}
-    encoders |= {name: SpeakerEncoder(path, fast=name == "inflate", check_speech=False) for name in signatures}
+    encoders |= {
+        name: SpeakerEncoder(path, fast=name == "inflate", check_speech=False)
+        for name in signatures
+    }
     found: dict[str, Extraction] = {
         name: extract(
             encoder, corpus, trials.utterances, strict=strict, progress=name if progress else None
@@ -143,9 +146,7 @@ def _parity(
 ) -> Parity:
     kept = reference.trials
     whose = kept.speakers(corpus)
-    difference = whose and eer_interval(
-        result.scores, kept.labels, whose, minus=reference.scores
-    )
+    difference = whose and eer_interval(result.scores, kept.labels, whose, minus=reference.scores)
     decisions = [one.scores >= one.threshold for one in (result, reference)]
     return Parity(
         signature,

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     first, last = (len(keys) * i // shares for i in (number - 1, number))
     keys = keys[first:last]
     found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress="embedding")
-    print_corpus(folder, corpus, found.changes)
+    print_corpus(folder, corpus, found.changes + found.doubts)
     if found.left_out:
         print_left_out(found.left_out, len(keys))
     if not found.embeddings:

@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
     cohort = _cohort(embeddings) if FLAGS.cohort else None
-    print_corpus(folder, corpus, extraction.changes)
+    print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
     name = FLAGS.model or FLAGS.embeddings
     _print(name, result, cohort)
@@ -260,7 +260,7 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
 def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohort:
     corpus = Corpus.read(FLAGS.cohort)
     found = embeddings(corpus, list(corpus.paths), "cohort")
-    print_corpus(FLAGS.cohort, corpus, found.changes)
+    print_corpus(FLAGS.cohort, corpus, found.changes + found.doubts)
     if found.left_out:
         print_left_out(found.left_out, len(corpus.paths))
     if not found.embeddings:

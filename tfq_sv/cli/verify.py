@@ -1,7 +1,7 @@
 """say whether two recordings are of the same voice
 
-The threshold is the one stored in the .tflite (tfq-sv evaluate --store), or --threshold. A warning says where
-a recording is noise, hum, a tone or a click rather than speech.
+The threshold is the one stored in the .tflite (tfq-sv evaluate --store), or --threshold. A warning
+says where a recording is noise, hum, a tone or a click rather than speech.
 
 example:
   tfq-sv verify model.tflite first.wav second.flac

@@ -9,8 +9,8 @@ The rule, for other languages to follow (all logarithms are decibels, 10 log10):
 3. Power spectra of the active frames, Hann window, bins 2 to 256.
    **Tone**: the strongest bin with two neighbours on each side holds, in the median frame, 99 % of
    the power: a whistle, a dial tone, mains hum, a sweep.
-   **Clicks**: the spectral flatness (geometric by arithmetic mean over the bins) of the median frame
-   is above 0.8; noise has 0.56, speech 0.3 at most.
+   **Clicks**: the spectral flatness (geometric by arithmetic mean over bins) of the median frame is
+   above 0.8; noise has 0.56, speech 0.3 at most.
 4. From 1 s of active frames on, **steady**: power in 17 bands (`EDGES`, bins) is averaged over 4
    neighbouring active frames, and taken as a share of the frame's whole, in dB, at least -50. Over
    those groups (in steps of 4), the standard deviation in each band, root mean square over the

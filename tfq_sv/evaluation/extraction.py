@@ -41,12 +41,14 @@ class Extraction:
         left_out: the others, and why.
         changes: what reading changed -> number of files read ("resampled from 44100 Hz": 12).
         reused: how many embeddings come from a cache.
+        doubts: what recordings seem to be rather than speech -> number of files.
     """
 
     embeddings: Embeddings
     left_out: dict[str, BadAudioError] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
     reused: int = 0
+    doubts: Counter[str] = field(default_factory=Counter)
 
 
 class Cache:
@@ -131,6 +133,7 @@ def extract(
     stamps: dict[str, str] = {}
     left_out: dict[str, BadAudioError] = {}
     changes: Counter[str] = Counter()
+    doubts: Counter[str] = Counter()
     for key in keys if cache else ():
         if len(key.split()) != 1:
             raise InputError(f"{key!r} has a space; Kaldi's files cannot keep such a name")
@@ -153,19 +156,20 @@ def extract(
     try:
         for key in tqdm(missing, desc=progress, unit="utt", disable=progress is None):
             try:
-                fresh[key], changed = _embedded(encoder, corpus, key)
+                fresh[key], changed, doubt = _embedded(encoder, corpus, key)
             except BadAudioError as error:
                 if strict:
                     raise
                 left_out[key] = error
                 continue
             changes.update(changed)
+            doubts.update(doubt)
             if len(fresh) == PART:
                 keep()
     finally:
         keep()
     embeddings = Embeddings.of({key: found[key] for key in keys if key in found})
-    return Extraction(embeddings, left_out, changes, reused)
+    return Extraction(embeddings, left_out, changes, reused, doubts)
 
 
 def from_file(
@@ -190,7 +194,7 @@ def from_file(
 
 def _embedded(
     encoder: Encoder, corpus: Corpus, key: str
-) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
     if key not in corpus.paths:
         raise BadAudioError("unknown", f"{corpus.root} has no {key}")
     path = corpus.paths[key]
@@ -203,4 +207,4 @@ def _embedded(
         raise BadAudioError("without embedding", f"{path}: the network answers zero or NaN")
     reason = no_speech(recording.samples)
     doubt = (f"warning, perhaps no speech: {reason.split(':')[0]}",) if reason else ()
-    return embedding, (*recording.changes, *doubt)
+    return embedding, recording.changes, doubt
