@@ -265,7 +265,7 @@ def test_spk2utt_will_do(tree: Path) -> None:
     with pytest.raises(InputError, match="u2 has two speakers, ann and bob"):
         Corpus.read(tree)
     (tree / "wav.scp").write_text("u1 sox a.wav -t wav - |\nu2 bob/c.wav\n")
-    with pytest.raises(InputError, match="commands for 1 of 2 utterances .first: u1"):
+    with pytest.raises(InputError, match=r"commands for 1 of 2 utterances .first: u1"):
         Corpus.read(tree)
 
 

@@ -43,7 +43,8 @@ SUBTYPES = [
         "GSM610", "G721_32", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32")
 ] + [
     ("AU", "G721_32"), ("AU", "G723_24"), ("AU", "G723_40"), ("AU", "PCM_16"), ("AIFF", "PCM_16"),
-    ("AIFF", "GSM610"), ("AIFF", "DWVW_16"), ("W64", "GSM610"), ("CAF", "ALAC_16"), ("CAF", "PCM_16"), ("RF64", "PCM_16"),
+    ("AIFF", "GSM610"), ("AIFF", "DWVW_16"), ("W64", "GSM610"),
+    ("CAF", "ALAC_16"), ("CAF", "PCM_16"), ("RF64", "PCM_16"),
     ("NIST", "PCM_16"), ("NIST", "ULAW"), ("OGG", "OPUS"), ("OGG", "VORBIS"), ("WAVEX", "PCM_16"),
     ("MP3", "MPEG_LAYER_III"), ("FLAC", "PCM_24"),
 ]  # fmt: skip
@@ -98,7 +99,8 @@ CONTAINERS = [
     ("webm", "libopus", "webm"), ("mkv", "aac", "matroska"), ("mp4", "libopus", "mp4"),
     ("wma", "wmav2", "asf"),
     # the content decides
-    ("wav", "aac", "mp4"), ("wav", "aac", "adts"), ("wav", "libopus", "webm"), ("mp3", "aac", "mp4"),
+    ("wav", "aac", "mp4"), ("wav", "aac", "adts"), ("wav", "libopus", "webm"),
+    ("mp3", "aac", "mp4"),
     ("wav", "libopus", "ogg"), ("flac", "aac", "mov"),
 ]  # fmt: skip
 
@@ -244,7 +246,7 @@ def test_a_constant_is_silence(value: float, channels: int, tmp_path: Path) -> N
     path = tmp_path / "a.wav"
     soundfile.write(path, np.full((RATE, channels), value), RATE)
     with pytest.raises(
-        audio.BadAudioError, match="is silent: (every sample is zero|a constant)"
+        audio.BadAudioError, match=r"is silent: (every sample is zero|a constant)"
     ) as caught:
         audio.read(path)
     assert caught.value.kind == "silent"

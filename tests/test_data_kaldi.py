@@ -85,7 +85,7 @@ def test_a_segment_past_the_end_is_a_bad_recording(root: Path) -> None:
     (root / "segments").write_text("u1 r1 0 1\nu2 r1 5 6\nu3 r1 1.5 9\n")
     corpus = Corpus.read(root)
     assert set(audio.survey(corpus.paths).bad) == {"u2"}
-    with pytest.raises(audio.BadAudioError, match="holds 0.000 s"):
+    with pytest.raises(audio.BadAudioError, match=r"holds 0\.000 s"):
         audio.read(corpus.paths["u2"])
     assert audio.read(corpus.paths["u3"]).samples.shape == (8000,)
 
@@ -153,7 +153,7 @@ def test_commands_are_refused_and_never_run(
     monkeypatch.chdir(root)
     (root / "wav.scp").write_text(f"r1 {place}\nr2 r2.wav\n")
     with pytest.raises(
-        InputError, match="commands for 1 of 2 utterances .first: r1., which are never run"
+        InputError, match=r"commands for 1 of 2 utterances .first: r1., which are never run"
     ):
         Corpus.read(root, unlabelled=True)
     assert not (root / "ran").exists()

@@ -52,12 +52,15 @@ LAYOUTS = {
     "kinds of people": (["female/ann/1.wav", "male/bob/1.wav"], ["ann", "bob"]),
     "languages": (["english/ann/1.wav", "mandarin/bob/1.wav"], ["ann", "bob"]),
     "sessions above": (["session1/ann/1.wav", "session2/ann/1.wav"], ["ann"]),
-    "sessions below": (["ann/monday/1.wav", "ann/tuesday/2.wav", "bob/monday/1.wav"], ["ann", "bob"]),
+    "sessions below": (
+        ["ann/monday/1.wav", "ann/tuesday/2.wav", "bob/monday/1.wav"], ["ann", "bob"],
+    ),
     "VoxForge": (["ann-2008/wav/1.wav", "bob-2009/wav/1.wav"], ["ann-2008", "bob-2009"]),
     "speakers by name": (["first/spk1/1.wav", "second/spk2/1.wav"], ["spk1", "spk2"]),
     "people called like parts": (["dev/1.wav", "val/1.wav", "ann/1.wav"], ["ann", "dev", "val"]),
     "noise beside": (
-        ["ann/1.wav", "bob/1.wav", "noise/1.wav", "_background_noise_/2.wav", "RIRS_NOISES/r/1.wav"],
+        ["ann/1.wav", "bob/1.wav", "noise/1.wav", "_background_noise_/2.wav",
+         "RIRS_NOISES/r/1.wav"],
         ["ann", "bob"]),
     "many with folders": (
         [f"{name}/{name}{i}/1.wav" for i in range(2) for name in "abcdefghijk"],
