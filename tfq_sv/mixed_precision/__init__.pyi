@@ -1,6 +1,7 @@
 from . import allocation as allocation
 from . import file_size as file_size
 from . import probes as probes
+from . import problem as problem
 from . import sensitivity as sensitivity
 from .allocation import allocate_bits as allocate_bits
 from .file_size import predict_bytes as predict_bytes
