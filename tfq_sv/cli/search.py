@@ -11,7 +11,7 @@ example:
   tfq-sv quantize --model=model.keras --recipe=recipe.json --calibrate=corpus/train --out=s.keras
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -182,22 +182,19 @@ def _search(
 def _measured(
     network: Any, chunks: Iterator[Any], target: Path, widths: Sequence[int], strategy: Any
 ) -> Any:
-    """Measures, or goes on with what an earlier call has measured."""
+    """Measures, or resumes what an earlier call has measured."""
+    from tfq_sv.mixed_precision.probes import ProbeOptions
     from tfq_sv.mixed_precision.sensitivity import MEASURES
 
     kind = FLAGS.sensitivity
-    extra: Mapping[str, Any] = {"bits": widths} if kind == "distortion" else {"seed": FLAGS.seed}
+    options = ProbeOptions(FLAGS.probes, seed=FLAGS.seed)
+    choices = {"bits": widths} if kind == "distortion" else {}
     cache = target.with_suffix(f".{kind}.json")
-    found = MEASURES[kind](
-        network,
-        chunks,
-        max_probes=FLAGS.probes,
-        strategy=strategy,
-        cache=cache,
-        **extra,
+    traces = MEASURES[kind](
+        network, chunks, options=options, strategy=strategy, cache=cache, **choices
     )
-    print(f"{cache} keeps the {kind} of {len(found)} layers for further calls")
-    return found
+    print(f"{cache} keeps the {kind} of {len(traces)} layers for further calls")
+    return traces
 
 
 def _file_bytes(network: Any, recipe: Any) -> int:

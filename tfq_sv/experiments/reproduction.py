@@ -34,6 +34,7 @@ from tfq_sv.files import atomic
 from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.mixed_precision import allocation
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.calibration import calibrate
 from tfq_sv.quantization.quantized_model import load_model, quantize, recipe_of
@@ -237,8 +238,7 @@ class _Run:
         return fisher_traces(
             self._model,
             self._chunks(),
-            max_probes=self._options.probes,
-            seed=self._options.seed,
+            options=ProbeOptions(self._options.probes, seed=self._options.seed),
             strategy=self.strategy,
             cache=self._out / "fisher.json",
             progress=self._progress,
