@@ -104,14 +104,12 @@ def _finetune(
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
     corpus = read_corpus(folder, strict=FLAGS.strict)
-    left_out: dict[str, BadAudioError] = {}
     dataset = batches(
         corpus,
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
         augmentation=added,
-        left_out=left_out,
         strict=FLAGS.strict,
     )
     from tfq_sv.quantization.quantized_model import codebooks
@@ -124,6 +122,7 @@ def _finetune(
         steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
     )
     state, loss = Path(f"{out}.state"), math.nan
+    skipped: dict[str, BadAudioError] = {}
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
         model = multi_stage_finetune(
@@ -140,7 +139,8 @@ def _finetune(
         codebooks(model)  # refuses a float model
         kind, head = "1 - cosine to the teacher", None
         if FLAGS.loss == "aam":
-            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus, left_out), None
+            head, skipped = _head(teacher, corpus)
+            kind, teacher = "AAM-softmax loss", None
         loss = finetune(
             model,
             dataset,
@@ -156,19 +156,23 @@ def _finetune(
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
+    skipped |= dataset.skipped
+    if skipped:
+        print_left_out(skipped, len(corpus.paths))
     print_bad_additions(added)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
     return {
         "out": out,
         "loss": number(loss),
-        "left_out": reasons(left_out),
+        "left_out": reasons(skipped),
     }
 
 
-def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> Any:
-    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
+def _head(network: Any, corpus: Corpus) -> tuple[Any, dict[str, BadAudioError]]:
+    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances.
+
+    Also returns the recordings that could not be read.
+    """
     from tfq_sv.training.fine_tuning import speaker_head
 
     number: Counter[str] = Counter()
@@ -183,8 +187,7 @@ def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> A
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
-        left_out=left_out,
         strict=FLAGS.strict,
     )
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
-    return speaker_head(network, once, len(number), margin=FLAGS.margin)
+    return speaker_head(network, once, len(number), margin=FLAGS.margin), stream.skipped
