@@ -26,7 +26,7 @@ from tfq_sv.cli.common import (
     define_report,
     load_network,
     no_positional,
-    print_left_out,
+    print_skipped,
     read_corpus,
     read_trials,
     reasons,
@@ -120,11 +120,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         page.write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
     if corpus and skipped:
-        print_left_out(skipped, len(corpus.paths))
+        print_skipped(skipped, len(corpus.paths))
     return {
         "frames": len(features[0]),
         "forms": [asdict(one) for one in forms],
-        "left_out": reasons(skipped),
+        "skipped": reasons(skipped),
     }
 
 

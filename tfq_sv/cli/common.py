@@ -194,7 +194,7 @@ def read_trials(
 def read_corpus(folder: str, *, strict: bool = False) -> Corpus:
     """Reads a corpus, checks every file's header, and says what reading will change.
 
-    Bad files are left out and listed; if `strict`, the first one ends it.
+    Bad files are skipped and listed; if `strict`, the first one ends it.
     """
     corpus = Corpus.read(folder)
     found = survey(corpus.paths, strict=strict, progress="checking audio")
@@ -202,7 +202,7 @@ def read_corpus(folder: str, *, strict: bool = False) -> Corpus:
         raise InputError(f"{folder} has no good recording: {next(iter(found.bad.values()))}")
     print_corpus(folder, corpus, found.changes)
     if found.bad:
-        print_left_out(found.bad, len(corpus.paths))
+        print_skipped(found.bad, len(corpus.paths))
     return corpus.without(found.bad)
 
 
@@ -214,7 +214,7 @@ def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:
 
 
 def reasons(bad: Mapping[str, BadAudioError]) -> dict[str, str]:
-    """Recordings that are left out, and why, for --json."""
+    """Recordings that were skipped, and why, for --json."""
     return {key: str(error) for key, error in bad.items()}
 
 
@@ -223,11 +223,11 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def print_left_out(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
-    """Lists recordings that are left out, with a count of each kind and each one's reason."""
+def print_skipped(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
+    """Lists recordings that were skipped, with a count of each kind and each one's reason."""
     kinds = Counter(error.kind for error in bad.values())
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    print(f"left out: {len(bad):,} of {total:,} recordings ({counts}){trials}")
+    print(f"skipped: {len(bad):,} of {total:,} recordings ({counts}){trials}")
     for key, error in list(bad.items())[:LISTED]:
         print(f"  {key}: {error}")
     if len(bad) > LISTED:

@@ -37,7 +37,7 @@ from tfq_sv.cli.common import (
     no_positional,
     number,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -158,13 +158,13 @@ def _finetune(
     shutil.rmtree(state)
     skipped |= dataset.skipped
     if skipped:
-        print_left_out(skipped, len(corpus.paths))
+        print_skipped(skipped, len(corpus.paths))
     print_bad_additions(added)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
     return {
         "out": out,
         "loss": number(loss),
-        "left_out": reasons(skipped),
+        "skipped": reasons(skipped),
     }
 
 

@@ -21,7 +21,7 @@ from tfq_sv.cli.common import (
     load_network,
     no_positional,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
-    return {"out": out, "layers": layers, "left_out": reasons(skipped)}
+    return {"out": out, "layers": layers, "skipped": reasons(skipped)}
 
 
 def _speech(folder: str, minutes: float) -> tuple[list[Any], dict[str, BadAudioError]]:
@@ -100,5 +100,5 @@ def _speech(folder: str, minutes: float) -> tuple[list[Any], dict[str, BadAudioE
     stream = batches(corpus, batch_size=1, seconds=CHUNK_SECONDS)
     speech = list(itertools.islice(stream, chunks))
     if stream.skipped:
-        print_left_out(stream.skipped, len(corpus.paths))
+        print_skipped(stream.skipped, len(corpus.paths))
     return speech, stream.skipped

@@ -26,7 +26,7 @@ from tfq_sv.cli.common import (
     load_network,
     megabytes,
     no_positional,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -111,12 +111,12 @@ def _reproduce(
         return None
     print(f"\n{result.report}")
     if result.skipped:
-        print_left_out(result.skipped, len(train.paths) + len(test.paths))
+        print_skipped(result.skipped, len(train.paths) + len(test.paths))
     print(
         f"wrote {out}/report.md and report.png; each row's .keras and .tflite stand in its folder"
     )
     rows = [json.loads(path.read_text()) for path in sorted(Path(out).glob("*/results.json"))]
-    return {"out": out, "rows": rows, "left_out": reasons(result.skipped)}
+    return {"out": out, "rows": rows, "skipped": reasons(result.skipped)}
 
 
 def _network(name: str) -> Any:

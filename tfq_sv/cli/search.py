@@ -28,7 +28,7 @@ from tfq_sv.cli.common import (
     megabytes,
     no_positional,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     read_trials,
     reasons,
@@ -163,12 +163,12 @@ def _search(
         page.table(layers).write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
     if skipped:
-        print_left_out(skipped, len(corpus.paths))
+        print_skipped(skipped, len(corpus.paths))
     return {
         "sensitivity": FLAGS.sensitivity,
         "method": FLAGS.method,
         "answers": found,
-        "left_out": reasons(skipped),
+        "skipped": reasons(skipped),
     }
 
 

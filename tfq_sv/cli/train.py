@@ -35,7 +35,7 @@ from tfq_sv.cli.common import (
     no_positional,
     number,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -165,7 +165,7 @@ def _train(
         workers=FLAGS.num_workers,
     )
     if result.skipped:
-        print_left_out(result.skipped, len(corpus.paths))
+        print_skipped(result.skipped, len(corpus.paths))
     print_bad_additions(added)
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
@@ -185,7 +185,7 @@ def _train(
         "parameters": model.count_params(),
         "classes": len(names),
         "loss": number(result.loss),
-        "left_out": reasons(result.skipped),
+        "skipped": reasons(result.skipped),
     }
 
 

@@ -124,7 +124,7 @@ def benchmark_network(
             result = evaluate(encoder, corpus, trials, progress=name)
             rates[name] = result.eer
             if result.extraction:
-                skipped.update(result.extraction.left_out)
+                skipped.update(result.extraction.skipped)
     measured = benchmark_files(forms, features, rounds=rounds, error_rates=rates)
     return NetworkBenchmark(measured, skipped)
 

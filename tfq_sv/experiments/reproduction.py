@@ -338,7 +338,7 @@ class _Run:
         )
         bar = f"  {name}: embedding" if self._progress else None
         extraction = extract(encoder, self._test, list(keys), cache=cache, progress=bar)
-        self._unmeasured.update(extraction.left_out)
+        self._unmeasured.update(extraction.skipped)
         found = {}
         for kind, trials in self._trials.items():
             result = measure(extraction, self._test, trials)
@@ -349,7 +349,7 @@ class _Run:
             }
             with atomic(folder / f"scores-{kind}.npy") as temporary:
                 np.save(temporary, result.scores.astype(np.float32))
-        return {"lists": found, "left_out": sorted(extraction.left_out)}
+        return {"lists": found, "skipped": sorted(extraction.skipped)}
 
     def report(self, rows: Sequence[Row]) -> str:
         """Writes the report of all rows that are there; returns its text."""
