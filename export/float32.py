@@ -44,6 +44,7 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
     import tensorflow as tf
 
     from tfq_sv import models
+    from tfq_sv.models.dilation import native_dilation
 
     if input not in ("waveform", "features"):
         raise InputError(f'input must be "waveform" or "features", not {input!r}')
@@ -68,7 +69,9 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
             entry = frontend.log_mel(entry, options, dict(zip(tables, rest, strict=True)))
         return model(entry, training=False)
 
-    data = _converted(embed.get_concrete_function(), configure)
+    with native_dilation(model):
+        function = embed.get_concrete_function()
+    data = _converted(function, configure)
     return flatbuffer.write(_finished(data, input, tables))
 
 

@@ -119,13 +119,13 @@ def validate(
         )
         for name, encoder in encoders.items()
     }
-    left_out = {key: e for extraction in found.values() for key, e in extraction.left_out.items()}
+    skipped = {key: e for extraction in found.values() for key, e in extraction.skipped.items()}
     results = {
-        name: measure(Extraction(extraction.embeddings, left_out), corpus, trials)
+        name: measure(Extraction(extraction.embeddings, skipped), corpus, trials)
         for name, extraction in found.items()
     }
     expected = results.pop(REFERENCE)
-    keys = [key for key in trials.utterances if key not in left_out]
+    keys = [key for key in trials.utterances if key not in skipped]
     vectors = {
         name: extraction.embeddings.matrix[extraction.embeddings.rows(keys)]
         for name, extraction in found.items()

@@ -26,6 +26,23 @@ def test_multiplications_of_full_networks(
     assert round((total - costs["seg_1"].macs) / 1e9, 3) == convolutions
 
 
+def test_multiplications_of_sequences() -> None:
+    """A kernel is used once per frame, but what looks at means of them once per mean."""
+    costs = layer_complexity(models.build("ECAPA_TDNN_GLOB_c512"), frames=201)
+    for name, cost in costs.items():
+        frames = 1 if name == "linear" or ".3.linear" in name else 201
+        assert cost.macs == cost.weights * frames, name
+    costs = layer_complexity(models.build("CAMPPlus"), frames=401)
+    for name, cost in costs.items():
+        if name.startswith("xvector."):
+            frames = 201  # the first layer halves them
+            if ".cam_layer.linear" in name and not name.endswith("local"):
+                frames = 3  # segments of 100
+            frames = 1 if name == "xvector.dense.linear" else frames
+            assert cost.macs == cost.weights * frames, name
+    assert costs["head.layer2.0.conv1"].macs == 9 * 32 * 32 * 20 * 401
+
+
 def test_each_kind_of_layer() -> None:
     layers = keras.layers
     entry = keras.Input((None, 6))

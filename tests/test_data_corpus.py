@@ -213,14 +213,11 @@ def test_bad_recordings_are_replaced_whatever_the_threads_do(tree: Path) -> None
     assert not audio.survey(corpus.paths).bad  # their headers are good
 
     def take(start: int, count: int, workers: int = 2) -> tuple[list[np.ndarray], dict]:
-        left_out: dict[str, BadAudioError] = {}
-        stream = batches(
-            corpus, batch_size=3, seconds=0.3, start=start, workers=workers, left_out=left_out
-        )
-        return [next(stream)[0] for _ in range(count)], left_out
+        stream = batches(corpus, batch_size=3, seconds=0.3, start=start, workers=workers)
+        return [next(stream)[0] for _ in range(count)], stream.skipped
 
-    whole, left_out = take(0, 6)
-    assert {key: error.kind for key, error in left_out.items()} == {
+    whole, skipped = take(0, 6)
+    assert {key: error.kind for key, error in skipped.items()} == {
         "ann/talk/b.flac": "not audio",
         "bob/c.wav": "NaN",
     }

@@ -32,29 +32,48 @@ PARAMETERS = {
     "Gemini_DF_ResNet183": 9_196_384,
     "Gemini_DF_ResNet237": 11_680_096,
 }
+# At their usual sizes; 3D-Speaker publishes 7.18 million for CAM++.
+OTHERS = {
+    "CAMPPlus": 7_176_224,
+    "ECAPA_TDNN_c512": 5_797_504,
+    "ECAPA_TDNN_GLOB_c512": 6_190_720,
+    "ECAPA_TDNN_c1024": 14_263_872,
+    "ECAPA_TDNN_GLOB_c1024": 14_657_088,
+}
+SAVED = [
+    "ResNet18",
+    "ResNet50",
+    "DF_ResNet56",
+    "Gemini_DF_ResNet60",
+    pytest.param("CAMPPlus", marks=pytest.mark.slow),
+    "ECAPA_TDNN_GLOB_c512",
+]
+WIDTHS = {"ECAPA_TDNN_GLOB_c512": 16}  # of small networks; 4 elsewhere
 
 
 def test_every_network_is_counted() -> None:
-    assert set(PARAMETERS) == set(models.NAMES)
+    assert {*PARAMETERS, *OTHERS} == set(models.NAMES)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
 def test_parameter_counts(name: str) -> None:
     model = models.build(name)
     # One flat graph without code in it, which tfmot and every file format ask for.
     assert not any(isinstance(layer, keras.Model | keras.layers.Lambda) for layer in model.layers)
     assert not any("OpLambda" in type(layer).__name__ for layer in model.layers)
     weights = model.trainable_weights
-    assert sum(int(np.prod(weight.shape)) for weight in weights) == PARAMETERS[name]
+    assert sum(int(np.prod(weight.shape)) for weight in weights) == {**PARAMETERS, **OTHERS}[name]
 
 
-@pytest.mark.parametrize("name", ["ResNet34", "DF_ResNet56", "Gemini_DF_ResNet60"])
+@pytest.mark.parametrize(
+    "name", ["ResNet34", "DF_ResNet56", "Gemini_DF_ResNet60", "CAMPPlus", "ECAPA_TDNN_GLOB_c512"]
+)
 def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
-    model = randomize(models.build(name))
+    model = randomize(models.build(name, channels=64 if name in WIDTHS else None))
     export_float32(model, tmp_path / "float.tflite", input="features")
     interpreter = Interpreter(str(tmp_path / "float.tflite"))
     entry, end = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    for frames in (198, 301, 97):
+    for frames in (198, 301, 97, 777):
         features = np.random.default_rng(frames).normal(size=(1, frames, 80)).astype(np.float32)
         interpreter.resize_tensor_input(entry["index"], features.shape)
         interpreter.allocate_tensors()
@@ -66,10 +85,12 @@ def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
-@pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "DF_ResNet56", "Gemini_DF_ResNet60"])
+@pytest.mark.parametrize("name", SAVED)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
-    model = randomize(models.build(name, channels=4, embed_dim=8, fbank=THREE_D_SPEAKER))
+    model = randomize(
+        models.build(name, channels=WIDTHS.get(name, 4), embed_dim=8, fbank=THREE_D_SPEAKER)
+    )
     features = np.random.default_rng(0).normal(size=(1, 50, 80)).astype(np.float32)
     expected = model(features)
     model.save(tmp_path / form)
@@ -79,9 +100,11 @@ def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["w.weights.h5", "w.h5", "checkpoint"])
-@pytest.mark.parametrize("name", ["ResNet18", "ResNet50", "DF_ResNet56", "Gemini_DF_ResNet60"])
+@pytest.mark.parametrize("name", SAVED)
 def test_saves_and_loads_weights(name: str, form: str, tmp_path: Path) -> None:
-    first, second = (models.build(name, channels=4, embed_dim=8) for _ in range(2))
+    first, second = (
+        models.build(name, channels=WIDTHS.get(name, 4), embed_dim=8) for _ in range(2)
+    )
     randomize(first).save_weights(tmp_path / form)
     second.load_weights(tmp_path / form)
     features = np.random.default_rng(0).normal(size=(1, 50, 80)).astype(np.float32)
@@ -134,6 +157,10 @@ def test_two_embedding_layers() -> None:
         ({"name": "ResNet18", "feat_dim": 81}, "multiple of 8, not 81"),
         ({"name": "Gemini_DF_ResNet60", "feat_dim": 72}, "multiple of 16, not 72"),
         ({"name": "ResNet18", "channels": 0}, "must be positive"),
+        ({"name": "CAMPPlus", "feat_dim": 81}, "multiple of 8, not 81"),
+        ({"name": "CAMPPlus", "pooling": "ASTP"}, "the pooling of CAMPPlus is TSTP, not ASTP"),
+        ({"name": "CAMPPlus", "two_emb_layer": True}, "CAMPPlus has one embedding layer"),
+        ({"name": "ECAPA_TDNN_c512", "channels": 20}, "a multiple of 8, not 20"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ import tfq_sv
 from tfq_sv import cli, models
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER
-from tfq_sv.models import wespeaker
+from tfq_sv.models import importer, verification
 from tfq_sv.models.checkpoint import read_checkpoint
 
 GOLDEN = ["ResNet18", "ResNet34", "Gemini_DF_ResNet60"]
@@ -98,18 +98,18 @@ def test_every_network_agrees_with_pytorch(
     state = small_state(name, **settings)
     settings_file = config(model=name, model_args=arguments, dataset_args={})
     checkpoint = read_checkpoint(folder(tmp_path, state, settings_file))
-    model = wespeaker.to_keras(checkpoint)
-    for agreement in wespeaker.verify(checkpoint, model, frames=(61, 100)):
+    model = importer.to_keras(checkpoint)
+    for agreement in verification.verify(checkpoint, model, frames=(61, 100)):
         assert agreement.difference < 1e-4
         assert agreement.cosine > 0.999999
 
 
 def test_verify_sees_a_wrong_weight(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(save(tmp_path / "a.pt", small_state()))
-    model = wespeaker.to_keras(checkpoint)
+    model = importer.to_keras(checkpoint)
     layer = model.get_layer("layer2.0.conv1")
     layer.set_weights([-layer.get_weights()[0]])
-    assert all(found.difference > 1e-3 for found in wespeaker.verify(checkpoint, model))
+    assert all(found.difference > 1e-3 for found in verification.verify(checkpoint, model))
 
 
 VARIANTS: dict[str, Any] = {
@@ -138,9 +138,9 @@ def test_golden_geminis_own_files(tmp_path: Path) -> None:
     state = small_state("Gemini_DF_ResNet60")
     own = {key.replace("seg_1.", "embedding."): value for key, value in state.items()}
     checkpoint = read_checkpoint(save(tmp_path / "own.pt", own))
-    model = wespeaker.to_keras(checkpoint)
+    model = importer.to_keras(checkpoint)
     assert model.get_layer("pool").epsilon == 1e-10
-    assert all(found.difference < 1e-5 for found in wespeaker.verify(checkpoint, model))
+    assert all(found.difference < 1e-5 for found in verification.verify(checkpoint, model))
 
 
 def test_front_end_travels(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def _without(key: str) -> Any:
             "holds bn1.bias twice, the second time as resnet.bn1.bias",
         ),
         (lambda s: {"front.conv1.weight": s["conv1.weight"]}, "SimAM ResNet"),
-        (lambda s: {"layer1.conv.weight": s["conv1.weight"]}, "neither a ResNet nor a DF-ResNet"),
+        (lambda s: {"layer1.conv.weight": s["conv1.weight"]}, "is of no known family"),
     ],
 )
 def test_strict_about_keys(change: Any, message: str, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_strict_about_keys(change: Any, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "ECAPA_TDNN_GLOB_c512"}, "is a ECAPA_TDNN_GLOB_c512, which is not supported"),
+        ({"model": "ReDimNetB2"}, "is a ReDimNetB2, which is not supported"),
         ({"model": "ResNet34"}, "said to be ResNet34, but its keys are ResNet18's"),
         ({"model": 3}, "names no `model`"),
         ({"model_args": {"pooling_func": "MQMHASTP"}}, "unknown pooling 'MQMHASTP'"),
@@ -318,7 +318,7 @@ def test_import_refuses_what_differs_from_pytorch(
 ) -> None:
     checkpoint, out = save(tmp_path / "a.pt", small_state()), tmp_path / "a.keras"
     monkeypatch.setattr(
-        wespeaker, "verify", lambda *_, **__: [wespeaker.Agreement(200, float("nan"), 0.0)]
+        verification, "verify", lambda *_, **__: [verification.Agreement(200, float("nan"), 0.0)]
     )
     assert cli.main(["import", f"--checkpoint={checkpoint}", f"--out={out}", "--verify"]) == 1
     assert "nothing was written" in capsys.readouterr().err

@@ -139,7 +139,7 @@ def megabytes(text: str) -> int:
 
 
 def load_network(name: str) -> Any:
-    """Loads a Keras model or a WeSpeaker checkpoint, or a shipped network by its name."""
+    """Loads a Keras model or a published checkpoint, or a shipped network by its name."""
     from tfq_sv import assets
     from tfq_sv.quantization.quantized_model import load_model
 
@@ -150,12 +150,14 @@ def load_network(name: str) -> Any:
             f"model {name} does not exist; shipped networks are {', '.join(assets.NAMES)}"
         )
     path = Path(name)
-    if path.suffix.lower() in (".pt", ".pth") or (
+    from tfq_sv.models.checkpoint import SUFFIXES
+
+    if path.suffix.lower() in SUFFIXES or (
         path.is_dir() and not (path / "saved_model.pb").exists()
     ):
-        from tfq_sv.models.wespeaker import load_wespeaker
+        from tfq_sv.models import load_checkpoint
 
-        return load_wespeaker(name)
+        return load_checkpoint(name)
     return load_model(name)
 
 
@@ -212,7 +214,7 @@ def read_corpus(
 ) -> Corpus:
     """Reads a corpus, checks every file's header, and says what reading will change.
 
-    Bad files are left out and listed; if `strict`, the first one ends it.
+    Bad files are skipped and listed; if `strict`, the first one ends it.
     """
     corpus = Corpus.read(folder, speaker_level=speaker_level, unlabelled=unlabelled)
     found = survey(corpus.paths, strict=strict, progress="checking audio")
@@ -220,7 +222,7 @@ def read_corpus(
         raise InputError(f"{folder} has no good recording: {next(iter(found.bad.values()))}")
     print_corpus(folder, corpus, found.changes)
     if found.bad:
-        print_left_out(found.bad, len(corpus.paths))
+        print_skipped(found.bad, len(corpus.paths))
     return corpus.without(found.bad)
 
 
@@ -235,7 +237,7 @@ def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:
 
 
 def reasons(bad: Mapping[str, BadAudioError]) -> dict[str, str]:
-    """Recordings that are left out, and why, for --json."""
+    """Recordings that were skipped, and why, for --json."""
     return {key: str(error) for key, error in bad.items()}
 
 
@@ -244,11 +246,11 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def print_left_out(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
-    """Lists recordings that are left out, with a count of each kind and each one's reason."""
+def print_skipped(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
+    """Lists recordings that were skipped, with a count of each kind and each one's reason."""
     kinds = Counter(error.kind for error in bad.values())
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    print(f"left out: {len(bad):,} of {total:,} recordings ({counts}){trials}")
+    print(f"skipped: {len(bad):,} of {total:,} recordings ({counts}){trials}")
     for key, error in list(bad.items())[:LISTED]:
         print(f"  {key}: {error}")
     if len(bad) > LISTED:

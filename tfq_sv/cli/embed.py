@@ -25,7 +25,7 @@ from tfq_sv.cli.common import (
     fingerprint,
     open_encoder,
     print_corpus,
-    print_left_out,
+    print_skipped,
     reasons,
     required,
 )
@@ -63,8 +63,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     keys = keys[first:last]
     found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress="embedding")
     print_corpus(folder, corpus, found.changes + found.doubts)
-    if found.left_out:
-        print_left_out(found.left_out, len(keys))
+    if found.skipped:
+        print_skipped(found.skipped, len(keys))
     if not found.embeddings:
         raise InputError(f"{folder}: no recording of {len(keys)} could be embedded")
     if file:
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         "out": out,
         "embeddings": len(found.embeddings),
         "reused": found.reused,
-        "left_out": reasons(found.left_out),
+        "skipped": reasons(found.skipped),
     }
 
 

@@ -2,7 +2,7 @@
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
-tfq-sv verify and apps read them. A recording that cannot be used is left out with its trials, and
+tfq-sv verify and apps read them. A recording that cannot be used is skipped with its trials, and
 listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
 it was made from, on the same trials.
 
@@ -32,7 +32,7 @@ from tfq_sv.cli.common import (
     no_positional,
     open_encoder,
     print_corpus,
-    print_left_out,
+    print_skipped,
     read_trials,
     reasons,
     required,
@@ -131,7 +131,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
         write_about(name, **result.thresholds())
         print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
-    return _record(System(name, result)) | _left_out(result, trials)
+    return _record(System(name, result)) | _skipped(result, trials)
 
 
 def _corpus(folder: str) -> Corpus:
@@ -154,19 +154,19 @@ def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
     if FLAGS.report:
         _report(systems, trials.source, found.table())
     records = [_record(system) for system in systems]
-    return {"systems": records} | _left_out(found.reference, trials)
+    return {"systems": records} | _skipped(found.reference, trials)
 
 
-def _left_out(result: Evaluation, trials: Trials) -> dict[str, Any]:
-    """Lists the recordings that were left out; returns them, and how many trials are left."""
-    bad = result.extraction.left_out if result.extraction else {}
+def _skipped(result: Evaluation, trials: Trials) -> dict[str, Any]:
+    """Lists the recordings that were skipped; returns them, and how many trials are left."""
+    bad = result.extraction.skipped if result.extraction else {}
     if bad:
-        lost = f", and with them {result.trials_left_out:,} of {len(trials):,} trials"
-        print_left_out(bad, len(trials.utterances), lost)
+        lost = f", and with them {result.trials_skipped:,} of {len(trials):,} trials"
+        print_skipped(bad, len(trials.utterances), lost)
     return {
         "trials": len(result.trials),
-        "trials_left_out": result.trials_left_out,
-        "left_out": reasons(bad),
+        "trials_skipped": result.trials_skipped,
+        "skipped": reasons(bad),
     }
 
 
@@ -261,8 +261,8 @@ def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohor
     corpus = Corpus.read(FLAGS.cohort)
     found = embeddings(corpus, list(corpus.paths), "cohort")
     print_corpus(FLAGS.cohort, corpus, found.changes + found.doubts)
-    if found.left_out:
-        print_left_out(found.left_out, len(corpus.paths))
+    if found.skipped:
+        print_skipped(found.skipped, len(corpus.paths))
     if not found.embeddings:
         raise InputError(f"cohort {FLAGS.cohort} has no good recording")
     return Cohort.of(found.embeddings, corpus.speakers)

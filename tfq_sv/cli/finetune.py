@@ -38,7 +38,7 @@ from tfq_sv.cli.common import (
     no_positional,
     number,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -111,14 +111,12 @@ def _finetune(
         speaker_level=FLAGS.speaker_level,
         unlabelled=FLAGS.loss != "aam",
     )
-    left_out: dict[str, BadAudioError] = {}
     dataset = batches(
         corpus,
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
         augmentation=added,
-        left_out=left_out,
         strict=FLAGS.strict,
     )
     from tfq_sv.quantization.quantized_model import codebooks
@@ -131,6 +129,7 @@ def _finetune(
         steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
     )
     state, loss = Path(f"{out}.state"), math.nan
+    skipped: dict[str, BadAudioError] = {}
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
         model = multi_stage_finetune(
@@ -147,7 +146,8 @@ def _finetune(
         codebooks(model)  # refuses a float model
         kind, head = "1 - cosine to the teacher", None
         if FLAGS.loss == "aam":
-            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus, left_out), None
+            head, skipped = _head(teacher, corpus)
+            kind, teacher = "AAM-softmax loss", None
         loss = finetune(
             model,
             dataset,
@@ -163,19 +163,23 @@ def _finetune(
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
+    skipped |= dataset.skipped
+    if skipped:
+        print_skipped(skipped, len(corpus.paths))
     print_bad_additions(added)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
     return {
         "out": out,
         "loss": number(loss),
-        "left_out": reasons(left_out),
+        "skipped": reasons(skipped),
     }
 
 
-def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> Any:
-    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
+def _head(network: Any, corpus: Corpus) -> tuple[Any, dict[str, BadAudioError]]:
+    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances.
+
+    Also returns the recordings that could not be read.
+    """
     from tfq_sv.training.fine_tuning import speaker_head
 
     number: Counter[str] = Counter()
@@ -190,8 +194,7 @@ def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> A
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
-        left_out=left_out,
         strict=FLAGS.strict,
     )
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
-    return speaker_head(network, once, len(number), margin=FLAGS.margin)
+    return speaker_head(network, once, len(number), margin=FLAGS.margin), stream.skipped

@@ -36,13 +36,12 @@ from tfq_sv.cli.common import (
     no_positional,
     number,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
 )
 from tfq_sv.cli.config import apply_config
-from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_folder
@@ -155,9 +154,8 @@ def _train(
     print(f"{model.name}: {model.count_params():,} parameters, {len(names):,} classes")
     if added:
         print("augmentation:", ", ".join(f"{k} {v}" for k, v in added.summary().items()))
-    left_out: dict[str, BadAudioError] = {}
     state = Path(f"{out}.state")
-    loss = train(
+    result = train(
         model,
         corpus,
         options,
@@ -165,12 +163,11 @@ def _train(
         head=head,
         checkpoint_dir=state,
         tensorboard=FLAGS.tensorboard,
-        left_out=left_out,
         strict=FLAGS.strict,
         workers=FLAGS.num_workers,
     )
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
+    if result.skipped:
+        print_skipped(result.skipped, len(corpus.paths))
     print_bad_additions(added)
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
@@ -182,15 +179,15 @@ def _train(
         model.save(temporary)
     save_classifier(beside(out), head, names)
     shutil.rmtree(state)
-    print(f"wrote {out}; mean loss of the last 100 steps {loss:.3f}")
+    print(f"wrote {out}; mean loss of the last 100 steps {result.loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
     return {
         "out": str(out),
         "network": model.name,
         "parameters": model.count_params(),
         "classes": len(names),
-        "loss": number(loss),
-        "left_out": reasons(left_out),
+        "loss": number(result.loss),
+        "skipped": reasons(result.skipped),
     }
 
 

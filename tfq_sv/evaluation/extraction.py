@@ -38,14 +38,14 @@ class Extraction:
 
     Attributes:
         embeddings: of the utterances that could be read.
-        left_out: the others, and why.
+        skipped: the others, and why.
         changes: what reading changed -> number of files read ("resampled from 44100 Hz": 12).
         reused: how many embeddings come from a cache.
         doubts: what recordings seem to be rather than speech -> number of files.
     """
 
     embeddings: Embeddings
-    left_out: dict[str, BadAudioError] = field(default_factory=dict)
+    skipped: dict[str, BadAudioError] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
     reused: int = 0
     doubts: Counter[str] = field(default_factory=Counter)
@@ -131,7 +131,7 @@ def extract(
         InputError: a bad recording, if `strict`; a cache or a decoder that fails.
     """
     stamps: dict[str, str] = {}
-    left_out: dict[str, BadAudioError] = {}
+    skipped: dict[str, BadAudioError] = {}
     changes: Counter[str] = Counter()
     doubts: Counter[str] = Counter()
     for key in keys if cache else ():
@@ -160,7 +160,7 @@ def extract(
             except BadAudioError as error:
                 if strict:
                     raise
-                left_out[key] = error
+                skipped[key] = error
                 continue
             changes.update(changed)
             doubts.update(doubt)
@@ -169,13 +169,13 @@ def extract(
     finally:
         keep()
     embeddings = Embeddings.of({key: found[key] for key in keys if key in found})
-    return Extraction(embeddings, left_out, changes, reused, doubts)
+    return Extraction(embeddings, skipped, changes, reused, doubts)
 
 
 def from_file(
     path: str | os.PathLike[str], keys: Sequence[str], *, strict: bool = False
 ) -> Extraction:
-    """Embeddings that somebody else extracted; utterances that the file lacks are left out.
+    """Embeddings that somebody else extracted; utterances that the file lacks are skipped.
 
     Raises:
         InputError: a file that is not one, or one that lacks an utterance, if `strict`.
@@ -184,12 +184,12 @@ def from_file(
     if strict:
         every.rows(keys)
     kept = [key for key in keys if key in every]
-    left_out = {
+    skipped = {
         key: BadAudioError("without embedding", f"{path} has no {key}")
         for key in keys
         if key not in every
     }
-    return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), left_out)
+    return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), skipped)
 
 
 def _embedded(

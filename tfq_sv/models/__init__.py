@@ -1,9 +1,9 @@
 """The networks, by name: `build("ResNet34")`. Plain functional tf_keras models."""
 
 from tfq_sv.models.frontend import FrontEnd, front_end, network_input
+from tfq_sv.models.importer import load_checkpoint, load_wespeaker
 from tfq_sv.models.pooling import POOLINGS, pool
 from tfq_sv.models.registry import NAMES, build
-from tfq_sv.models.wespeaker import load_wespeaker
 
 __all__ = [
     "NAMES",
@@ -11,6 +11,7 @@ __all__ = [
     "FrontEnd",
     "build",
     "front_end",
+    "load_checkpoint",
     "load_wespeaker",
     "network_input",
     "pool",

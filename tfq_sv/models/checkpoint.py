@@ -1,11 +1,12 @@
-"""WeSpeaker's checkpoint files: tensors by key, and the configuration beside them.
+"""Checkpoint files: tensors by key, and the configuration beside them.
 
 Keys and configurations are those of wenet-e2e/wespeaker, of pyannote's copies of it (`resnet.`
-before every key) and of Golden Gemini's own files (`embedding` for `seg_1`).
+before every key), of Golden Gemini's own files (`embedding` for `seg_1`), and of 3D-Speaker.
 
 Needs PyTorch and PyYAML (`pip install 'tfq-sv[torch]'`). Nothing that a file holds is ever run.
 """
 
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -20,20 +21,24 @@ from tfq_sv.errors import InputError
 from tfq_sv.files import existing
 
 CONFIG = "config.yaml"
+THREE_D_SPEAKER_CONFIG = "configuration.json"
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "model.", "resnet.")
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What is on disk, under WeSpeaker's own keys.
+    """What is on disk, under WeSpeaker's own keys, or 3D-Speaker's.
 
     Attributes:
         path: the file of the weights.
         state: key -> float32 array, in PyTorch's layout; counters and training head left out.
         dropped: keys of the training head, which no embedding needs.
-        config: what config.yaml says; empty without one.
+        config: what config.yaml says, or 3D-Speaker's configuration.json in WeSpeaker's words;
+            empty without one.
         epsilon: what the pooling adds to its variance.
+        origin: who trained it: "WeSpeaker" or "3D-Speaker".
     """
 
     path: Path
@@ -41,6 +46,7 @@ class Checkpoint:
     dropped: tuple[str, ...]
     config: Mapping[str, Any]
     epsilon: float
+    origin: str = "WeSpeaker"
 
     @property
     def notes(self) -> list[str]:
@@ -49,7 +55,7 @@ class Checkpoint:
         if self.dropped:
             notes.append(f"dropped the training head: {', '.join(self.dropped)}")
         if not self.config:
-            notes.append(f"no {CONFIG} beside it: WeSpeaker's usual front end is assumed")
+            notes.append(f"no {CONFIG} beside it: {self.origin}'s usual front end is assumed")
         return notes
 
 
@@ -57,7 +63,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a checkpoint.
 
     Args:
-        path: a folder or a file, see `load_wespeaker`.
+        path: a folder or a file, see `load_checkpoint`.
 
     Raises:
         InputError: PyTorch is missing; the file is missing, damaged, or holds anything but
@@ -85,7 +91,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         state[name] = tensor.detach().float().numpy()
         if not np.isfinite(state[name]).all():
             raise InputError(f"{weights}: {key} holds NaN or infinite values")
-    return Checkpoint(weights, state, tuple(dropped), config, epsilon)
+    origin = _origin(state, config, trained=bool(dropped))
+    if origin == "3D-Speaker":
+        epsilon = 0.0
+    return Checkpoint(weights, state, tuple(dropped), config, epsilon, origin)
+
+
+def _origin(state: Mapping[str, Any], config: Mapping[str, Any], trained: bool) -> str:
+    """Says whose a checkpoint is; WeSpeaker and 3D-Speaker share CAM++'s keys.
+
+    Without configuration, WeSpeaker's has 512 dimensions or a training head, as a rule; those of
+    3D-Speaker's widely copied file are 192.
+    """
+    if config:
+        return str(config.get("origin", "WeSpeaker"))
+    end = state.get("xvector.dense.linear.weight")
+    return "3D-Speaker" if end is not None and len(end) == 192 and not trained else "WeSpeaker"
 
 
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -93,7 +114,9 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     weights = path
     if path.is_dir():
         places = [path / "avg_model.pt", path / "models" / "avg_model.pt"]
-        found = [place for place in places if place.is_file()] or sorted(path.glob("*.pt"))
+        found = [place for place in places if place.is_file()] or sorted(
+            file for file in path.iterdir() if file.suffix in SUFFIXES
+        )
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise InputError(f"{path} should hold avg_model.pt or a single .pt file; found {names}")
@@ -104,6 +127,8 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     for folder in [weights.parent, *upper]:
         if (folder / CONFIG).is_file():
             return weights, _read_config(folder / CONFIG)
+    if (weights.parent / THREE_D_SPEAKER_CONFIG).is_file():
+        return weights, _three_d_speaker(weights.parent / THREE_D_SPEAKER_CONFIG)
     return weights, {}
 
 
@@ -117,6 +142,25 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):
         raise InputError(f"{file} is not a WeSpeaker configuration: it names no `model`")
     return config
+
+
+def _three_d_speaker(file: Path) -> dict[str, Any]:
+    """Reads what ModelScope publishes with 3D-Speaker's networks, in WeSpeaker's words."""
+    try:
+        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        kind, settings = str(model["type"]), dict(model["model_config"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{file} is not 3D-Speaker's configuration: it should be JSON with model.type and "
+            "model.model_config"
+        ) from None
+    arguments = {"feat_dim": settings.get("fbank_dim"), "embed_dim": settings.get("emb_size")}
+    return {
+        "origin": "3D-Speaker",
+        "model": "CAMPPlus" if kind == "cam++-sv" else kind,
+        "model_args": {name: value for name, value in arguments.items() if value is not None},
+        "dataset_args": {"resample_rate": settings.get("sample_rate", 16000)},
+    }
 
 
 def _torch_load(file: Path) -> Any:

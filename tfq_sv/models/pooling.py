@@ -9,6 +9,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
+from tfq_sv.models.sequence import frame_conv
+
+_FLOOR = 1e-20
+_ATTENTION = 128  # width of the attention's hidden layer
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -20,7 +24,7 @@ class StatisticsPooling(keras.layers.Layer):
     Args:
         mean: give the means.
         deviation: give sqrt(variance + epsilon).
-        epsilon: added to the variance.
+        epsilon: added to the variance; 0 is allowed.
 
     >>> StatisticsPooling()(tf.zeros([2, 10, 25, 256])).shape
     TensorShape([2, 5120])
@@ -35,13 +39,8 @@ class StatisticsPooling(keras.layers.Layer):
     def call(self, image: tf.Tensor) -> tf.Tensor:
         """Pools in float32, whatever the compute type."""
         image = tf.cast(image, tf.float32)
-        mean = tf.reduce_mean(image, axis=2, keepdims=True)
-        statistics = [mean] if self.mean else []
-        if self.deviation:
-            # One frame has no deviation: 0 there, where torch.var gives NaN.
-            freedom = tf.maximum(tf.cast(tf.shape(image)[2], tf.float32) - 1.0, 1.0)
-            squares = tf.reduce_sum(tf.square(image - mean), axis=2, keepdims=True)
-            statistics.append(tf.sqrt(squares / freedom + self.epsilon))
+        mean, deviation = _moments(image, self.epsilon)
+        statistics = [mean] * self.mean + [deviation] * self.deviation
         return tf.concat([_flatten(s) for s in statistics], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
@@ -68,8 +67,39 @@ class FrameSequence(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
+class GlobalContext(keras.layers.Layer):
+    """Sequence (..., T, D) -> (..., T, 3 D): each frame, and all frames' mean and deviation.
+
+    Args:
+        epsilon: added to the variance, an unbiased one.
+
+    >>> GlobalContext()(tf.zeros([2, 1, 50, 8])).shape
+    TensorShape([2, 1, 50, 24])
+    """
+
+    def __init__(self, epsilon: float = 1e-7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def call(self, sequence: tf.Tensor) -> tf.Tensor:
+        """Finds the statistics in float32; the answer has the compute type."""
+        wide = tf.cast(sequence, tf.float32)
+        mean, deviation = _moments(wide, self.epsilon)
+        # Sums with zeros, because a shape to broadcast to would be computed at run time.
+        zeros = tf.zeros_like(wide)
+        seen = tf.concat([wide, zeros + mean, zeros + deviation], axis=-1)
+        return tf.cast(seen, sequence.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The layer's configuration."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@keras.utils.register_keras_serializable("tfq_sv")
 class AttentiveStatistics(keras.layers.Layer):
-    """Sequence (B, T, D) and attention logits (B, T, D) -> weighted mean and deviation (B, 2 D).
+    """Sequence and attention logits (B, T, D) -> weighted mean and deviation (B, 2 D).
+
+    Or images of height one, (B, 1, T, D).
 
     Args:
         epsilon: the least variance under the root.
@@ -82,9 +112,10 @@ class AttentiveStatistics(keras.layers.Layer):
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Pools in float32, whatever the compute type."""
         sequence, logits = (tf.cast(x, tf.float32) for x in inputs)
-        weights = tf.nn.softmax(logits, axis=1)
-        mean = tf.reduce_sum(weights * sequence, axis=1)
-        variance = tf.reduce_sum(weights * tf.square(sequence), axis=1) - tf.square(mean)
+        weights = tf.nn.softmax(logits, axis=-2)
+        axes = list(range(1, len(sequence.shape) - 1))
+        mean = tf.reduce_sum(weights * sequence, axis=axes)
+        variance = tf.reduce_sum(weights * tf.square(sequence), axis=axes) - tf.square(mean)
         return tf.concat([mean, tf.sqrt(tf.maximum(variance, self.epsilon))], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
@@ -110,10 +141,42 @@ def pool(image: tf.Tensor, pooling: str, epsilon: float = 1e-7) -> tf.Tensor:
         return StatisticsPooling(mean, deviation, epsilon, name="pool")(image)
     if pooling == "ASTP":
         sequence = FrameSequence(name="pool.frames")(image)
-        hidden = keras.layers.Dense(128, activation="tanh", name="pool.linear1")(sequence)
+        hidden = keras.layers.Dense(_ATTENTION, activation="tanh", name="pool.linear1")(sequence)
         logits = keras.layers.Dense(sequence.shape[-1], name="pool.linear2")(hidden)
         return AttentiveStatistics(epsilon, name="pool")((sequence, logits))
     raise InputError(f"unknown pooling {pooling!r}; known are {', '.join(POOLINGS)}")
+
+
+def pool_frames(
+    sequence: tf.Tensor, pooling: str, epsilon: float = 1e-7, *, global_context: bool = False
+) -> tf.Tensor:
+    """The same for a sequence, (B, 1, T, C); attention is by convolutions there.
+
+    Args:
+        sequence: frames, an image of height one.
+        pooling: as `pool` takes it.
+        epsilon: as `pool` takes it.
+        global_context: whether attention sees all frames' mean and deviation too.
+    """
+    if pooling != "ASTP":
+        return pool(sequence, pooling, epsilon)
+    seen = GlobalContext(name="pool.context")(sequence) if global_context else sequence
+    hidden = frame_conv(seen, "pool.linear1", _ATTENTION, bias=True)
+    hidden = keras.layers.Activation("tanh", name="pool.tanh")(hidden)
+    logits = frame_conv(hidden, "pool.linear2", sequence.shape[-1], bias=True)
+    return AttentiveStatistics(epsilon, name="pool")((sequence, logits))
+
+
+def _moments(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns mean and sqrt(variance + epsilon) over time: (..., T, C) -> (..., 1, C)."""
+    mean = tf.reduce_mean(x, axis=-2, keepdims=True)
+    # One frame has no deviation: 0 there, where torch.var gives NaN.
+    freedom = tf.maximum(tf.cast(tf.shape(x)[-2], tf.float32) - 1.0, 1.0)
+    squares = tf.reduce_sum(tf.square(x - mean), axis=-2, keepdims=True)
+    variance = squares / freedom + epsilon
+    # Without epsilon, a constant channel's root has no slope to train by: a floor that no answer
+    # shows gives it none.
+    return mean, tf.sqrt(variance if epsilon else tf.maximum(variance, _FLOOR))
 
 
 def _flatten(statistic: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
+from tfq_sv.models.dilation import native_dilation
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.quantizers import kernel_attribute
 
@@ -56,7 +57,8 @@ def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerCo
     """
     shape = [1, *(frames if size is None else size for size in model.input_shape[1:])]
     run = tf.function(lambda x: model(x, training=False), autograph=False)
-    graph = run.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph
+    with native_dilation(model):
+        graph = run.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph
     scopes = {layer.name: layer for layer in model.layers}
     macs = dict.fromkeys(scopes, 0)
     for operation in graph.get_operations():

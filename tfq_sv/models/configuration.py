@@ -1,0 +1,75 @@
+"""What the configurations of WeSpeaker and 3D-Speaker say about the front end."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tfq_sv.errors import InputError
+from tfq_sv.features import THREE_D_SPEAKER, WESPEAKER, FbankOptions
+from tfq_sv.models.checkpoint import CONFIG, Checkpoint
+
+_OWN: dict[str, dict[str, Any]] = {
+    "3D-Speaker": {
+        "window": THREE_D_SPEAKER.window,
+        "sample_scale": THREE_D_SPEAKER.sample_scale,
+    }
+}
+
+
+def front_end(checkpoint: Checkpoint, bins: int) -> FbankOptions:
+    """Returns the front end that a checkpoint's network was trained with.
+
+    Raises:
+        InputError: one that `features` does not compute.
+    """
+    return replace(_read(checkpoint, bins), **_OWN.get(checkpoint.origin, {}))
+
+
+def _read(checkpoint: Checkpoint, bins: int) -> FbankOptions:
+    """Reads the front end: `dataset_args`, or `feature_args` of the first versions."""
+    dataset = section(checkpoint, "dataset_args")
+    frontend = dataset.get("frontend", "fbank")
+
+    def refuse(what: str, expected: str) -> InputError:
+        return InputError(f"{checkpoint.path}: {CONFIG} asks for {what}; only {expected} is read")
+
+    if frontend != "fbank":
+        raise refuse(f"the front end {frontend!r}", "'fbank'")
+    cmvn = section(checkpoint, "cmvn_args", dataset)
+    if cmvn.get("norm_var", False):
+        raise refuse("normalised variance", "mean normalisation")
+    rate = dataset.get("resample_rate", 16000)
+    if rate != WESPEAKER.sample_rate:
+        raise refuse(f"{rate} Hz", f"{WESPEAKER.sample_rate} Hz")
+    settings = {
+        # `raw_wav`, `num_frms` and `feat_dim` say how to train; the rest is the front end.
+        **section(checkpoint, "feature_args"),
+        **section(checkpoint, "fbank_args", dataset),
+    }
+    for ignored in ("raw_wav", "num_frms", "feat_dim", "dither"):
+        settings.pop(ignored, None)
+    found = settings.pop("num_mel_bins", bins)
+    if found != bins:
+        raise refuse(f"{found} mel bins for a network of feat_dim {bins}", "equal numbers")
+    per_ms = WESPEAKER.sample_rate / 1000
+    length, shift = settings.pop("frame_length", 25), settings.pop("frame_shift", 10)
+    if settings:
+        name, value = next(iter(settings.items()))
+        raise refuse(f"{name} {value!r}", "num_mel_bins, frame_length, frame_shift or dither")
+    return replace(
+        WESPEAKER,
+        num_bins=bins,
+        frame_length=round(length * per_ms),
+        frame_shift=round(shift * per_ms),
+        subtract_mean=bool(dataset.get("cmvn", True) and cmvn.get("norm_mean", True)),
+    )
+
+
+def section(
+    checkpoint: Checkpoint, name: str, parent: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns a part of a configuration by its name; empty if it is not there."""
+    section = (checkpoint.config if parent is None else parent).get(name) or {}
+    if not isinstance(section, dict):
+        raise InputError(f"{checkpoint.path}: {name} in {CONFIG} should hold settings by name")
+    return dict(section)
