@@ -54,13 +54,7 @@ def quantize(
     >>> [book.bits for book in codebooks(small).values()]
     [2]
     """
-    layers = quantizable(model)
-    missing = [name for name in recipe.layers if name not in layers]
-    if missing:
-        raise InputError(
-            f"the recipe names {missing[0]!r}, which is no quantizable layer of {model.name}; "
-            f"those are {', '.join(layers)}"
-        )
+    recipe.check_layers(quantizable(model))
     if not recipe.layers:
         raise InputError("the recipe names no layer")
 
