@@ -33,6 +33,7 @@ from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
 from tfq_sv.metrics import eer, eer_interval
 from tfq_sv.mixed_precision import allocation
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
@@ -112,7 +113,7 @@ def mixed(network: keras.Model, bits: int, corpus: Corpus, folder: Path) -> Quan
     traces = fisher_traces(
         network,
         batches(corpus, batch_size=16, seconds=2.0, seed=3000),
-        max_probes=32,
+        options=ProbeOptions(max_probes=32),
         cache=folder / "fisher.json",
         progress=False,
     )

@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
         waveforms = [np.resize(audio.read(path).samples, SAMPLES) for path in paths]
     features = [fbank(np.float32(samples), front_end(network)) for samples in waveforms]
     with tempfile.TemporaryDirectory() as folder:
-        found = benchmark_network(
+        forms = benchmark_network(
             network,
             quantized,
             features,
@@ -61,9 +61,9 @@ def main(arguments: argparse.Namespace) -> None:
             corpus=corpus,
             trials=trials,
             rounds=arguments.rounds,
-        )
+        ).forms
     print(f"{len(features[0])} frames; cosines over {len(features)} utterances")
-    print(f"{benchmark_table(found)}\n\n{ratios(found)}")
+    print(f"{benchmark_table(forms)}\n\n{ratios(forms)}")
 
 
 def mixed(network: Any) -> QuantizationRecipe:

@@ -36,6 +36,7 @@ def measure(name: str, network: str, batch: int, frames: int, channels: int, pro
     import tensorflow as tf
 
     import tfq_sv
+    from tfq_sv.mixed_precision.probes import ProbeOptions
     from tfq_sv.mixed_precision.sensitivity import MEASURES
 
     model = tfq_sv.models.build(network, channels=channels)
@@ -50,7 +51,8 @@ def measure(name: str, network: str, batch: int, frames: int, channels: int, pro
     if name == "training":
         train(model, stream(), probes + 2)
     else:
-        MEASURES[name](model, stream(), max_probes=probes + 2, stable=2, progress=False)
+        options = ProbeOptions(probes + 2, min_rank_correlation=2)
+        MEASURES[name](model, stream(), options=options, progress=False)
     steps = list(itertools.pairwise(marks[1:]))  # the first builds the graph
     wall, processor = (statistics.median(b[i] - a[i] for a, b in steps) for i in (0, 1))
     unit = 1 if sys.platform == "darwin" else 1024

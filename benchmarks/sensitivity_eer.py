@@ -30,6 +30,7 @@ from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
 from tfq_sv.files import atomic
 from tfq_sv.mixed_precision import allocation
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import MEASURES
 from tfq_sv.quantization.quantizers import quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
@@ -59,8 +60,8 @@ class Bench:
     def sensitivity(self, measure: str) -> Any:
         cache = self.out / f"{measure}-probes.json"
         stream = batches(self.train, batch_size=16, seed=0)
-        probes = 1 if measure == "distortion" else self.probes
-        return MEASURES[measure](self.model, stream, max_probes=probes, cache=cache)
+        options = ProbeOptions(1 if measure == "distortion" else self.probes)
+        return MEASURES[measure](self.model, stream, options=options, cache=cache)
 
     def measured(self, model: Any) -> tuple[float, Any]:
         """EER, and unit embeddings."""

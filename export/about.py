@@ -1,11 +1,40 @@
-"""What a file says of itself, checked: a reader acts on it. FORMAT.md lists the fields."""
+"""What a file says of itself, checked once, before anything works by it.
 
+FORMAT.md has the rules. `About.kt` and `about.js` keep the same ones; tests/data/metadata.json has
+the cases that all three agree on.
+"""
+
+import json
+import math
 import os
+import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import FbankOptions
+
+_INT32 = 2**31 - 1
+
+
+def parse(text: bytes, path: str | os.PathLike[str] = "the file") -> dict[str, Any]:
+    """Returns the metadata that a file's `about` signature gave; see `check`.
+
+    Args:
+        text: UTF-8 JSON.
+        path: the file, for the message.
+
+    Raises:
+        InputError: no JSON object; a field that `check` refuses.
+    """
+    try:
+        about = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict):
+        raise InputError(f"{path} has wrong metadata: no JSON object; export it again")
+    return check(about, path)
 
 
 def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, Any]:
@@ -25,14 +54,16 @@ def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, An
     """
     if not isinstance(about, Mapping):
         raise InputError(f"{path} has wrong metadata: {about!r:.60} is no object; export it again")
-    takes_waveforms = about.get("input") == "waveform"
+    features = about.get("input") == "features"
     right = {
         "input": about.get("input") in ("waveform", "features"),
         "compute": about.get("compute") in ("int8", "float32"),
         **{name: _count(about.get(name)) for name in ("feat_dim", "embed_dim", "sample_rate")},
-        "min_samples": _count(about.get("min_samples")) or not takes_waveforms,
+        "min_samples": _count(about.get("min_samples"))
+        or (features and about.get("min_samples") is None),
         "frontend": _front_end(about.get("frontend")),
-        "thresholds": about.get("thresholds") is None or isinstance(about["thresholds"], Mapping),
+        "score": about.get("score", "cosine") == "cosine",
+        "thresholds": _thresholds(about.get("thresholds")),
         "inflated_sha256": _hexadecimal(about.get("inflated_sha256")),
     }
     for name, fine in right.items():
@@ -42,8 +73,30 @@ def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, An
     return dict(about)
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def _count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= _INT32
+
+
+def _number(value: Any) -> bool:
+    if type(value) is int:
+        return abs(value) <= sys.float_info.max
+    return type(value) is float and math.isfinite(value)
+
+
+def _thresholds(value: Any) -> bool:
+    """Null, or name -> {"threshold": a number or null, and whatever else}."""
+    if value is None:
+        return True
+    return isinstance(value, Mapping) and all(
+        isinstance(entry, Mapping)
+        and "threshold" in entry
+        and (entry["threshold"] is None or _number(entry["threshold"]))
+        for entry in value.values()
+    )
 
 
 def _hexadecimal(value: Any) -> bool:
@@ -51,10 +104,23 @@ def _hexadecimal(value: Any) -> bool:
 
 
 def _front_end(value: Any) -> bool:
+    """Null, or options that can be computed by: of their types, sizes positive."""
     if value is None:
         return True
-    try:
-        FbankOptions(**value)
-    except (TypeError, InputError):
+    if not isinstance(value, Mapping):
         return False
-    return True
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(FbankOptions)}
+    for name, option in value.items():
+        kind = kinds.get(name)
+        fine = _count(option) if kind is int else type(option) is kind
+        if not fine and not (kind is float and _number(option)):
+            return False
+    try:
+        options = FbankOptions(**value)
+    except InputError:
+        return False
+    return (
+        options.frame_length <= options.sample_rate
+        and 0 <= options.low_freq < options.high_freq <= options.sample_rate / 2
+        and options.num_bins <= options.fft_length
+    )

@@ -2,8 +2,8 @@
 
 import hashlib
 import importlib
-import json
 import os
+import warnings
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv import features, files
+from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.export import about, cache, seal
 
@@ -28,7 +29,12 @@ class SpeakerEncoder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], fast: bool = True, num_threads: int = 1
+        self,
+        path: str | os.PathLike[str],
+        fast: bool = True,
+        num_threads: int = 1,
+        *,
+        check_speech: bool = True,
     ) -> None:
         """Opens a file.
 
@@ -38,6 +44,7 @@ class SpeakerEncoder:
                 run as fast as any int8 network; else they are decoded anew for each embedding, in
                 a small memory.
             num_threads: how many threads the interpreter may use.
+            check_speech: warn of waveforms that are hum, noise, a tone or a click (`UserWarning`).
 
         Raises:
             InputError: no such file; it is damaged, or is not one of ours.
@@ -50,7 +57,7 @@ class SpeakerEncoder:
             sha256 = self._about["inflated_sha256"]
             inflated = cache.fetch(sha256, lambda: _inflate(packed, sha256, path))
             network = interpreter(inflated, num_threads)
-        self._lock = Lock()
+        self._lock, self._check_speech = Lock(), check_speech
         self._run = network.get_signature_runner("embed")
 
     @property
@@ -118,13 +125,20 @@ class SpeakerEncoder:
                 f"{values.size} samples are too few; give at least {least} ({least / rate:g} s)"
             )
         features.check_level(values)
+        self._warn(values)
         return values
+
+    def _warn(self, waveform: npt.NDArray[np.float32]) -> None:
+        reason = no_speech(waveform) if self._check_speech else ""
+        if reason:
+            warnings.warn(f"perhaps no speech: {reason}", UserWarning, stacklevel=4)
 
     def _features(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         width = self._about["feat_dim"]
         if values.ndim == 1:
             if not self._about.get("frontend"):
                 raise InputError("the file names no front end; give features, not a waveform")
+            self._warn(values)
             return features.fbank(values, features.FbankOptions(**self._about["frontend"]))
         if values.ndim != 2 or values.shape[1] != width or not len(values):
             raise InputError(
@@ -182,7 +196,7 @@ def _inflate(packed: Any, sha256: str, path: str | os.PathLike[str]) -> bytes:
 
 def _about(packed: Any, path: str | os.PathLike[str]) -> dict[str, Any]:
     text = packed.get_signature_runner("about")(request=_REQUEST)["json"].tobytes()
-    found = about.check(json.loads(text), path)
+    found = about.parse(text, path)
     entries = packed.get_signature_list()["embed"]["inputs"]
     if found["input"] not in entries:
         raise InputError(

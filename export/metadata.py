@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfq_sv import files
 from tfq_sv.errors import InputError
 from tfq_sv.export import flatbuffer, seal
-from tfq_sv.export.about import check
+from tfq_sv.export.about import check, parse
 from tfq_sv.export.flatbuffer import INT32, UINT8, Graph, Model
 
 SEAL_ENTRY = "tfq_sv"
@@ -63,7 +63,7 @@ def write_about(path: str | os.PathLike[str], **fields: Any) -> None:
     signature = next(s for s in model.signatureDefs if s.signatureKey == b"about")
     subgraph = model.subgraphs[signature.subgraphIndex]
     tables = [tensor for tensor in subgraph.tensors if tensor.type == UINT8 and tensor.buffer]
-    about = json.loads(flatbuffer.buffer_bytes(model, tables[0].buffer))
+    about = parse(flatbuffer.buffer_bytes(model, tables[0].buffer), path)
     model.subgraphs.remove(subgraph)
     model.signatureDefs.remove(signature)
     attach(model, check({**about, **fields}, path))

@@ -29,7 +29,8 @@ class Parity:
     Attributes:
         signature: "embed" or "inflate".
         result: its error rates.
-        difference: 95 % interval of its EER less the network's: paired bootstrap over speakers.
+        difference: 95 % interval of its EER less the network's: paired bootstrap over speakers;
+            None where nobody knows them.
         cosines: between the file's embedding and the network's, of each utterance, float64 (N,).
         score_change: the greatest change of a trial's score.
         flips: trials that are decided otherwise, each system at its own EER threshold.
@@ -37,7 +38,7 @@ class Parity:
 
     signature: str
     result: Evaluation
-    difference: tuple[float, float]
+    difference: tuple[float, float] | None
     cosines: npt.NDArray[np.float64]
     score_change: float
     flips: int
@@ -61,13 +62,16 @@ class Validation:
         rows = [[REFERENCE, f"{100 * self.reference.eer:.3f}", f"{self.reference.min_dcf:.4f}"]]
         rows[0] += [""] * (len(header) - len(rows[0]))
         for parity in self.parities:
-            low, high = (100 * bound for bound in parity.difference)
+            interval = ""  # where nobody knows the speakers
+            if parity.difference:
+                low, high = (100 * bound for bound in parity.difference)
+                interval = f"[{low:+.3f}, {high:+.3f}]"
             rows.append(
                 [
                     f".tflite, {parity.signature}",
                     f"{100 * parity.result.eer:.3f}",
                     f"{parity.result.min_dcf:.4f}",
-                    f"[{low:+.3f}, {high:+.3f}]",
+                    interval,
                     f"{parity.cosines.mean():.6f}",
                     f"{parity.cosines.min():.6f}",
                     f"{parity.score_change:.1e}",
@@ -105,20 +109,23 @@ def validate(
     trials.check()
     reference = model if hasattr(model, "embed") else KerasEncoder(model)
     encoders: dict[str, Encoder] = {REFERENCE: reference}
-    encoders |= {name: SpeakerEncoder(path, fast=name == "inflate") for name in signatures}
+    encoders |= {
+        name: SpeakerEncoder(path, fast=name == "inflate", check_speech=False)
+        for name in signatures
+    }
     found: dict[str, Extraction] = {
         name: extract(
             encoder, corpus, trials.utterances, strict=strict, progress=name if progress else None
         )
         for name, encoder in encoders.items()
     }
-    left_out = {key: e for extraction in found.values() for key, e in extraction.left_out.items()}
+    skipped = {key: e for extraction in found.values() for key, e in extraction.skipped.items()}
     results = {
-        name: measure(Extraction(extraction.embeddings, left_out), corpus, trials)
+        name: measure(Extraction(extraction.embeddings, skipped), corpus, trials)
         for name, extraction in found.items()
     }
     expected = results.pop(REFERENCE)
-    keys = [key for key in trials.utterances if key not in left_out]
+    keys = [key for key in trials.utterances if key not in skipped]
     vectors = {
         name: extraction.embeddings.matrix[extraction.embeddings.rows(keys)]
         for name, extraction in found.items()
@@ -138,9 +145,8 @@ def _parity(
     cosines: npt.NDArray[np.float64],
 ) -> Parity:
     kept = reference.trials
-    difference = eer_interval(
-        result.scores, kept.labels, kept.speakers(corpus), minus=reference.scores
-    )
+    whose = kept.speakers(corpus)
+    difference = whose and eer_interval(result.scores, kept.labels, whose, minus=reference.scores)
     decisions = [one.scores >= one.threshold for one in (result, reference)]
     return Parity(
         signature,

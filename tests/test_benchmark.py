@@ -27,9 +27,11 @@ def test_all_forms_of_a_network(
     network: keras.Model, quantized: Any, test_corpus: Corpus, tmp_path: Path
 ) -> None:
     trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
-    found = experiments.benchmark_network(
+    result = experiments.benchmark_network(
         network, {"4 bit": quantized}, SPEECH, tmp_path, corpus=test_corpus, trials=trials, rounds=2
     )
+    assert not result.skipped
+    found = result.forms
     by_name = {one.name: one for one in found}
     ours = ["4 bit, embed", "4 bit, inflated"]
     assert [name for name in by_name if not name.startswith("ai-edge")] == [*FORMS, *ours]

@@ -14,7 +14,7 @@ import soundfile
 from tfq_sv import cli
 
 
-def test_bad_recordings_are_left_out_and_listed(
+def test_bad_recordings_are_skipped_and_listed(
     made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(corpus_dir / "test", tmp_path / "test")
@@ -24,9 +24,9 @@ def test_bad_recordings_are_left_out_and_listed(
     base = ["evaluate", f"--model={made}/small.tflite", f"--corpus={folder}"]
     assert cli.main(base) == 0
     said = capsys.readouterr().out.splitlines()
-    start = next(i for i, line in enumerate(said) if line.startswith("left out"))
+    start = next(i for i, line in enumerate(said) if line.startswith("skipped"))
     assert re.fullmatch(
-        r"left out: 2 of 18 recordings \(1 missing, 1 silent\), and with them \d+ of \d+ trials",
+        r"skipped: 2 of 18 recordings \(1 missing, 1 silent\), and with them \d+ of \d+ trials",
         said[start],
     )
     assert len(said) == start + 3
@@ -54,11 +54,11 @@ def test_bad_recordings_beside_keras(
     compare.append(f"--reference={made}/small.keras")
     assert cli.main([*compare, "--json"]) == 0
     said = capsys.readouterr()
-    assert "left out: 2 of 18 recordings (1 not audio, 1 silent), and with them" in said.err
+    assert "skipped: 2 of 18 recordings (1 not audio, 1 silent), and with them" in said.err
     found = json.loads(said.out)
-    assert len(found["left_out"]) == 2
+    assert len(found["skipped"]) == 2
     listed = len((with_bad / "trials.txt").read_text().splitlines())
-    assert found["trials"] + found["trials_left_out"] == listed
+    assert found["trials"] + found["trials_skipped"] == listed
 
 
 def test_bad_recordings_in_calibration_and_search(
@@ -73,9 +73,9 @@ def test_bad_recordings_in_calibration_and_search(
     for call in calls:
         assert cli.main([*call, "--json"]) == 0
         said = capsys.readouterr()
-        assert "left out: 1 of 18 recordings (1 not audio)" in said.err
-        assert "left out: 1 of 17 recordings (1 silent)" in said.err
-        assert "is silent" in next(iter(json.loads(said.out)["left_out"].values()))
+        assert "skipped: 1 of 18 recordings (1 not audio)" in said.err
+        assert "skipped: 1 of 17 recordings (1 silent)" in said.err
+        assert "is silent" in next(iter(json.loads(said.out)["skipped"].values()))
 
 
 def test_bad_recordings_in_a_benchmark(
@@ -84,10 +84,10 @@ def test_bad_recordings_in_a_benchmark(
     arguments = ["benchmark", f"--model={made}/model.keras", "--bits=4", "--rounds=1"]
     assert cli.main([*arguments, f"--corpus={with_bad}", "--json"]) == 0
     said = capsys.readouterr()
-    assert "left out: 1 of 18 recordings (1 not audio)" in said.err
-    assert "left out: 1 of 17 recordings (1 silent)" in said.err
+    assert "skipped: 1 of 18 recordings (1 not audio)" in said.err
+    assert "skipped: 1 of 17 recordings (1 silent)" in said.err
     found = json.loads(said.out)
-    assert len(found["left_out"]) == 1
+    assert len(found["skipped"]) == 1
     assert all(0 <= form["eer"] <= 1 for form in found["forms"])
 
 

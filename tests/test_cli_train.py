@@ -45,8 +45,8 @@ def test_the_recipe_and_its_large_margin_stage(
     said = capsys.readouterr().out
     assert "18 classes" in said
     assert "augmentation: noise 2, speech 2, music 3, rirs 6, aug_prob 1.0" in said
-    assert re.search(r"left out: 1 of 18 recordings \(1 NaN\)\n .*NaN or infinite", said)
-    assert re.search(r"left out: \d of 13 recordings \(\d not audio\)\n", said)
+    assert re.search(r"skipped: 1 of 18 recordings \(1 NaN\)\n .*NaN or infinite", said)
+    assert re.search(r"skipped: \d of 13 recordings \(\d not audio\)\n", said)
     with np.load(tmp_path / "first.head.npz") as file:
         assert file["centers"].shape == (8, 18)
         assert file["speakers"][6].startswith("sp0.9-")
@@ -63,7 +63,7 @@ def test_the_recipe_and_its_large_margin_stage(
     assert cli.main(["quantize", f"--model={first}", f"--out={quantized}"]) == 0
     tune = [f"--model={quantized}", f"--teacher={first}", f"--corpus={folder}", f"--out={tuned}"]
     assert cli.main(["finetune", *tune, "--steps=5", "--batch_size=4", "--seconds=0.3"]) == 0
-    assert "left out: 1 of 18 recordings (1 NaN)" in capsys.readouterr().out
+    assert "skipped: 1 of 18 recordings (1 NaN)" in capsys.readouterr().out
     assert cli.main(["train", trees[0], f"--init={quantized}", f"--out={second}"]) == 1
     assert "is quantized; tfq-sv finetune trains" in capsys.readouterr().err
     (tmp_path / "first.head.npz").unlink()

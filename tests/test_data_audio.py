@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import os
 import struct
@@ -183,6 +184,70 @@ def test_aac_as_voxceleb2_has_it(rate: int, tmp_path: Path) -> None:
     for call in (audio.read, audio.probe):
         with pytest.raises(audio.BadAudioError, match=r"text\.m4a cannot be read as audio"):
             call(tmp_path / "text.m4a")
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "aac"])
+def test_aac_is_read_whatever_its_name_says(suffix: str, tmp_path: Path) -> None:
+    for number, form in enumerate(("m4a", "aac", "mov", "mp4")):
+        write_aac(tmp_path / f"x.{form}", tone(16000), 16000)
+        path = (tmp_path / f"x.{form}").rename(tmp_path / f"{number}.{suffix}")
+        assert len(audio.read(path).samples) == pytest.approx(16000, abs=2048)
+        member = Member(path, path.name, 0, path.stat().st_size)
+        assert len(audio.read(member).samples) == pytest.approx(16000, abs=2048)
+
+
+def test_tags_that_are_not_utf_8(tmp_path: Path) -> None:
+    """Found by mutation: PyAV decodes them strictly."""
+    path = tmp_path / "x.m4a"
+    write_aac(path, tone(16000), 16000)
+    content = path.read_bytes()
+    assert content.count(b"SoundHandler") == 1
+    path.write_bytes(content.replace(b"SoundHandler", b"Sound\xffandler"))
+    with contextlib.suppress(audio.BadAudioError):
+        audio.read(path)
+
+
+def test_a_length_that_no_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by mutation: an MP3's header may announce terabytes of sound."""
+    soundfile.write(tmp_path / "x.mp3", tone(16000), 16000)
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise MemoryError((1 << 41, 1), np.float32)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", out_of_memory)
+    with pytest.raises(audio.BadAudioError, match="cannot be read as audio"):
+        audio.read(tmp_path / "x.mp3")
+
+
+def test_a_recording_refers_to_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg plays lists and takes file names for addresses."""
+    monkeypatch.chdir(tmp_path)
+    write_aac(tmp_path / "secret.m4a", tone(16000), 16000)
+    write_aac(tmp_path / "secret.aac", tone(16000), 16000)
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1,\nsecret.aac\n#EXT-X-ENDLIST\n"
+    for name, text in {
+        "list.m4a": "ffconcat version 1.0\nfile secret.m4a\n",
+        "hls.m4a": playlist,
+        "hls.aac": playlist,
+        "sdp.m4a": "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
+        "concat:secret.m4a|secret.m4a": "x",
+        "subfile,,start,0,end,0,,:secret.m4a": "x",
+    }.items():
+        Path(name).write_text(text)
+        for call in (audio.read, audio.probe):
+            with pytest.raises(audio.BadAudioError, match="cannot be read as audio"):
+                call(name)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xf1" + bytes(20), b"x" * 300])
+def test_aac_without_a_sample_rate(content: bytes, tmp_path: Path) -> None:
+    """Found by mutation: FFmpeg then knows neither rate nor length."""
+    (tmp_path / "x.aac").write_bytes(content)
+    for call in (audio.read, audio.probe):
+        with pytest.raises(audio.BadAudioError, match="cannot be read as audio"):
+            call(tmp_path / "x.aac")
 
 
 def test_aac_without_a_decoder_says_what_to_install(

@@ -53,11 +53,11 @@ def test_bad_files_are_named(some: Embeddings, tmp_path: Path) -> None:
     (tmp_path / "piped.scp").write_text(f"a touch {tmp_path}/never |\n")
     for name, message in [
         ("none.ark", "does not exist"),
-        ("cut.ark", "does not hold vectors"),
+        ("cut.ark", "is cut short"),
         ("text.ark", "does not hold vectors"),
         ("text.npy", "is not a NumPy matrix"),
         ("short.npy", "1 names do not match"),
-        ("piped.scp", "has commands"),
+        ("piped.scp", "commands are never run"),
         ("text.txt", "embeddings come from .ark, .npy, .scp"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
@@ -66,6 +66,32 @@ def test_bad_files_are_named(some: Embeddings, tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
     with pytest.raises(InputError, match="embeddings go into"):
         some.write(tmp_path / "x.txt")
+
+
+def test_a_numpy_file_holds_one_whole_matrix_of_numbers(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("a\n")
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 100000000000), }"
+    huge = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode()
+    (tmp_path / "x.npy").write_bytes(huge)
+    with pytest.raises(InputError, match="is not a NumPy matrix"):
+        Embeddings.read(tmp_path / "x.npy")
+    for content in (
+        np.array([[{}]], object),
+        np.array([["1"]]),
+        np.zeros((1, 2), [("a", "f4")]),
+        np.zeros((1, 2), "m8[s]"),
+    ):
+        np.save(tmp_path / "x.npy", content, allow_pickle=True)
+        with pytest.raises(InputError, match=r"is not a NumPy matrix|not numbers"):
+            Embeddings.read(tmp_path / "x.npy")
+    broken = b"\x93NUMPY\1\0" + struct.pack("<H", 9) + b"{'a': (\n \n"  # found by mutation
+    (tmp_path / "x.npy").write_bytes(broken)
+    with pytest.raises(InputError, match="is not a NumPy matrix"):
+        Embeddings.read(tmp_path / "x.npy")
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.savez(file, np.ones((1, 2)))
+    with pytest.raises(InputError, match="is not a NumPy matrix"):
+        Embeddings.read(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(

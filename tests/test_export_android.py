@@ -1,8 +1,8 @@
 """export/android, on the JVM: its own tests, with LiteRT's Python package behind its Interpreter.
 
 Needs a Java runtime, 17 or later. The compiler and Kotlin's libraries are those of the Kotlin
-kernel for Jupyter, the only ones on PyPI. What these tests cannot run, the microphone and the
-sample app, they compile.
+kernel for Jupyter, the only ones on PyPI. The microphone is a stub; the sample app is compiled
+alone.
 """
 
 import json
@@ -68,7 +68,8 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     out = folder / "classes"
     kotlinc([*SOURCES, *STUBS.glob("*.kt"), *platform], libraries, out)
-    return f"{out}:{ANDROID / 'verifier/src/androidTest/resources'}:{libraries}"
+    resources = f"{ANDROID / 'verifier/src/androidTest/resources'}:{STUBS.parent / 'data'}"
+    return f"{out}:{resources}:{libraries}"
 
 
 def run(
@@ -88,6 +89,13 @@ def test_its_own_tests(classes: str, tmp_path: Path) -> None:
     for path in SOURCES:
         for name in re.findall(r"@Test\s+fun (\w+)", path.read_text()):
             assert f"PASSED tfq.sv.{path.stem}.{name}\n" in said
+
+
+@pytest.mark.slow
+def test_the_microphone_is_given_back(classes: str, tmp_path: Path) -> None:
+    said = run(classes, tmp_path, ["tfq.sv.RecorderTest"])
+    assert "FAILED" not in said, said
+    assert said.count("PASSED") == 3
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.export import (
     SpeakerEncoder,
+    cache,
     convert,
     encoder,
     float32,
@@ -198,8 +200,20 @@ WRONG_METADATA: dict[str, list[Any]] = {
     "feat_dim": [0, -1, 80.5, True, None, "80"],
     "embed_dim": [0, []],
     "sample_rate": [None, 0],
-    "frontend": ["kaldi", {"window": "hann"}, {"bins": 80}, 80],
-    "thresholds": [0.3, ["eer"]],
+    "frontend": [
+        "kaldi",
+        {"window": "hann"},
+        {"bins": 80},
+        80,
+        {"num_bins": "80"},
+        {"frame_length": 0},
+        {"frame_length": 10**9},
+        {"preemphasis": None},
+        {"snip_edges": 1},
+        {"high_freq": 9000},
+        {"window": ["hamming"]},
+    ],
+    "thresholds": [0.3, ["eer"], {"eer": 0.5}, {"eer": {"threshold": "high"}}],
     "inflated_sha256": [None, "", 64 * "g", 64 * "0"],
 }
 
@@ -275,6 +289,26 @@ def test_inflated_files_are_kept_and_mended(path: Path, own_cache: Path) -> None
     kept.write_bytes(whole[:-1])
     np.testing.assert_array_equal(SpeakerEncoder(path).embed(noise(1)), expected)
     assert kept.read_bytes() == whole
+
+
+def test_the_cache_keeps_what_was_used_last(own_cache: Path) -> None:
+    contents = [bytes([number]) for number in range(cache.KEPT + 3)]
+    names = [hashlib.sha256(content).hexdigest() for content in contents]
+    place = own_cache / "tfq-sv"
+    place.mkdir(parents=True)
+    for name in ("other.txt", f".{40 * 'a'}-young.tflite", f".{40 * 'a'}-old.tflite"):
+        (place / name).touch()
+    os.utime(place / f".{40 * 'a'}-old.tflite", (0, 0))
+    for age, (name, content) in enumerate(zip(names, contents, strict=True)):
+        assert cache.fetch(name, lambda content=content: content) == content
+        os.utime(place / f"{name}.tflite", (1e9 + age, 1e9 + age))
+        if age == cache.KEPT - 1:
+            cache.fetch(names[0], lambda: pytest.fail("it is there"))  # used now: the youngest
+    left = {path.stem for path in place.glob("[0-9a-f]*.tflite")}
+    assert left == {names[0], *names[-(cache.KEPT - 1) :]}
+    assert not (place / f".{40 * 'a'}-old.tflite").exists()
+    assert (place / "other.txt").exists()
+    assert (place / f".{40 * 'a'}-young.tflite").exists()
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -49,10 +50,10 @@ def corpus(tmp_path: Path) -> Corpus:
     return found
 
 
-def test_bad_recordings_are_left_out_with_their_reason(corpus: Corpus) -> None:
+def test_bad_recordings_are_skipped_with_their_reason(corpus: Corpus) -> None:
     found = extract(Loudness(), corpus, [*corpus.paths, "bob/unknown.wav"])
     assert sorted(found.embeddings) == [f"{s}/{i}.wav" for s in ("ann", "bob") for i in range(3)]
-    assert {key: error.kind for key, error in found.left_out.items()} == {
+    assert {key: error.kind for key, error in found.skipped.items()} == {
         "bob/corrupt.wav": "not audio",
         "bob/empty.wav": "not audio",
         "bob/silent.wav": "silent",
@@ -61,7 +62,7 @@ def test_bad_recordings_are_left_out_with_their_reason(corpus: Corpus) -> None:
         "bob/missing.wav": "missing",
         "bob/unknown.wav": "unknown",
     }
-    for key, error in found.left_out.items():
+    for key, error in found.skipped.items():
         assert key.split("/")[1] in str(error)
     assert found.changes == {
         "resampled from 8000 Hz": 2,
@@ -77,9 +78,9 @@ def test_trials_that_need_a_bad_recording_are_counted(corpus: Corpus) -> None:
     test = ["ann/1.wav", "bob/1.wav", "bob/nan.wav", "bob/nan.wav"]
     trials = Trials(enroll, test, np.array([True, False, True, True]), "four")
     result = evaluate(Loudness(), corpus, trials)
-    assert (len(result.trials), result.trials_left_out) == (2, 2)
+    assert (len(result.trials), result.trials_skipped) == (2, 2)
     assert result.extraction is not None
-    assert len(result.extraction.left_out) == 2
+    assert len(result.extraction.skipped) == 2
     with pytest.raises(InputError, match=r"is silent|NaN"):
         evaluate(Loudness(), corpus, trials, strict=True)
     lost = Trials(["bob/silent.wav"] * 2, ["ann/0.wav"] * 2, np.array([True, False]), "lost")
@@ -97,7 +98,7 @@ def test_a_network_that_answers_nan_is_no_embedding(corpus: Corpus) -> None:
 
     found = extract(Broken(), corpus, ["ann/0.wav"])
     assert not found.embeddings
-    assert found.left_out["ann/0.wav"].kind == "without embedding"
+    assert found.skipped["ann/0.wav"].kind == "without embedding"
 
 
 def test_a_cache_spares_what_has_not_changed(corpus: Corpus, tmp_path: Path) -> None:
@@ -189,8 +190,33 @@ def test_embeddings_of_somebody_else(corpus: Corpus, tmp_path: Path) -> None:
         ["ann/0.wav"] * 3, [*keys[1:], "bob/1.wav"], np.array([True, False, False]), "three"
     )
     result = measure(from_file(tmp_path / "x.npy", trials.utterances), corpus, trials)
-    assert (result.eer, result.trials_left_out) == (0.0, 1)
+    assert (result.eer, result.trials_skipped) == (0.0, 1)
     with pytest.raises(InputError, match=r"1 utterances have no embedding, bob/1\.wav first"):
         from_file(tmp_path / "x.npy", trials.utterances, strict=True)
     with pytest.raises(InputError, match="AS-norm needs a cohort"):
         measure(from_file(tmp_path / "x.npy", keys), corpus, trials, normalize=True)
+
+
+def test_somebody_elses_utterances_that_the_corpus_lacks(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody says who speaks in them, so intervals cannot count them."""
+    keys = [*corpus.paths, "stranger"]
+    rng = np.random.default_rng(0)
+    Embeddings(keys, rng.normal(size=(len(keys), 4))).write(tmp_path / "x.ark")
+    rows = [(a, b) for i, a in enumerate(keys) for b in keys[:i]]
+    of = corpus.speakers
+    (tmp_path / "list.txt").write_text(
+        "".join(f"{int(of.get(a) == of.get(b))} {a} {b}\n" for a, b in rows)
+    )
+    trials = Trials.read(tmp_path / "list.txt", corpus, strict=False)
+    found = from_file(tmp_path / "x.ark", trials.utterances, corpus=corpus)
+    assert [(key, error.kind) for key, error in found.skipped.items()] == [("stranger", "unknown")]
+    result = measure(found, corpus, trials)
+    assert result.trials_skipped == len(corpus.paths)
+    every = from_file(tmp_path / "x.ark", trials.utterances)
+    with pytest.raises(InputError, match=r"does not say who speaks in 1 utterances .*stranger"):
+        measure(every, corpus, trials)
+    command = ["evaluate", f"--corpus={corpus.root}", f"--trials={tmp_path}/list.txt"]
+    assert cli.main([*command, f"--embeddings={tmp_path}/x.ark"]) == 0
+    assert f"stranger: {corpus.root} has no stranger" in capsys.readouterr().out

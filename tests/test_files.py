@@ -1,4 +1,5 @@
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,29 @@ def test_what_was_there_stays_if_the_block_fails(tmp_path: Path) -> None:
     assert caught.value.filename == str(target)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_power_cut_leaves_the_old_file_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content is on the disk before the name is, and the name before `atomic` returns."""
+    events: list[tuple[str, str]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        events.append((f"sync {kind}", str(os.fstat(descriptor).st_size) if kind == "file" else ""))
+        sync(descriptor)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        events.append(("replace", target.name))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    with atomic(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"whole")
+    assert events == [("sync file", "5"), ("replace", "a.bin"), ("sync folder", "")]
 
 
 def test_the_suffix_stays_and_the_rights_are_usual(tmp_path: Path) -> None:

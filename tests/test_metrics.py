@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -43,6 +45,50 @@ def test_threshold_is_where_both_errors_are_equal() -> None:
     assert np.mean(scores[labels] < threshold) == pytest.approx(rate, abs=2e-4)
     assert np.mean(scores[~labels] >= threshold) == pytest.approx(rate, abs=2e-4)
     assert rate == pytest.approx(0.1587, abs=0.006)  # two Gaussians 2 sigma apart
+
+
+@given(
+    nontargets=st.integers(10, 400),
+    values=st.sampled_from([3, 40, 10_000]),
+    far=st.sampled_from([0.1, 0.07, 0.29, 0.3, 0.57, 0.99, 1 / 3]),
+    seed=st.integers(0, 99),
+)
+def test_threshold_at_far_by_brute_force(
+    nontargets: int, values: int, far: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(values, size=nontargets + 20) / values  # few values: many ties
+    labels = np.arange(len(scores)) < 20
+    found = metrics.threshold_at_far(scores, labels, far)
+    rate = Fraction(str(far))
+    if rate * nontargets < 10:
+        assert found is None
+        return
+    assert found is not None
+    others = scores[~labels]
+    assert np.sum(others >= found) <= rate * nontargets
+    # A lower threshold, at the next score below, would accept too many.
+    for lower in scores[scores < found]:
+        assert np.sum(others >= lower) > rate * nontargets
+
+
+def test_threshold_at_far_accepts_all_that_it_may() -> None:
+    for number, far, may in ((10_000, 1e-2, 100), (10_000, 1e-3, 10), (100, 0.29, 29)):
+        scores = np.append(np.arange(number), number)
+        labels = np.arange(number + 1) == number
+        threshold = metrics.threshold_at_far(scores, labels, far)
+        assert np.sum(scores[~labels] >= threshold) == may
+
+
+def test_a_threshold_between_neighbours_rejects_the_lower() -> None:
+    low = 1.0
+    for _ in range(4):
+        high = np.nextafter(low, 2)
+        scores = np.array([low] * 90 + [high] * 11)
+        threshold = metrics.threshold_at_far(scores, np.arange(101) == 100, 0.1)
+        assert threshold is not None
+        assert low < threshold <= high
+        low = high
 
 
 def test_threshold_at_far_keeps_its_promise() -> None:

@@ -13,7 +13,7 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv.errors import InputError
-from tfq_sv.mixed_precision.probes import Estimate, enough
+from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, converged
 from tfq_sv.mixed_precision.sensitivity import MEASURES
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
@@ -72,8 +72,7 @@ def test_hessian_traces_are_the_exact_ones(labelled: bool) -> None:
         model,
         [BATCH],
         loss=aam if labelled else None,
-        max_probes=600,
-        stable=1.1,
+        options=ProbeOptions(600, min_rank_correlation=1.1),
         progress=False,
     )
     assert list(traces) == ["conv1d", "conv2d", "depthwise", "dense"]
@@ -86,7 +85,8 @@ def test_hessian_traces_are_the_exact_ones(labelled: bool) -> None:
 def test_without_labels_fisher_and_hessian_have_one_trace() -> None:
     model = tiny()
     exact = exact_traces(model, lambda e: cosine_distillation(e, tf.stop_gradient(e)))
-    traces = tfq_sv.fisher_traces(model, [BATCH], max_probes=600, stable=1.1, progress=False)
+    options = ProbeOptions(600, min_rank_correlation=1.1)
+    traces = tfq_sv.fisher_traces(model, [BATCH], options=options, progress=False)
     for name, trace in traces.items():
         assert abs(trace - exact[name]) < 4 * trace.standard_error, name
 
@@ -97,9 +97,8 @@ def test_the_empirical_fisher_is_the_mean_squared_gradient() -> None:
     def losses(embeddings: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return tf.square(embeddings[:, 0]) * tf.cast(labels + 1, tf.float32)
 
-    traces = tfq_sv.fisher_traces(
-        model, [BATCH], loss=losses, max_probes=400, stable=1.1, progress=False
-    )
+    options = ProbeOptions(400, min_rank_correlation=1.1)
+    traces = tfq_sv.fisher_traces(model, [BATCH], loss=losses, options=options, progress=False)
     for name, layer in quantizable(model).items():
         kernel, squares = getattr(layer, kernel_attribute(layer)), []
         for i in range(3):
@@ -127,7 +126,9 @@ def test_a_quadratic_has_no_noise_but_that_of_its_mixed_terms() -> None:
 def test_distortion_is_that_of_one_layer_alone() -> None:
     model = tiny()
     before = model.get_weights()
-    table = tfq_sv.embedding_distortions(model, [BATCH], bits=[2, 5], max_probes=1, progress=False)
+    table = tfq_sv.embedding_distortions(
+        model, [BATCH], bits=[2, 5], options=ProbeOptions(1), progress=False
+    )
     assert [list(row) for row in table.values()] == [[2, 5]] * 4
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -145,14 +146,14 @@ def test_distortion_is_that_of_one_layer_alone() -> None:
 def test_an_interrupted_run_ends_the_same(measure: str, tmp_path: Path) -> None:
     model, estimate = tiny(), MEASURES[measure]
     batches = [BATCH, (BATCH[0] + 1, BATCH[1])]
-    whole = estimate(model, batches, max_probes=5, progress=False)
+    whole = estimate(model, batches, options=ProbeOptions(5), progress=False)
     cache = tmp_path / "kept" / "probes.json"
-    estimate(model, batches, max_probes=3, cache=cache, progress=False)
-    resumed = estimate(model, batches, max_probes=5, cache=cache, progress=False)
+    estimate(model, batches, options=ProbeOptions(3), cache=cache, progress=False)
+    resumed = estimate(model, batches, options=ProbeOptions(5), cache=cache, progress=False)
     assert resumed == whole
     assert len(json.loads(cache.read_text())["probes"]) == 5
-    fewer = estimate(model, batches, max_probes=3, cache=cache, progress=False)
-    assert fewer == estimate(model, batches, max_probes=3, progress=False)
+    fewer = estimate(model, batches, options=ProbeOptions(3), cache=cache, progress=False)
+    assert fewer == estimate(model, batches, options=ProbeOptions(3), progress=False)
     for copy in (deepcopy(fewer), pickle.loads(pickle.dumps(fewer))):
         assert repr(copy) == repr(fewer)
         (name, value), *_ = copy.items()
@@ -174,10 +175,10 @@ def test_stops_when_the_order_is_stable() -> None:
     rng = np.random.default_rng(0)
     order = np.arange(20.0)
     clear, doubtful = (order + rng.normal(0, noise, (8, 20)) for noise in (0.1, 100))
-    assert not enough(clear[:7], 64, 0.99)
-    assert enough(clear, 64, 0.99)
-    assert not enough(doubtful, 64, 0.99)
-    assert enough(doubtful, 8, 0.99)
+    assert not converged(clear[:7], ProbeOptions(64))
+    assert converged(clear, ProbeOptions(64))
+    assert not converged(doubtful, ProbeOptions(64))
+    assert converged(doubtful, ProbeOptions(8))
 
 
 def test_what_cannot_be_used_says_why(network: keras.Model) -> None:
@@ -194,7 +195,7 @@ def test_what_cannot_be_used_says_why(network: keras.Model) -> None:
     with pytest.raises(InputError, match=r"the hessian of conv1d became nan at probe 0"):
         trace(model, [np.full_like(BATCH[0], np.nan)], progress=False)
     with pytest.raises(InputError, match="max_probes must be positive, not 0"):
-        trace(model, [BATCH], max_probes=0, progress=False)
+        trace(model, [BATCH], options=ProbeOptions(0), progress=False)
     with pytest.raises(InputError, match="a loss needs labels"):
         trace(model, [BATCH[0]], loss=head(), progress=False)
     with pytest.raises(InputError, match="from 1 to 8, not 9"):
@@ -205,7 +206,7 @@ def test_what_cannot_be_used_says_why(network: keras.Model) -> None:
 
 def test_a_real_network_from_waveforms(network: keras.Model) -> None:
     waveforms = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
-    traces = tfq_sv.hessian_traces(network, [waveforms], max_probes=2, progress=False)
+    traces = tfq_sv.hessian_traces(network, [waveforms], options=ProbeOptions(2), progress=False)
     assert len(traces) == 21
-    fisher = tfq_sv.fisher_traces(network, [waveforms], max_probes=2, progress=False)
+    fisher = tfq_sv.fisher_traces(network, [waveforms], options=ProbeOptions(2), progress=False)
     assert 0.2 < sum(traces.values()) / sum(fisher.values()) < 5

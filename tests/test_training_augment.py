@@ -119,7 +119,7 @@ def test_plain_folders_of_short_responses(tmp_path: Path) -> None:
     speech = np.random.default_rng(0).normal(0, 0.1, 800).astype(np.float32)
     augmenter = Augmenter(rirs=rirs, probability=1.0)
     np.testing.assert_allclose(augmenter(speech, 1.0, np.random.default_rng(0)), speech, atol=1e-6)
-    assert not augmenter.left_out
+    assert not augmenter.skipped
 
 
 def test_batches_with_augmentation_depend_on_epoch_and_utterance(
@@ -151,7 +151,7 @@ def test_batches_with_augmentation_depend_on_epoch_and_utterance(
     assert all(x.shape == (4, 4800) and x.dtype == np.float32 for x, _ in whole)
 
 
-def test_bad_noises_are_left_out(musan: Path, rirs: Path) -> None:
+def test_bad_noises_are_skipped(musan: Path, rirs: Path) -> None:
     noises, responses = augment.find_noises(musan), augment.find_rirs(rirs)
     noises["noise"][0].write_text("no audio")
     responses[0].write_text("no audio")
@@ -159,7 +159,7 @@ def test_bad_noises_are_left_out(musan: Path, rirs: Path) -> None:
     for seed in range(60):
         speech = np.ones(1600, np.float32) / 9
         assert np.isfinite(augmenter(speech, 1.0, np.random.default_rng(seed))).all()
-    assert set(augmenter.left_out) == {str(noises["noise"][0]), str(responses[0])}
+    assert set(augmenter.skipped) == {str(noises["noise"][0]), str(responses[0])}
     for path in (*noises["noise"], *responses):
         path.write_text("no audio")
     only = Augmenter({"noise": noises["noise"]}, responses, probability=1.0)

@@ -16,6 +16,7 @@ import tf_keras as keras
 from train_small import small
 
 import tfq_sv
+from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import MEASURES
 from tfq_sv.training import devices, fine_tuning
 from tfq_sv.training.fine_tuning import FineTuningOptions, speaker_head
@@ -41,7 +42,8 @@ def main(job: dict[str, Any]) -> None:
 
 
 def measure(kind: str, data: list[Any], strategy: tf.distribute.Strategy) -> None:
-    found = MEASURES[kind](small(), data, max_probes=3, strategy=strategy, progress=False)
+    options = ProbeOptions(max_probes=3)
+    found = MEASURES[kind](small(), data, options=options, strategy=strategy, progress=False)
     for layer, value in found.items():
         print(json.dumps({layer: value}))
 

@@ -1,5 +1,6 @@
-"""Writing files so that a full disk or an interrupt never leaves half of one."""
+"""Writing files so that a full disk, an interrupt or a power cut never leaves half of one."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -48,7 +49,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             mask = os.umask(0)
             os.umask(mask)
             temporary.chmod(0o666 & ~mask)
+            # Without power a renamed file may be empty, if its content was not on the disk before.
+            _sync(temporary)
             temporary.replace(target)
+            with contextlib.suppress(OSError):  # not every system can, and the file is whole
+                _sync(target.parent)
         else:
             if sys.stdout:
                 sys.stdout.flush()  # may lead there too, and stand in the middle of a line
@@ -134,6 +139,15 @@ def _temporary(target: Path, folder: Path | None) -> Path:
     )
     os.close(descriptor)
     return Path(name)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _said_of(path: str | os.PathLike[str], error: OSError) -> OSError:

@@ -5,6 +5,7 @@ computes; the tests hold them against scikit-learn's curves.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -75,10 +76,13 @@ def threshold_at_far(scores: Scores, labels: npt.ArrayLike, far: float) -> float
 
     None if there are too few nontarget trials to speak of such a rate (under 10 / far).
     """
-    _, alarms = error_rates(scores, labels)
-    if np.count_nonzero(~np.asarray(labels, bool)) < 10 / far:
+    curve = _Curve(scores, labels)
+    accepted = curve.below[1][-1] - curve.below[1]  # nontargets, at each operating point
+    # Exact, by counts: in floating point 0.29 of 100 trials are fewer than 29.
+    allowed = Fraction(str(float(far))) * int(accepted[0])
+    if allowed < 10:
         return None
-    return _Curve(scores, labels).threshold(float(np.argmax(alarms <= far)))
+    return curve.threshold(float(np.argmax(accepted <= int(allowed))))
 
 
 def eer_interval(
@@ -169,7 +173,9 @@ class _Curve:
     def threshold(self, position: float) -> float:
         """The score at a fractional operating point: accept what reaches it."""
         steps = self.steps
-        between = np.concatenate([steps[:1], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
+        halves = (steps[1:] + steps[:-1]) / 2
+        halves = np.where(halves > steps[:-1], halves, steps[1:])  # neighbours have none between
+        between = np.concatenate([steps[:1], halves, steps[-1:]])
         # Rejecting everything needs a threshold above the greatest score.
         between[-1] = np.nextafter(between[-1], np.inf)
         return float(np.interp(position, np.arange(between.size), between))

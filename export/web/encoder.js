@@ -2,6 +2,7 @@
 // the file that it runs.
 
 import { getGlobalLiteRtPromise, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import { InputError, parseAbout, threshold } from "./about.js";
 
 const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const ACCELERATOR = { accelerator: "wasm" };
@@ -9,8 +10,7 @@ const MAGIC = Uint8Array.from("\x89tfq-sv-file\r\n\x1a\n", (letter) => letter.ch
 const VERSION = 1;
 const DIGEST = { start: 32, stop: 64 }; // of the seal's 64 bytes
 
-/** What a user can set right; the message says how. */
-export class InputError extends Error {}
+export { InputError };
 
 /** Runs a file that `tfq-sv export` wrote. */
 export class SpeakerEncoder {
@@ -37,10 +37,7 @@ export class SpeakerEncoder {
     await loadRuntime();
     const packed = await loadAndCompile(bytes, ACCELERATOR);
     try {
-      const about = JSON.parse(new TextDecoder().decode(await ask(packed, "about", "json")));
-      if (about.input !== "waveform") {
-        throw new InputError(`${name} takes features; export it again with --input=waveform`);
-      }
+      const about = parseAbout(new TextDecoder().decode(await ask(packed, "about", "json")), name);
       const inflated = await ask(packed, "inflate", "tflite");
       if (hex(await sha256(inflated)) !== about.inflated_sha256) {
         throw new InputError(`${name} inflates to other bytes than it says; export it again`);
@@ -53,7 +50,7 @@ export class SpeakerEncoder {
 
   /** The cosine above which two embeddings are of one voice, at the EER; null if not known. */
   get threshold() {
-    return this.about.thresholds?.eer?.threshold ?? null;
+    return threshold(this.about);
   }
 
   /**

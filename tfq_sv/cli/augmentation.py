@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from tfq_sv.cli.common import print_left_out
+from tfq_sv.cli.common import print_skipped
 from tfq_sv.errors import InputError
 from tfq_sv.training.augment import Augmenter, find_noises, find_rirs
 
@@ -41,6 +41,6 @@ def augmenter(
 
 def print_bad_additions(augmenter: Augmenter | None) -> None:
     """Lists the noises and responses that turned out bad."""
-    if augmenter and augmenter.left_out:
+    if augmenter and augmenter.skipped:
         files = [*augmenter.rirs, *(path for paths in augmenter.noises.values() for path in paths)]
-        print_left_out(augmenter.left_out, len(files))
+        print_skipped(augmenter.skipped, len(files))

@@ -26,7 +26,7 @@ from tfq_sv.cli.common import (
     define_report,
     load_network,
     no_positional,
-    print_left_out,
+    print_skipped,
     read_corpus,
     read_trials,
     reasons,
@@ -79,13 +79,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
     if FLAGS.recipe:
         recipes[Path(FLAGS.recipe).stem] = QuantizationRecipe.from_json(FLAGS.recipe)
-    corpus = read_corpus(FLAGS.corpus) if FLAGS.corpus else None
+    corpus = read_corpus(FLAGS.corpus, unlabelled=bool(FLAGS.trials)) if FLAGS.corpus else None
     trials = _trials(FLAGS.corpus, corpus) if corpus else None
     length = round(_SECONDS * audio.SAMPLE_RATE)
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.1, length).astype(np.float32)
-    left_out: dict[str, BadAudioError] = {}
-    speech = _speech(corpus, length, left_out) if corpus else [noise]
+    speech, skipped = _speech(corpus, length) if corpus else ([noise], {})
     features = [fbank(samples, front_end(network)) for samples in speech]
     quantized = {form: quantize(network, recipe) for form, recipe in recipes.items()}
     for model in quantized.values():
@@ -99,55 +98,55 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             corpus=corpus,
             trials=trials,
             rounds=FLAGS.rounds,
-            left_out=left_out,
         )
+    forms, skipped = found.forms, {**skipped, **found.skipped}
     what = (
         f"{len(features)} recordings of {corpus.root}" if corpus else "a recording of white noise"
     )
     how = f"{len(features[0])} frames a run; cosines with float32 over {what}"
-    print(f"{how}\n{benchmark_table(found)}")
+    print(f"{how}\n{benchmark_table(forms)}")
     if FLAGS.report:
-        least = min(found, key=lambda one: one.bytes)
-        smaller = f"{least.bytes / 1e6:.2f} MB, {found[0].bytes / least.bytes:.1f}x smaller"
+        least = min(forms, key=lambda one: one.bytes)
+        smaller = f"{least.bytes / 1e6:.2f} MB, {forms[0].bytes / least.bytes:.1f}x smaller"
         lead = (
-            f"The smallest of {len(found)} forms of {name} is {least.name}: {smaller} than "
-            f"{found[0].name}, with a mean cosine of {least.cosine:.4f} to its embeddings."
+            f"The smallest of {len(forms)} forms of {name} is {least.name}: {smaller} than "
+            f"{forms[0].name}, with a mean cosine of {least.cosine:.4f} to its embeddings."
         )
-        page = Page(f"{name} as .tflite", lead).table(benchmark_table(found)).text(f"{how}.")
+        page = Page(f"{name} as .tflite", lead).table(benchmark_table(forms)).text(f"{how}.")
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / "benchmark.png"
-            benchmark_figure(found, picture, f"{name}: {len(features[0])} frames")
+            benchmark_figure(forms, picture, f"{name}: {len(features[0])} frames")
             page.picture(picture, "Size and latency of each form; medians, whiskers are quartiles.")
         page.write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
-    if corpus and left_out:
-        print_left_out(left_out, len(corpus.paths))
+    if corpus and skipped:
+        print_skipped(skipped, len(corpus.paths))
     return {
         "frames": len(features[0]),
-        "forms": [asdict(one) for one in found],
-        "left_out": reasons(left_out),
+        "forms": [asdict(one) for one in forms],
+        "skipped": reasons(skipped),
     }
 
 
 def _trials(folder: str, corpus: Corpus) -> Trials:
     """The trials, less those of recordings that were left out of the corpus already."""
-    whole = Corpus.read(folder)
+    whole = Corpus.read(folder, unlabelled=bool(FLAGS.trials))
     trials = read_trials(FLAGS.trials, whole, strict=False)
     return trials.without(whole.paths.keys() - corpus.paths.keys())
 
 
 def _speech(
-    corpus: Corpus, length: int, left_out: dict[str, BadAudioError]
-) -> list[npt.NDArray[np.float32]]:
-    """Some of a corpus's recordings, each cut or repeated to so many samples."""
-    speech = []
+    corpus: Corpus, length: int
+) -> tuple[list[npt.NDArray[np.float32]], dict[str, BadAudioError]]:
+    """Some of a corpus's recordings, each cut or repeated to so many samples; and the bad ones."""
+    speech, skipped = [], {}
     for key, path in corpus.paths.items():
         try:
             speech.append(np.resize(audio.read(path).samples, length))
         except BadAudioError as error:
-            left_out[key] = error
+            skipped[key] = error
         if len(speech) == _UTTERANCES:
             break
     if not speech:
-        raise InputError(f"{corpus.root} has no good recording: {next(iter(left_out.values()))}")
-    return speech
+        raise InputError(f"{corpus.root} has no good recording: {next(iter(skipped.values()))}")
+    return speech, skipped

@@ -44,6 +44,18 @@ def define_signature(flag_values: flags.FlagValues) -> None:
     )
 
 
+def define_speaker_level(flag_values: flags.FlagValues) -> None:
+    """Defines --speaker_level, for commands that need to know who speaks."""
+    flags.DEFINE_integer(
+        "speaker_level",
+        None,
+        "in a --corpus of folders: how deep those lie that are speakers, 1 being its own "
+        "sub-folders; by default names and structure tell",
+        lower_bound=1,
+        flag_values=flag_values,
+    )
+
+
 def define_report(flag_values: flags.FlagValues) -> None:
     """Defines --report, for commands whose result people look at."""
     flags.DEFINE_string(
@@ -154,7 +166,7 @@ def open_encoder(name: str, *, fast: bool = True) -> Encoder:
     if is_tflite(name):
         from tfq_sv.export import SpeakerEncoder
 
-        return SpeakerEncoder(name, fast=fast)
+        return SpeakerEncoder(name, fast=fast, check_speech=False)  # done where it is reported
     return KerasEncoder(load_network(name))
 
 
@@ -188,33 +200,44 @@ def read_trials(
     trials = Trials.read(path or own, corpus, enroll_map=enroll_map, strict=strict)
     if trials.repeated:
         print(f"{trials.source}: {trials.repeated:,} trials stand twice; each counts as it stands")
+    for note in trials.notes:
+        print(note)
     return trials
 
 
-def read_corpus(folder: str, *, strict: bool = False) -> Corpus:
+def read_corpus(
+    folder: str,
+    *,
+    strict: bool = False,
+    speaker_level: int | None = None,
+    unlabelled: bool = False,
+) -> Corpus:
     """Reads a corpus, checks every file's header, and says what reading will change.
 
-    Bad files are left out and listed; if `strict`, the first one ends it.
+    Bad files are skipped and listed; if `strict`, the first one ends it.
     """
-    corpus = Corpus.read(folder)
+    corpus = Corpus.read(folder, speaker_level=speaker_level, unlabelled=unlabelled)
     found = survey(corpus.paths, strict=strict, progress="checking audio")
     if len(found.bad) == len(corpus.paths):
         raise InputError(f"{folder} has no good recording: {next(iter(found.bad.values()))}")
     print_corpus(folder, corpus, found.changes)
     if found.bad:
-        print_left_out(found.bad, len(corpus.paths))
+        print_skipped(found.bad, len(corpus.paths))
     return corpus.without(found.bad)
 
 
 def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:
-    """Says how large a corpus is, and what reading changes."""
-    print(f"{folder}: {len(corpus.paths)} utterances of {len(corpus.speaker_ids)} speakers")
+    """Says how large a corpus is, how it was read, and what reading changes."""
+    speakers = f" of {len(corpus.speaker_ids)} speakers" if corpus.speakers else ""
+    print(f"{folder}: {len(corpus.paths)} utterances{speakers}")
+    for note in corpus.notes:
+        print(f"  {note}")
     for change, files in sorted(changes.items()):
         print(f"  {files} files: {change}")
 
 
 def reasons(bad: Mapping[str, BadAudioError]) -> dict[str, str]:
-    """Recordings that are left out, and why, for --json."""
+    """Recordings that were skipped, and why, for --json."""
     return {key: str(error) for key, error in bad.items()}
 
 
@@ -223,11 +246,11 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def print_left_out(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
-    """Lists recordings that are left out, with a count of each kind and each one's reason."""
+def print_skipped(bad: Mapping[str, BadAudioError], total: int, trials: str = "") -> None:
+    """Lists recordings that were skipped, with a count of each kind and each one's reason."""
     kinds = Counter(error.kind for error in bad.values())
     counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    print(f"left out: {len(bad):,} of {total:,} recordings ({counts}){trials}")
+    print(f"skipped: {len(bad):,} of {total:,} recordings ({counts}){trials}")
     for key, error in list(bad.items())[:LISTED]:
         print(f"  {key}: {error}")
     if len(bad) > LISTED:

@@ -111,6 +111,7 @@ def _quantized(
     """The three networks by name; and the allocation of the mixed one with its sensitivities."""
     from tfq_sv.mixed_precision import allocation
     from tfq_sv.mixed_precision.file_size import FileSize
+    from tfq_sv.mixed_precision.probes import ProbeOptions
     from tfq_sv.mixed_precision.sensitivity import fisher_traces
     from tfq_sv.quantization.calibration import calibrate
     from tfq_sv.quantization.quantized_model import quantize
@@ -120,7 +121,7 @@ def _quantized(
     sizes = FileSize.of(network, "waveform")
     if target is None:
         target = sizes.total(QuantizationRecipe.uniform(network, 2))
-    traces = fisher_traces(network, batches(speech, batch_size=8), max_probes=8)
+    traces = fisher_traces(network, batches(speech, batch_size=8), options=ProbeOptions(8))
     answer = allocation.sweep(network, traces, [target], sizes=sizes)[0]
     forms = {
         uniform: quantize(network, QuantizationRecipe.uniform(network, FLAGS.bits)),

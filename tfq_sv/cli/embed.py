@@ -1,4 +1,6 @@
-"""embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be
+"""embed recordings: Kaldi's ark and scp, or a NumPy matrix; in shards if need be
+
+Recordings are those of --corpus, or files on the command line; nobody needs to know who speaks.
 
 --out=DIR keeps the embeddings in parts (Kaldi's .ark with .scp; `cat DIR/*.scp` lists them all).
 A second run goes on where the first ended, and tfq-sv evaluate --embeddings=DIR uses them. With
@@ -9,6 +11,7 @@ example:
   tfq-sv embed --model=model.tflite --corpus=corpus/test --out=kept
   tfq-sv embed --model=model.tflite --corpus=corpus/test --out=kept --shard=2/8
   tfq-sv embed --model=model.tflite --corpus=corpus/test --out=embeddings.npy
+  tfq-sv embed --model=model.tflite --out=embeddings.npy first.wav second.flac
 """
 
 from collections.abc import Sequence
@@ -20,10 +23,9 @@ from absl import flags
 from tfq_sv.cli.common import (
     define_signature,
     fingerprint,
-    no_positional,
     open_encoder,
     print_corpus,
-    print_left_out,
+    print_skipped,
     reasons,
     required,
 )
@@ -35,7 +37,7 @@ from tfq_sv.files import check_folder, check_output
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
-flags.DEFINE_string("corpus", None, "speech: folder, raw.list or shard.list", flag_values=FLAGS)
+flags.DEFINE_string("corpus", None, "speech: folder, raw.list, shard.list", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_values=FLAGS)
 flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
 define_signature(FLAGS)
@@ -44,14 +46,14 @@ flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Embeds and writes."""
-    no_positional(arguments)
-    name, folder, out = required(FLAGS, "model", "corpus", "out")
+    name, out = required(FLAGS, "model", "out")
+    folder = _folder(arguments)
     file = Path(out).suffix in SUFFIXES
     number, shares = _shard(FLAGS.shard) if FLAGS.shard else (1, 1)
     if file and shares > 1:
         raise InputError(f"--shard goes with a folder that all shares write to; {out} is a file")
     (check_output if file else check_folder)(out)
-    corpus = Corpus.read(folder)
+    corpus = Corpus.of_files(arguments) if arguments else Corpus.read(folder, unlabelled=True)
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)
     cache = None if file else Cache(out, fingerprint(name, encoder, fast=fast))
@@ -60,9 +62,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     first, last = (len(keys) * i // shares for i in (number - 1, number))
     keys = keys[first:last]
     found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress="embedding")
-    print_corpus(folder, corpus, found.changes)
-    if found.left_out:
-        print_left_out(found.left_out, len(keys))
+    print_corpus(folder, corpus, found.changes + found.doubts)
+    if found.skipped:
+        print_skipped(found.skipped, len(keys))
     if not found.embeddings:
         raise InputError(f"{folder}: no recording of {len(keys)} could be embedded")
     if file:
@@ -74,8 +76,20 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         "out": out,
         "embeddings": len(found.embeddings),
         "reused": found.reused,
-        "left_out": reasons(found.left_out),
+        "skipped": reasons(found.skipped),
     }
+
+
+def _folder(files: Sequence[str]) -> str:
+    """What is embedded, for messages."""
+    if files and FLAGS.corpus:
+        raise InputError(f"give --corpus or files, not both: {files[0]}")
+    if not files:
+        return str(required(FLAGS, "corpus")[0])
+    folders = [file for file in files if Path(file).is_dir()]
+    if folders:
+        raise InputError(f"{folders[0]} is a folder; give it as --corpus={folders[0]}")
+    return "command line"
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
-tfq-sv verify and apps read them. A recording that cannot be used is left out with its trials, and
+tfq-sv verify and apps read them. A recording that cannot be used is skipped with its trials, and
 listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
 it was made from, on the same trials.
 
@@ -25,13 +25,14 @@ from tfq_sv.cli.common import (
     check_file,
     define_report,
     define_signature,
+    define_speaker_level,
     fingerprint,
     is_tflite,
     load_network,
     no_positional,
     open_encoder,
     print_corpus,
-    print_left_out,
+    print_skipped,
     read_trials,
     reasons,
     required,
@@ -61,6 +62,7 @@ flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list",
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
 flags.DEFINE_string("reference", None, "Keras network to compare with", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 define_signature(FLAGS)
 flags.DEFINE_string(
     "embeddings",
@@ -100,7 +102,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     no_positional(arguments)
     (folder,) = required(FLAGS, "corpus")
     _check_flags()
-    corpus = Corpus.read(folder)
+    corpus = _corpus(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
     if FLAGS.reference:
@@ -108,7 +110,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
     cohort = _cohort(embeddings) if FLAGS.cohort else None
-    print_corpus(folder, corpus, extraction.changes)
+    print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
     name = FLAGS.model or FLAGS.embeddings
     _print(name, result, cohort)
@@ -129,7 +131,13 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
         write_about(name, **result.thresholds())
         print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
-    return _record(System(name, result)) | _left_out(result, trials)
+    return _record(System(name, result)) | _skipped(result, trials)
+
+
+def _corpus(folder: str) -> Corpus:
+    """The test speech; with a list of trials, its speakers need not be known."""
+    listed = bool(FLAGS.trials) or (Path(folder) / "trials.txt").is_file()
+    return Corpus.read(folder, speaker_level=FLAGS.speaker_level, unlabelled=listed)
 
 
 def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
@@ -146,19 +154,19 @@ def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
     if FLAGS.report:
         _report(systems, trials.source, found.table())
     records = [_record(system) for system in systems]
-    return {"systems": records} | _left_out(found.reference, trials)
+    return {"systems": records} | _skipped(found.reference, trials)
 
 
-def _left_out(result: Evaluation, trials: Trials) -> dict[str, Any]:
-    """Lists the recordings that were left out; returns them, and how many trials are left."""
-    bad = result.extraction.left_out if result.extraction else {}
+def _skipped(result: Evaluation, trials: Trials) -> dict[str, Any]:
+    """Lists the recordings that were skipped; returns them, and how many trials are left."""
+    bad = result.extraction.skipped if result.extraction else {}
     if bad:
-        lost = f", and with them {result.trials_left_out:,} of {len(trials):,} trials"
-        print_left_out(bad, len(trials.utterances), lost)
+        lost = f", and with them {result.trials_skipped:,} of {len(trials):,} trials"
+        print_skipped(bad, len(trials.utterances), lost)
     return {
         "trials": len(result.trials),
-        "trials_left_out": result.trials_left_out,
-        "left_out": reasons(bad),
+        "trials_skipped": result.trials_skipped,
+        "skipped": reasons(bad),
     }
 
 
@@ -175,13 +183,19 @@ def _record(system: System) -> dict[str, Any]:
     }
 
 
+def _interval(result: Evaluation, digits: int) -> str:
+    if result.interval is None:
+        return " (no interval: the speakers, over whom it is taken, are not known)"
+    low, high = (f"{100 * bound:.{digits}f}" for bound in result.interval)
+    return f" (95 %: {low} to {high})"
+
+
 def _report(systems: Sequence[System], source: str, parity: Table | None = None) -> None:
     last = systems[-1]
-    low, high = (100 * bound for bound in last.result.interval)
     page = Page(
         f"{last.name}: error rates",
-        f"{last.name} has an equal error rate of {100 * last.result.eer:.2f} % (95 %: {low:.2f} to "
-        f"{high:.2f}) on {len(last.result.trials):,} trials from {source}.",
+        f"{last.name} has an equal error rate of {100 * last.result.eer:.2f} %"
+        f"{_interval(last.result, 2)} on {len(last.result.trials):,} trials from {source}.",
     )
     page.table(comparison_table(systems))
     if parity:
@@ -228,7 +242,8 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     if kept and Path(kept).is_file():
         if FLAGS.model:
             raise InputError(f"{kept} has embeddings already; leave --model out, or name a folder")
-        return lambda corpus, keys, _: from_file(kept, keys, strict=FLAGS.strict)
+        strict = FLAGS.strict
+        return lambda corpus, keys, _: from_file(kept, keys, corpus=corpus, strict=strict)
     (name,) = required(FLAGS, "model")
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)
@@ -246,9 +261,9 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
 def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohort:
     corpus = Corpus.read(FLAGS.cohort)
     found = embeddings(corpus, list(corpus.paths), "cohort")
-    print_corpus(FLAGS.cohort, corpus, found.changes)
-    if found.left_out:
-        print_left_out(found.left_out, len(corpus.paths))
+    print_corpus(FLAGS.cohort, corpus, found.changes + found.doubts)
+    if found.skipped:
+        print_skipped(found.skipped, len(corpus.paths))
     if not found.embeddings:
         raise InputError(f"cohort {FLAGS.cohort} has no good recording")
     return Cohort.of(found.embeddings, corpus.speakers)
@@ -257,7 +272,6 @@ def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohor
 def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
     trials = result.trials
     targets = int(trials.labels.sum())
-    low, high = result.interval
     print(f"{name}: {len(trials):,} trials ({targets:,} target) from {trials.source}")
     scale = SCALES[FLAGS.score_scale]
     if cohort:
@@ -265,7 +279,9 @@ def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
         if result.normalized:
             scale = f"AS-norm, top {min(TOP, len(cohort.speakers))} of {len(cohort.speakers):,}"
         print(f"  scores  {scale}; {subtracted}")
-    print(f"  EER     {100 * result.eer:.3f} %  (95 %: {100 * low:.3f} to {100 * high:.3f})")
+    print(f"  EER     {100 * result.eer:.3f} % {_interval(result, 3)}")
+    if result.eer > 0.5:
+        print("  warning: above 50 %; are the labels the wrong way round?")
     for p_target in P_TARGETS:
         cost = min_dcf(result.scores, trials.labels, p_target)
         print(f"  minDCF  {cost:.4f}  (p_target {p_target})")

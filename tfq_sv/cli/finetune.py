@@ -33,11 +33,12 @@ from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_ad
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     define_chunks,
+    define_speaker_level,
     load_network,
     no_positional,
     number,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -76,6 +77,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("margin", 0.2, "of the AAM-softmax", flag_values=FLAGS)
 flags.DEFINE_integer("steps", 150, "optimizer steps", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 define_chunks(FLAGS, 32, "of data order and augmentation")
 define_augmentation(FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
@@ -103,15 +105,18 @@ def _finetune(
 ) -> dict[str, Any] | None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
-    corpus = read_corpus(folder, strict=FLAGS.strict)
-    left_out: dict[str, BadAudioError] = {}
+    corpus = read_corpus(
+        folder,
+        strict=FLAGS.strict,
+        speaker_level=FLAGS.speaker_level,
+        unlabelled=FLAGS.loss != "aam",
+    )
     dataset = batches(
         corpus,
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
         augmentation=added,
-        left_out=left_out,
         strict=FLAGS.strict,
     )
     from tfq_sv.quantization.quantized_model import codebooks
@@ -124,6 +129,7 @@ def _finetune(
         steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
     )
     state, loss = Path(f"{out}.state"), math.nan
+    skipped: dict[str, BadAudioError] = {}
     if FLAGS.recipe:
         recipe = QuantizationRecipe.from_json(FLAGS.recipe)
         model = multi_stage_finetune(
@@ -140,7 +146,8 @@ def _finetune(
         codebooks(model)  # refuses a float model
         kind, head = "1 - cosine to the teacher", None
         if FLAGS.loss == "aam":
-            kind, head, teacher = "AAM-softmax loss", _head(teacher, corpus, left_out), None
+            head, skipped = _head(teacher, corpus)
+            kind, teacher = "AAM-softmax loss", None
         loss = finetune(
             model,
             dataset,
@@ -156,19 +163,23 @@ def _finetune(
     with atomic(out) as temporary:
         model.save(temporary)
     shutil.rmtree(state)
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
+    skipped |= dataset.skipped
+    if skipped:
+        print_skipped(skipped, len(corpus.paths))
     print_bad_additions(added)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
     return {
         "out": out,
         "loss": number(loss),
-        "left_out": reasons(left_out),
+        "skipped": reasons(skipped),
     }
 
 
-def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> Any:
-    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances."""
+def _head(network: Any, corpus: Corpus) -> tuple[Any, dict[str, BadAudioError]]:
+    """AAM-softmax with each speaker's centre where the FP32 network has a few utterances.
+
+    Also returns the recordings that could not be read.
+    """
     from tfq_sv.training.fine_tuning import speaker_head
 
     number: Counter[str] = Counter()
@@ -183,8 +194,7 @@ def _head(network: Any, corpus: Corpus, left_out: dict[str, BadAudioError]) -> A
         batch_size=FLAGS.batch_size,
         seconds=FLAGS.seconds,
         seed=FLAGS.seed,
-        left_out=left_out,
         strict=FLAGS.strict,
     )
     once = itertools.islice(stream, -(-len(few.paths) // FLAGS.batch_size))
-    return speaker_head(network, once, len(number), margin=FLAGS.margin)
+    return speaker_head(network, once, len(number), margin=FLAGS.margin), stream.skipped

@@ -22,7 +22,7 @@ from tfq_sv.cli.common import (
     load_network,
     no_positional,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
@@ -55,7 +55,9 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
-flags.DEFINE_string("calibrate", None, "folder of speech, no labels needed", flag_values=FLAGS)
+flags.DEFINE_string(
+    "calibrate", None, "speech, no speakers needed: any folder, wav.scp or list", flag_values=FLAGS
+)
 flags.DEFINE_float("minutes", 1.0, "how much of it", lower_bound=0.05, flag_values=FLAGS)
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
 
@@ -88,8 +90,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     else:
         recipe = QuantizationRecipe.uniform(network, bits)
     model = quantize(network, recipe, progress=True)
-    left_out: dict[str, BadAudioError] = {}
-    speech = _speech(FLAGS.calibrate, FLAGS.minutes, left_out) if FLAGS.calibrate else None
+    speech, skipped = _speech(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
     calibrate(model, speech)
     layers, rows = {}, []
     for layer, book in codebooks(model).items():
@@ -105,15 +106,15 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
-    return {"out": out, "layers": layers, "left_out": reasons(left_out)}
+    return {"out": out, "layers": layers, "skipped": reasons(skipped)}
 
 
-def _speech(folder: str, minutes: float, left_out: dict[str, BadAudioError]) -> list[Any]:
-    """Chunks of a corpus, 2 s each, the same ones every time; lists the bad recordings met."""
+def _speech(folder: str, minutes: float) -> tuple[list[Any], dict[str, BadAudioError]]:
+    """Chunks of a corpus, 2 s each, the same ones every time; and the bad recordings met."""
     chunks = max(1, round(minutes * 60 / CHUNK_SECONDS))
-    corpus = read_corpus(folder)
-    stream = batches(corpus, batch_size=1, seconds=CHUNK_SECONDS, left_out=left_out)
+    corpus = read_corpus(folder, unlabelled=True)
+    stream = batches(corpus, batch_size=1, seconds=CHUNK_SECONDS)
     speech = list(itertools.islice(stream, chunks))
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
-    return speech
+    if stream.skipped:
+        print_skipped(stream.skipped, len(corpus.paths))
+    return speech, stream.skipped

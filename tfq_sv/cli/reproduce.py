@@ -26,12 +26,11 @@ from tfq_sv.cli.common import (
     load_network,
     megabytes,
     no_positional,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
 )
-from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -106,21 +105,18 @@ def _reproduce(
         target_bytes=targets,
         input=FLAGS.input,
     )
-    left_out: dict[str, BadAudioError] = {}
     network = _network(name)
-    text = reproduce(
-        network, train, test, trials, out, options, strategy=strategy, left_out=left_out
-    )
+    result = reproduce(network, train, test, trials, out, options, strategy=strategy)
     if not is_chief(strategy):
         return None
-    print(f"\n{text}")
-    if left_out:
-        print_left_out(left_out, len(train.paths) + len(test.paths))
+    print(f"\n{result.report}")
+    if result.skipped:
+        print_skipped(result.skipped, len(train.paths) + len(test.paths))
     print(
         f"wrote {out}/report.md and report.png; each row's .keras and .tflite stand in its folder"
     )
     rows = [json.loads(path.read_text()) for path in sorted(Path(out).glob("*/results.json"))]
-    return {"out": out, "rows": rows, "left_out": reasons(left_out)}
+    return {"out": out, "rows": rows, "skipped": reasons(result.skipped)}
 
 
 def _network(name: str) -> Any:

@@ -11,7 +11,7 @@ example:
   tfq-sv quantize --model=model.keras --recipe=recipe.json --calibrate=corpus/train --out=s.keras
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,13 @@ from tfq_sv.cli.common import (
     megabytes,
     no_positional,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     read_trials,
     reasons,
     required,
 )
-from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.chunks import batches
+from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.reports.page import Page
 
@@ -96,7 +95,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     check_file(FLAGS, "report", ".html")
     targets = [megabytes(text) for text in FLAGS.target_mb]
     widths = bit_widths(FLAGS.bits)
-    corpus = read_corpus(folder, strict=FLAGS.strict)
+    corpus = read_corpus(folder, strict=FLAGS.strict, unlabelled=True)
     return on_all_devices(
         lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)
     )
@@ -117,19 +116,9 @@ def _search(
     from tfq_sv.training.devices import is_chief
 
     network = load_network(name)
-    left_out: dict[str, BadAudioError] = {}
-
-    def chunks() -> Iterator[Any]:
-        return batches(
-            corpus,
-            batch_size=FLAGS.batch_size,
-            seconds=FLAGS.seconds,
-            seed=FLAGS.seed,
-            left_out=left_out,
-            strict=FLAGS.strict,
-        )
-
-    traces = _measured(network, chunks(), target, widths, strategy)
+    stream = _chunks(corpus)
+    traces = _measured(network, stream, target, widths, strategy)
+    skipped = stream.skipped
     if not is_chief(strategy):
         return None
     costs = allocation.quantization_costs(network, traces, widths)
@@ -143,7 +132,11 @@ def _search(
     answers = allocation.sweep(network, costs, targets, order=order, sizes=sizes, **options)
     layers = allocation_table(network, traces, answers)
     print(layers)
-    rates = _error_rates(network, chunks, answers) if FLAGS.test_corpus else None
+    rates = None
+    if FLAGS.test_corpus:
+        stream = _chunks(corpus)
+        rates = _error_rates(network, stream, answers)
+        skipped |= stream.skipped
     found = []
     for number, (wanted, answer) in enumerate(zip(targets, answers, strict=True)):
         file = target
@@ -169,35 +162,42 @@ def _search(
         page.picture(plot, caption)
         page.table(layers).write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
+    if skipped:
+        print_skipped(skipped, len(corpus.paths))
     return {
         "sensitivity": FLAGS.sensitivity,
         "method": FLAGS.method,
         "answers": found,
-        "left_out": reasons(left_out),
+        "skipped": reasons(skipped),
     }
 
 
+def _chunks(corpus: Corpus) -> Batches:
+    return batches(
+        corpus,
+        batch_size=FLAGS.batch_size,
+        seconds=FLAGS.seconds,
+        seed=FLAGS.seed,
+        strict=FLAGS.strict,
+    )
+
+
 def _measured(
-    network: Any, chunks: Iterator[Any], target: Path, widths: Sequence[int], strategy: Any
+    network: Any, chunks: Batches, target: Path, widths: Sequence[int], strategy: Any
 ) -> Any:
-    """Measures, or goes on with what an earlier call has measured."""
+    """Measures, or resumes what an earlier call has measured."""
+    from tfq_sv.mixed_precision.probes import ProbeOptions
     from tfq_sv.mixed_precision.sensitivity import MEASURES
 
     kind = FLAGS.sensitivity
-    extra: Mapping[str, Any] = {"bits": widths} if kind == "distortion" else {"seed": FLAGS.seed}
+    options = ProbeOptions(FLAGS.probes, seed=FLAGS.seed)
+    choices = {"bits": widths} if kind == "distortion" else {}
     cache = target.with_suffix(f".{kind}.json")
-    found = MEASURES[kind](
-        network,
-        chunks,
-        max_probes=FLAGS.probes,
-        strategy=strategy,
-        cache=cache,
-        **extra,
+    traces = MEASURES[kind](
+        network, chunks, options=options, strategy=strategy, cache=cache, **choices
     )
-    print(f"{cache} keeps the {kind} of {len(found)} layers for further calls")
-    return found
+    print(f"{cache} keeps the {kind} of {len(traces)} layers for further calls")
+    return traces
 
 
 def _file_bytes(network: Any, recipe: Any) -> int:
@@ -209,9 +209,7 @@ def _file_bytes(network: Any, recipe: Any) -> int:
     return len(built.data)
 
 
-def _error_rates(
-    network: Any, chunks: Callable[[], Iterator[Any]], answers: Sequence[Any]
-) -> list[float]:
+def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[float]:
     from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
     from tfq_sv.quantization.calibration import calibrate
     from tfq_sv.quantization.quantized_model import quantize
@@ -220,10 +218,10 @@ def _error_rates(
     trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
     # Of short chunks, less: each costs as much time as a long one.
     minute = min(20, round(_MINUTE / (FLAGS.batch_size * FLAGS.seconds)) or 1)
-    rates = []
+    speech, rates = list(islice(chunks, minute)), []
     for answer in answers:
         model = quantize(network, answer.recipe)
-        calibrate(model, islice(chunks(), minute))
+        calibrate(model, speech)
         label = f"EER at {answer.bytes:,} bytes"
         rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
     return rates

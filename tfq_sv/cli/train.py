@@ -31,17 +31,17 @@ from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_ad
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     define_chunks,
+    define_speaker_level,
     load_network,
     no_positional,
     number,
     output,
-    print_left_out,
+    print_skipped,
     read_corpus,
     reasons,
     required,
 )
 from tfq_sv.cli.config import apply_config
-from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_folder
@@ -69,6 +69,7 @@ flags.DEFINE_string("init", None, "network to go on from, instead of --network",
 flags.DEFINE_integer("steps", DEFAULT.steps, "optimizer steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_epochs", None, "epochs, instead of --steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_avg", 1, "last epochs whose weights are averaged", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 define_chunks(FLAGS, DEFAULT.batch_size, "of weights, data order and augmentation")
 flags.DEFINE_bool(
     "speed_perturb", False, "speeds 0.9 and 1.1 too, as further speakers", flag_values=FLAGS
@@ -128,7 +129,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
-    corpus = read_corpus(folder, strict=FLAGS.strict)
+    corpus = read_corpus(folder, strict=FLAGS.strict, speaker_level=FLAGS.speaker_level)
     return on_all_devices(lambda strategy: _train(strategy, corpus, options, added, Path(out)))
 
 
@@ -153,9 +154,8 @@ def _train(
     print(f"{model.name}: {model.count_params():,} parameters, {len(names):,} classes")
     if added:
         print("augmentation:", ", ".join(f"{k} {v}" for k, v in added.summary().items()))
-    left_out: dict[str, BadAudioError] = {}
     state = Path(f"{out}.state")
-    loss = train(
+    result = train(
         model,
         corpus,
         options,
@@ -163,12 +163,11 @@ def _train(
         head=head,
         checkpoint_dir=state,
         tensorboard=FLAGS.tensorboard,
-        left_out=left_out,
         strict=FLAGS.strict,
         workers=FLAGS.num_workers,
     )
-    if left_out:
-        print_left_out(left_out, len(corpus.paths))
+    if result.skipped:
+        print_skipped(result.skipped, len(corpus.paths))
     print_bad_additions(added)
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
@@ -180,15 +179,15 @@ def _train(
         model.save(temporary)
     save_classifier(beside(out), head, names)
     shutil.rmtree(state)
-    print(f"wrote {out}; mean loss of the last 100 steps {loss:.3f}")
+    print(f"wrote {out}; mean loss of the last 100 steps {result.loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
     return {
         "out": str(out),
         "network": model.name,
         "parameters": model.count_params(),
         "classes": len(names),
-        "loss": number(loss),
-        "left_out": reasons(left_out),
+        "loss": number(result.loss),
+        "skipped": reasons(result.skipped),
     }
 
 

@@ -1,43 +1,36 @@
 """Reading recordings: any rate and channel count in, 16 kHz mono float32 out, and what was done.
 
-WAV, FLAC, OGG and MP3 through libsndfile; AAC (VoxCeleb2's .m4a) through PyAV, which carries
-FFmpeg's decoders.
+`decoding` says which formats there are.
 """
 
-import io
-import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
+from tfq_sv.data import decoding
+from tfq_sv.data.decoding import CutShortError, NotAudioError
+from tfq_sv.data.segment import Segment
 from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 from tfq_sv.progress import tqdm
 
+T = TypeVar("T")
+
 SAMPLE_RATE = 16000
 MIN_SECONDS = 0.2
-AAC = frozenset({".aac", ".m4a"})
-SUFFIXES = frozenset({".flac", ".mp3", ".ogg", ".wav"}) | AAC
-# libsndfile reports damage in several ways.
-_UNREADABLE = (RuntimeError, TypeError)
-# Where writers cannot go back to fill the length in, to a pipe for instance, WAVs announce 2 or
-# 4 GiB, less a few headers.
-_STREAMED = 0x7F000000
-# Bytes that writers announce too many who count their own headers in: no speech is lost.
-_SLIP = 1024
-# Seconds at the end of a file that nobody misses: a frame of a compressed one, or two.
-_TAIL = 0.1
+# A mix that has less than so much of the power that unrelated channels would give it is the
+# difference of channels in antiphase.
+_ANTIPHASE = 0.05
+# A constant has this much of an int16 step, at most, around its mean.
+_STEP = 2.0**-15
 
-Source = Path | Member
-"""A file, or a file inside a shard."""
+Source = Path | Member | Segment
+"""A file, a file inside a shard, or a part of either."""
 
 
 class BadAudioError(InputError):
@@ -50,10 +43,6 @@ class BadAudioError(InputError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-class _CutShortError(Exception):
-    """A file that ends before its sound does."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,7 @@ class Recording:
 
 
 def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None) -> Recording:
-    """Reads a WAV, FLAC, OGG, MP3 or AAC file.
+    """Reads a recording of any format of `decoding`.
 
     Args:
         path: the file.
@@ -78,26 +67,28 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
         seconds: at most so many seconds; all if None.
 
     Raises:
-        BadAudioError: missing, not audio, cut short, shorter than 0.2 s, NaN or pure silence.
-        InputError: AAC, and no decoder is installed.
+        BadAudioError: missing, not audio, cut short, shorter than 0.2 s, NaN, pure silence or a
+            constant, or a header that states what cannot be.
+        InputError: AAC or the like, and no decoder is installed.
     """
     source = _source(path)
-    channels, rate = _decoded(source, lambda file: _sound(file, start, seconds), _aac)
-    if _is_aac(source):
-        end = None if seconds is None else int(np.ceil((start + seconds) * rate))
-        channels = channels[int(start * rate) : end]
-    samples = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
-    if not np.isfinite(samples).all():
+    whole = not start and seconds is None
+    if isinstance(source, Segment):
+        first, length = source.part(start, seconds)
+        channels, rate = _decoded(source, lambda file: decoding.decode(file, first, length))
+    else:
+        channels, rate = _decoded(source, lambda file: decoding.decode(file, start, seconds))
+    if not np.isfinite(channels).all():
         raise BadAudioError("NaN", f"{source} holds NaN or infinite samples")
-    if not start and seconds is None:  # a part of a good file may well be short or silent
+    samples, mixed = _mono(channels)
+    if whole:  # a part of a good file may well be short or silent
         _check_length(source, len(samples), rate)
-        if not samples.any():
-            raise BadAudioError("silent", f"{source} is silent: every sample is zero")
+        _check_sound(source, samples)
     if rate != SAMPLE_RATE:
         import librosa  # takes a second to import, and few corpora need it
 
         samples = librosa.resample(samples, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
-    return Recording(np.ascontiguousarray(samples, np.float32), _changes(rate, channels.shape[1]))
+    return Recording(np.ascontiguousarray(samples, np.float32), (*mixed, *_resampled(rate)))
 
 
 @dataclass(frozen=True)
@@ -116,9 +107,13 @@ class Header:
 def probe(path: str | Source) -> Header:
     """Reads a header alone; raises BadAudioError if missing, not audio, cut or too short."""
     source = _source(path)
-    frames, rate, channels = _decoded(source, _sound_header, _aac_header)
+    frames, rate, channels = _decoded(source, decoding.header)
+    if isinstance(source, Segment):
+        end = frames if source.end is None else min(frames, round(source.end * rate))
+        frames = max(0, end - round(source.start * rate))
     _check_length(source, frames, rate)
-    return Header(frames / rate, _changes(rate, channels))
+    mixed = (f"{channels} channels mixed down",) if channels > 1 else ()
+    return Header(frames / rate, (*mixed, *_resampled(rate)))
 
 
 @dataclass(frozen=True)
@@ -166,6 +161,8 @@ def stamp(source: Source) -> str:
     Raises:
         BadAudioError: missing.
     """
+    if isinstance(source, Segment):
+        return f"{stamp(source.whole)}-{source.start}-{source.end}"
     file = source.archive if isinstance(source, Member) else source
     try:
         status = file.stat()
@@ -178,6 +175,9 @@ def stamp(source: Source) -> str:
 def _source(path: str | Source) -> Source:
     if isinstance(path, Member):
         return path
+    if isinstance(path, Segment):
+        _source(path.whole)
+        return path
     file = Path(path)
     if not file.is_file():
         raise BadAudioError("missing", f"{file} is not a file") if file.exists() else _missing(file)
@@ -186,99 +186,41 @@ def _source(path: str | Source) -> Source:
     return file
 
 
-def _decoded(
-    source: Source, sound: Callable[[Any], Any], aac: Callable[[Any], Any]
-) -> tuple[Any, ...]:
-    """Runs the decoder that a file's name asks for; all that it may throw becomes BadAudioError."""
+def _decoded(source: Source, decoder: Callable[[Path | Member], T]) -> T:
+    """Runs a decoder; all that it throws becomes BadAudioError."""
     try:
-        file: Path | io.BytesIO = source.open() if isinstance(source, Member) else source
-        if not _is_aac(source):
-            return sound(file)
-        av = _av(source)
-        try:
-            return aac(file)
-        except av.FFmpegError as error:
-            raise _unreadable(source, error.strerror) from None
-        except IndexError:
-            raise _unreadable(source, "it holds no sound") from None
-    except _CutShortError as error:
+        return decoder(source.whole if isinstance(source, Segment) else source)
+    except CutShortError as error:
         raise BadAudioError("cut short", f"{source} is cut short: {error}") from None
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(source, error.error_string) from None
-    except _UNREADABLE as error:
+    except NotAudioError as error:
         raise _unreadable(source, error) from None
+    except OSError as error:
+        raise _unreadable(source, error.strerror or error) from None
 
 
-@contextmanager
-def _opened(file: Any) -> Iterator[soundfile.SoundFile]:
-    # Bytes name any file; soundfile cannot encode a name that is not UTF-8.
-    name = os.fsencode(file) if isinstance(file, Path) and os.name == "posix" else file
-    with soundfile.SoundFile(name) as sound:
-        _check_whole(sound.extra_info)
-        yield sound
+def _mono(
+    channels: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """One channel of many (N, channels), and what was done."""
+    count = channels.shape[1]
+    if count == 1:
+        return channels[:, 0], ()
+    mix = channels.mean(axis=1)
+    powers = channels.var(axis=0, dtype=np.float64)
+    if len(mix) and mix.var(dtype=np.float64) < _ANTIPHASE * powers.sum() / count**2:
+        loudest = int(powers.argmax())
+        return channels[:, loudest], (f"channel {loudest + 1} of {count} in antiphase taken",)
+    return mix, (f"{count} channels mixed down",)
 
 
-def _check_whole(log: str) -> None:
-    """Refuses a file of which libsndfile's log says that it should go on."""
-    if found := re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE):
-        announced, there = map(int, found.groups())
-        if there + _SLIP < announced < _STREAMED:
-            raise _CutShortError(f"{announced:,} bytes of sound are announced, {there:,} are there")
-    if found := re.search(r"^Ogg ?: (Last page lacks .*|Junk after the last page)", log, re.M):
-        raise _CutShortError(found[1])
-
-
-def _sound(file: Any, start: float, seconds: float | None) -> tuple[npt.NDArray[np.float32], int]:
-    with _opened(file) as sound:
-        rate = sound.samplerate
-        left = sound.frames - sound.seek(min(int(start * rate), sound.frames))
-        frames = left if seconds is None else min(left, int(np.ceil(seconds * rate)))
-        samples = sound.read(frames, dtype="float32", always_2d=True)
-        if frames - len(samples) > _TAIL * rate:  # an MP3, whose header alone says its length
-            announced, end = sound.frames / rate, (sound.frames - left + len(samples)) / rate
-            raise _CutShortError(f"{announced:.2f} s of sound are announced, it ends by {end:.2f}")
-        return samples, rate
-
-
-def _sound_header(file: Any) -> tuple[int, int, int]:
-    with _opened(file) as sound:
-        return sound.frames, sound.samplerate, sound.channels
-
-
-def _aac(file: Any) -> tuple[npt.NDArray[np.float32], int]:
-    import av
-
-    with av.open(file) as container:
-        stream = container.streams.audio[0]
-        plain = av.AudioResampler(format="fltp")
-        frames = [x for frame in container.decode(stream) for x in plain.resample(frame)]
-        if not frames:
-            raise RuntimeError("it holds no sound")
-        return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T, stream.rate
-
-
-def _aac_header(file: Any) -> tuple[int, int, int]:
-    import av
-
-    with av.open(file) as container:
-        stream = container.streams.audio[0]
-        seconds = float((stream.duration or 0) * stream.time_base)
-        return round(seconds * stream.rate), stream.rate, stream.channels
-
-
-def _is_aac(source: Source) -> bool:
-    name = source.name
-    return name[name.rfind(".") :].lower() in AAC
-
-
-def _av(source: Source) -> Any:
-    try:
-        import av
-    except ImportError:
-        raise InputError(
-            f"{source} is AAC, which needs a decoder: pip install 'tfq-sv[aac]' (PyAV)"
-        ) from None
-    return av
+def _check_sound(source: Source, samples: npt.NDArray[np.float32]) -> None:
+    low, high = float(samples.min()), float(samples.max())
+    if low == high == 0:
+        raise BadAudioError("silent", f"{source} is silent: every sample is zero")
+    if high - low <= _STEP:
+        raise BadAudioError(
+            "silent", f"{source} is silent: a constant of {high:.4f}, from a muted input perhaps"
+        )
 
 
 def _missing(source: Source) -> BadAudioError:
@@ -297,10 +239,5 @@ def _check_length(source: Source, frames: int, rate: int) -> None:
         )
 
 
-def _changes(rate: int, channels: int) -> tuple[str, ...]:
-    changes = []
-    if channels > 1:
-        changes.append(f"{channels} channels mixed down")
-    if rate != SAMPLE_RATE:
-        changes.append(f"resampled from {rate} Hz")
-    return tuple(changes)
+def _resampled(rate: int) -> tuple[str, ...]:
+    return () if rate == SAMPLE_RATE else (f"resampled from {rate} Hz",)

@@ -5,7 +5,7 @@ several workers reads its own rows of the same batch.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterator, MutableMapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
@@ -48,6 +48,7 @@ class Batches(Iterator[Batch]):
         load: number of a batch -> the batch; threads call it.
         start: number of the first batch.
         workers: threads that load ahead.
+        skipped: what `load` adds unusable recordings to; none if None.
 
     >>> stream = Batches(lambda number: (np.full(1, number), np.full(1, number)), 0, workers=1)
     >>> stream.skip(1000)
@@ -55,8 +56,15 @@ class Batches(Iterator[Batch]):
     array([1000])
     """
 
-    def __init__(self, load: Callable[[int], Batch], start: int, workers: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], Batch],
+        start: int,
+        workers: int,
+        skipped: Mapping[str, BadAudioError] | None = None,
+    ) -> None:
         self._load, self._number, self._workers = load, start, workers
+        self._skipped: Mapping[str, BadAudioError] = {} if skipped is None else skipped
         self._loaded = _ahead(load, start, workers)
 
     def __next__(self) -> Batch:
@@ -64,8 +72,13 @@ class Batches(Iterator[Batch]):
         self._number += 1
         return batch
 
+    @property
+    def skipped(self) -> dict[str, BadAudioError]:
+        """The recordings that could not be read so far, and why."""
+        return dict(self._skipped)  # threads go on adding to it
+
     def skip(self, count: int) -> None:
-        """Goes on so many batches later; those between are not read."""
+        """Continues so many batches later; those between are not read."""
         self._loaded.close()
         self._number += count
         self._loaded = _ahead(self._load, self._number, self._workers)
@@ -97,13 +110,12 @@ def batches(
     workers: int = 2,
     augmentation: Augmentation | None = None,
     rows: slice = slice(None),
-    left_out: MutableMapping[str, BadAudioError] | None = None,
     strict: bool = False,
 ) -> Batches:
     """Returns batches without end; each epoch is a new random order of all utterances.
 
     A recording that cannot be read, good as its header may be, is replaced by the next one of the
-    epoch's order.
+    epoch's order, and listed in the `skipped` of what is returned.
 
     Args:
         corpus: where to read from.
@@ -114,13 +126,13 @@ def batches(
         workers: threads that read.
         augmentation: what is done to each chunk; its draws depend on seed, epoch and utterance.
         rows: which chunks of a batch are read, for one of several workers.
-        left_out: gets the recordings that turned out bad, and why.
-        strict: raise the first bad recording instead of leaving it out.
+        strict: raise the first bad recording instead of skipping it.
 
     Returns:
         An iterator of (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's
-        index in `corpus.speaker_ids`, plus their number for each speed after the first. It raises
-        InputError at a bad recording, if `strict`, and if no good one is left.
+        index in `corpus.speaker_ids`, plus their number for each speed after the first; 0 where
+        the corpus does not know its speakers. It raises InputError at a bad recording, if
+        `strict`, and if no good one is left.
 
     Raises:
         InputError: no chunks a batch, chunks below 0.2 s or above an hour, a negative seed.
@@ -136,7 +148,7 @@ def batches(
     keys = list(corpus.paths)
     speakers = corpus.speaker_ids
     index = {speaker: i for i, speaker in enumerate(speakers)}
-    bad: MutableMapping[str, BadAudioError] = {} if left_out is None else left_out
+    skipped: dict[str, BadAudioError] = {}
 
     def draw(number: int, row: int, place: float) -> tuple[npt.NDArray[np.float32], int]:
         epoch, position = divmod(number * batch_size + row, len(keys))
@@ -144,7 +156,7 @@ def batches(
         for attempt in range(len(keys)):
             utterance = order[(position + attempt) % len(keys)]
             key = keys[utterance]
-            if key in bad:
+            if key in skipped:
                 continue
             rng = np.random.default_rng([seed, 2, epoch, int(utterance)])
             try:
@@ -152,17 +164,18 @@ def batches(
             except BadAudioError as error:
                 if strict:
                     raise
-                bad[key] = error
+                skipped[key] = error
                 continue
-            return samples, index[corpus.speakers[key]] + speed * len(speakers)
-        raise InputError(f"{corpus.root} has no good recording: {next(iter(bad.values()))}")
+            speaker = index[corpus.speakers[key]] if speakers else 0
+            return samples, speaker + speed * len(speakers)
+        raise InputError(f"{corpus.root} has no good recording: {next(iter(skipped.values()))}")
 
     def load(number: int) -> Batch:
         places = np.random.default_rng([seed, 1, number]).random(batch_size)
         drawn = [draw(number, row, places[row]) for row in range(batch_size)[rows]]
         return np.stack([samples for samples, _ in drawn]), np.array([x for _, x in drawn], "i4")
 
-    return Batches(load, start, workers)
+    return Batches(load, start, workers, skipped)
 
 
 def read(source: audio.Source, seconds: float, place: float) -> npt.NDArray[np.float32]:

@@ -2,28 +2,63 @@
 
 What can be read:
 
-    folder/wav.scp, utt2spk             Kaldi's lists (spk2utt will do for utt2spk)
+    folder/wav.scp, utt2spk             Kaldi's lists (spk2utt will do for utt2spk), with segments
+                                        and `file.ark:offset` places
     folder/raw.list                     WeSpeaker's {"key", "spk", "wav"}, one JSON object a line
     folder/shard.list                   WeSpeaker's tar files of key.wav and key.spk, a path a line
-    folder/[wav|aac/]speaker/.../a.wav  a tree, VoxCeleb's for instance
-    folder/dev/..., folder/test/...     both parts of VoxCeleb, as one corpus
+    folder/.../speaker/.../a.wav        a tree; `speaker_level` says how the speakers are found
+    folder/utt2spk and a tree           speakers by the list, keys are paths
 
 and a raw.list or shard.list of any name by its own path.
 """
 
 import json
 import os
-import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from sys import intern
 
-from tfq_sv.data import shards
-from tfq_sv.data.audio import SUFFIXES, Source
+from tfq_sv.data import kaldi, shards, speaker_level, tree
+from tfq_sv.data.audio import Source
+from tfq_sv.data.decoding import SUFFIXES
+from tfq_sv.data.lists import legible, read_lines, read_pairs
+from tfq_sv.data.speaker_level import Level, UnknownSpeakersError
 from tfq_sv.errors import InputError
 
-# VoxCeleb's parts: dev/ and test/, or as unpacked, vox1_dev_wav/, vox2_test_aac/ and so on.
-_PART = re.compile(r"dev|test|vox[12]_.*")
+__all__ = ["Corpus", "Files", "legible", "read_lines", "read_pairs"]
+
+# Of two forms of one recording, converted in place, the one named first here is read.
+_PREFERRED = (".wav", ".flac", ".w64", ".aiff", ".aif", ".au", ".caf", ".sph", ".opus", ".ogg")
+
+
+class Files(Mapping[str, Source]):
+    """Keys and their files below a folder; paths are made when they are asked for.
+
+    A million `Path` objects take half a gigabyte; their names alone a tenth of it.
+
+    >>> Files(Path("c"), {"ann/1.wav": "wav/ann/1.wav"})["ann/1.wav"]
+    PosixPath('c/wav/ann/1.wav')
+    """
+
+    def __init__(self, root: Path, names: Mapping[str, str]) -> None:
+        self._root, self._names = root, names
+
+    def __getitem__(self, key: str) -> Source:
+        return self._root / self._names[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def without(self, keys: Collection[str]) -> "Files":
+        """All files but some."""
+        return Files(self._root, {k: name for k, name in self._names.items() if k not in keys})
 
 
 @dataclass(frozen=True)
@@ -32,13 +67,16 @@ class Corpus:
 
     Attributes:
         root: the folder it was read from.
-        paths: utterance key -> audio file, or place in a shard; sorted, shards in their own order.
-        speakers: utterance key -> speaker.
+        paths: utterance key -> audio file, place in a shard or segment of one; sorted, shards in
+            their own order.
+        speakers: utterance key -> speaker; empty where nobody knows (`unlabelled`).
+        notes: how it was read, for people.
     """
 
     root: Path
-    paths: dict[str, Source]
+    paths: Mapping[str, Source]
     speakers: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def speaker_ids(self) -> list[str]:
@@ -47,16 +85,32 @@ class Corpus:
 
     def without(self, keys: Collection[str]) -> "Corpus":
         """The corpus less some utterances."""
-        kept = {key: path for key, path in self.paths.items() if key not in keys}
-        return Corpus(self.root, kept, {key: self.speakers[key] for key in kept})
+        if isinstance(self.paths, Files):
+            paths: Mapping[str, Source] = self.paths.without(keys)
+        else:
+            paths = {key: path for key, path in self.paths.items() if key not in keys}
+        speakers = {key: who for key, who in self.speakers.items() if key not in keys}
+        return replace(self, paths=paths, speakers=speakers)
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> "Corpus":
+    def read(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        speaker_level: int | None = None,
+        unlabelled: bool = False,
+    ) -> "Corpus":
         """Reads a folder, or a raw.list or shard.list.
+
+        Args:
+            folder: the folder or list.
+            speaker_level: in a tree, how deep the speakers' folders lie: 1 is the folder's own
+                sub-folders. By default the tree's structure says.
+            unlabelled: speakers need not be known; where they are not, `speakers` is empty.
 
         Raises:
             InputError: missing or empty, a list is malformed, a key stands twice, or an utterance
-                has no speaker.
+                has no speaker, unless `unlabelled`.
         """
         root = Path(folder)
         if root.is_file():
@@ -64,36 +118,38 @@ class Corpus:
         if not root.is_dir():
             raise InputError(f"corpus folder {root} does not exist")
         if (root / "wav.scp").is_file():
-            return cls._from_kaldi(root)
+            return cls._from_kaldi(root, unlabelled=unlabelled)
         for name in ("raw.list", "shard.list"):
             if (root / name).is_file():
                 return cls._from_list(root / name)
         train, test = root / "train", root / "test"
-        if (train / "wav.scp").is_file() or (_has_speakers(train) and _has_speakers(test)):
+        if (train / "wav.scp").is_file() and not unlabelled:
             raise InputError(f"{root} holds two corpora; give {train} or {test}")
-        return cls._from_tree(root)
+        return cls._from_tree(root, speaker_level, unlabelled=unlabelled)
 
     @classmethod
-    def _from_kaldi(cls, root: Path) -> "Corpus":
-        places = read_pairs(root / "wav.scp")
-        if not places:
-            raise InputError(f"{root / 'wav.scp'} lists no utterance")
-        piped = [key for key, place in places.items() if place.endswith("|")]
-        if piped:
-            raise InputError(
-                f"{root / 'wav.scp'} has commands for {len(piped)} of {len(places)} utterances, "
-                f"{piped[0]} first; give paths instead: .m4a, .flac and the like are read as is"
-            )
-        source, speakers = _speakers(root)
-        lacking = [key for key in places if key not in speakers]
-        if lacking:
-            raise InputError(
-                f"{source} names no speaker for {len(lacking)} of {len(places)} "
-                f"utterances, {lacking[0]} first"
-            )
+    def of_files(cls, files: Iterable[str | os.PathLike[str]]) -> "Corpus":
+        """A corpus of single files without speakers; keys are the paths as given."""
+        paths: dict[str, Source] = {legible(os.fspath(file)): Path(file) for file in files}
+        return cls(Path(), paths, {})
+
+    @classmethod
+    def _from_kaldi(cls, root: Path, *, unlabelled: bool) -> "Corpus":
+        places = kaldi.read_places(root)
+        speakers: dict[str, str] = {}
+        notes: tuple[str, ...] = ()
+        if kaldi.has_speakers(root) or not unlabelled:
+            try:
+                speakers = kaldi.read_speakers(root, places)
+            except InputError as error:
+                if not unlabelled:
+                    raise
+                notes = (f"speakers are not known: {error}",)
+        else:
+            notes = (f"speakers are not known: {root} has no utt2spk",)
         keys = sorted(places)
-        paths: dict[str, Source] = {key: _located(root, places[key]) for key in keys}
-        return cls(root, paths, {key: speakers[key] for key in keys})
+        known = {key: speakers[key] for key in keys} if speakers else {}
+        return cls(root, {key: places[key] for key in keys}, known, notes)
 
     @classmethod
     def _from_list(cls, path: Path) -> "Corpus":
@@ -103,112 +159,114 @@ class Corpus:
         raw = lines[0][1].startswith("{")
         rows = _raw_rows(path, lines) if raw else _shard_rows(path, lines)
         paths: dict[str, Source] = {}
-        speakers, twice = {}, []
+        speakers, repeated = {}, []
         for key, speaker, source in rows:
             if key in paths:
-                twice.append(key)
-            paths[key], speakers[key] = source, speaker
-        if twice:
-            raise InputError(f"{path}: {len(twice)} keys stand twice, {twice[0]} first")
+                repeated.append(key)
+            paths[key], speakers[key] = source, intern(speaker)
+        if repeated:
+            raise InputError(f"{path}: {len(repeated)} keys stand twice (first: {repeated[0]})")
         keys = sorted(paths) if raw else list(paths)  # a shard is best read in its own order
         return cls(path.parent, {key: paths[key] for key in keys}, speakers)
 
     @classmethod
-    def _from_tree(cls, root: Path) -> "Corpus":
-        keys: dict[str, Source] = {}
-        twice = []
-        for top in _tops(root):
-            found = {legible(x.relative_to(top).as_posix()): x for x in _audio_files(top)}
-            loose = [key for key in found if "/" not in key]
-            if loose:
-                raise InputError(
-                    f"{top / loose[0]} lies in no speaker's folder; "
-                    f"expected {top}/<speaker>/.../{loose[0]}"
-                )
-            twice += [key for key in found if key in keys]
-            keys.update(found)
-        # VoxCeleb2 is often converted in place: the same recording is there as AAC and as WAV.
-        copies = {key for key in keys if key.endswith(".m4a") and f"{key[:-4]}.wav" in keys}
-        if not keys:
+    def _from_tree(cls, root: Path, level: int | None, *, unlabelled: bool) -> "Corpus":
+        found = tree.walk(root, SUFFIXES)
+        if not found.files:
             raise InputError(f"{root} holds no {', '.join(sorted(SUFFIXES))} file")
-        if twice:
+        files, copies = _without_copies(found.files)
+        notes = [*found.notes]
+        if copies:
+            notes.append(f"left out, the same recording in another form: {copies:,} files")
+        if kaldi.has_speakers(root):
+            return cls._by_utt2spk(root, files, notes)
+        try:
+            at = _level(root, files, level)
+        except UnknownSpeakersError as error:
+            if not unlabelled:
+                raise
+            notes.append(f"speakers are not known: {error}")
+            return cls(root, Files(root, files), {}, tuple(notes))
+        if at.left_out:
+            inside = tuple(f"{folder}/" for folder in at.left_out)
+            files = {name: path for name, path in files.items() if not name.startswith(inside)}
+            notes.append(f"left out, no speakers' folders: {', '.join(at.left_out)}")
+        if at.note:
+            notes.append(at.note)
+        keys, speakers = _keys(root, files, at)
+        return cls(root, Files(root, keys), speakers, tuple(notes))
+
+    @classmethod
+    def _by_utt2spk(cls, root: Path, files: Mapping[str, str], notes: list[str]) -> "Corpus":
+        source = root / ("utt2spk" if (root / "utt2spk").is_file() else "spk2utt")
+        speakers = kaldi.by_path(kaldi.listed_speakers(root), files)
+        lacking = len(files) - len(speakers)
+        if not speakers:
             raise InputError(
-                f"{root}: {len(twice)} keys stand in two of its parts, {twice[0]} first"
+                f"{source} names none of the {len(files)} recordings of {root} "
+                f"(first: {next(iter(files))})"
             )
-        paths = {key: keys[key] for key in sorted(keys.keys() - copies)}
-        return cls(root, paths, {key: key.split("/", 1)[0] for key in paths})
+        notes.append(f"speakers: by {source}")
+        if lacking:
+            notes.append(f"left out, {source} does not name them: {lacking:,} files")
+        names = {name: path for name, path in files.items() if name in speakers}
+        return cls(root, Files(root, names), speakers, tuple(notes))
 
 
-def legible(name: str) -> str:
-    r"""A file's name as lists can keep it: bytes that are not UTF-8 are spelled out.
-
-    >>> legible(os.fsdecode(b"id1/caf\xe9.wav"))
-    'id1/caf\\xe9.wav'
-    """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def read_pairs(path: Path) -> dict[str, str]:
-    """Reads a Kaldi list of `key value` lines.
-
-    Raises:
-        InputError: missing, not text, a line without a value, or keys that stand twice.
-    """
-    pairs: dict[str, str] = {}
-    twice = []
-    for number, line in read_lines(path):
-        key, _, value = line.partition(" ")
-        if not value.strip():
-            raise InputError(f"{path}:{number}: expected `key value`, found {line!r}")
-        if key in pairs:
-            twice.append((number, key))
-        pairs[key] = value.strip()
-    if twice:
-        number, key = twice[0]
-        more = f", and {len(twice) - 1} more keys do" if len(twice) > 1 else ""
-        raise InputError(f"{path}:{number}: {key} stands twice{more}")
-    return pairs
+def _level(root: Path, files: Mapping[str, str], level: int | None) -> Level:
+    if level is None:
+        return speaker_level.find_level(str(root), files)
+    if level < 1:
+        raise InputError(f"--speaker_level must be 1 or more, not {level}")
+    return speaker_level.level_at(str(root), files, level)
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Returns a text file's numbered lines that are not blank; tabs count as spaces."""
-    if not path.is_file():
-        wrong = "is a folder; name a list" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {wrong}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file") from None
-    lines = enumerate(text.replace("\t", " ").splitlines(), start=1)
-    return [(number, line.strip()) for number, line in lines if line.strip()]
-
-
-def _speakers(root: Path) -> tuple[Path, dict[str, str]]:
-    """The list that names the speakers, and utterance -> speaker."""
-    if (root / "utt2spk").is_file():
-        return root / "utt2spk", read_pairs(root / "utt2spk")
-    source = root / "spk2utt"
-    if not source.is_file():
-        raise InputError(f"{root} has a wav.scp but no utt2spk beside it")
+def _keys(root: Path, files: Mapping[str, str], at: Level) -> tuple[dict[str, str], dict[str, str]]:
+    """Key -> file, and key -> speaker; keys begin with the speaker where that names each once."""
+    keys: dict[str, str] = {}
     speakers: dict[str, str] = {}
-    for speaker, keys in read_pairs(source).items():
-        for key in keys.split():
-            if speakers.setdefault(key, speaker) != speaker:
-                raise InputError(f"{source}: {key} has two speakers, {speakers[key]} and {speaker}")
-    return source, speakers
+    repeated = []
+    for name, path in files.items():
+        _, key = at.speaker(name)
+        if key in keys:
+            repeated.append(key)
+        keys[key] = path
+        speakers[key] = intern(key.split("/", 1)[0])
+    if repeated and not speaker_level.same_speaker_parts(at.containers):
+        raise InputError(
+            f"{root}: {len(repeated)} keys stand in two of its parts (first: {repeated[0]})"
+        )
+    if repeated:
+        speakers = {name: intern(at.speaker(name)[1].split("/", 1)[0]) for name in files}
+        return dict(files), speakers
+    order = sorted(keys)
+    return {key: keys[key] for key in order}, {key: speakers[key] for key in order}
 
 
-def _located(root: Path, value: str) -> Path:
-    # Paths are meant from the list's own folder, or, as Kaldi does, from where one stands.
-    path = Path(value)
-    return path if path.is_absolute() or not (root / path).exists() else root / path
+def _without_copies(files: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """One form of each recording: VoxCeleb2 is often converted in place, TIMIT's .WAV too."""
+    best: dict[str, str] = {}
+    for name in files:
+        stem, _, _ = name.rpartition(".")
+        other = best.get(stem)
+        if other is None or _rank(name) < _rank(other):
+            best[stem] = name
+    # a.WAV (NIST's) and a.WAV.wav
+    kept = {name for stem, name in best.items() if f"{name}.wav" not in files}
+    return {name: path for name, path in files.items() if name in kept}, len(files) - len(kept)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    suffix = name[name.rfind(".") :].lower()
+    place = _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED)
+    return place, name
 
 
 def _raw_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, str, Source]]:
     for number, line in lines:
         try:
             row = json.loads(line)
-            yield row["key"], row["spk"], _located(path.parent, row["wav"])
+            yield row["key"], row["spk"], kaldi.located(path.parent, row["wav"])
         except (json.JSONDecodeError, KeyError, TypeError):
             raise InputError(
                 f'{path}:{number}: expected {{"key": ..., "spk": ..., "wav": ...}}, found {line!r}'
@@ -217,7 +275,7 @@ def _raw_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, s
 
 def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, str, Source]]:
     for _, line in lines:
-        shard = _located(path.parent, line)
+        shard = kaldi.located(path.parent, line)
         sounds, speakers = {}, {}
         for member in shards.members(shard):
             key, _, suffix = legible(member.name).rpartition(".")
@@ -228,32 +286,9 @@ def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str,
         lacking = [key for key in sounds if not speakers.get(key)]
         if lacking:
             raise InputError(
-                f"shard {shard} has no .spk for {len(lacking)} of {len(sounds)} recordings, "
-                f"{lacking[0]} first"
+                f"shard {shard} has no .spk for {len(lacking)} of {len(sounds)} recordings "
+                f"(first: {lacking[0]})"
             )
         if not sounds:
             raise InputError(f"shard {shard} holds no {', '.join(sorted(SUFFIXES))} file")
         yield from ((key, speakers[key], member) for key, member in sounds.items())
-
-
-def _has_speakers(folder: Path) -> bool:
-    """Whether it is not a speaker's own folder: no recording lies in it, but in folders below."""
-    entries = list(folder.iterdir()) if folder.is_dir() else []
-    loose = any(entry.suffix.lower() in SUFFIXES for entry in entries)
-    return not loose and any(entry.is_dir() for entry in entries)
-
-
-def _tops(root: Path) -> list[Path]:
-    """The folders whose sub-folders are speakers."""
-    parts = [part for part in sorted(root.iterdir()) if part.is_dir() and _PART.match(part.name)]
-    tops = [folder / name for folder in (root, *parts) for name in ("wav", "aac")]
-    return [top for top in tops if top.is_dir()] or [root]
-
-
-def _audio_files(top: Path) -> list[Path]:
-    return [
-        Path(folder, name)
-        for folder, _, names in os.walk(top, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (a million times)
-    ]

@@ -5,8 +5,10 @@ that a run can be repeated and resumed. Nothing is unpacked.
 """
 
 import io
+import posixpath
 import tarfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfq_sv.errors import InputError
@@ -43,24 +45,50 @@ class Member:
 
 
 def members(path: Path) -> list[Member]:
-    """Lists a tar file's files by their headers alone.
+    """Lists a tar file's files by their headers alone; a link is the file that it leads to.
 
     Raises:
         InputError: missing, compressed (there is no way to reach a recording in it), not a tar
-            file, or cut short.
+            file, or cut short; a link out of the archive, or a device; sparse files.
     """
     if not path.is_file():
         raise InputError(f"shard {path} does not exist")
     size = path.stat().st_size
+    files: dict[str, Member] = {}
     try:
         with tarfile.open(path, "r:") as tar:
-            found = [
-                Member(path, entry.name, entry.offset_data, entry.size)
-                for entry in tar
-                if entry.isfile()
-            ]
-    except tarfile.TarError as error:
+            for entry in tar:
+                if entry.isdir():
+                    continue
+                member = _member(path, entry, files)
+                if not 0 <= member.size <= size - member.offset:
+                    raise InputError(f"shard {path} is cut short: {entry.name} is not whole")
+                files[entry.name] = member
+            end = tar.offset
+    # What tarfile raises on damaged numbers, it does not wrap.
+    except (tarfile.TarError, EOFError, OverflowError, MemoryError, RecursionError) as error:
         raise InputError(f"shard {path} is not an uncompressed tar file: {error}") from None
-    if found and found[-1].offset + found[-1].size > size:
-        raise InputError(f"shard {path} is cut short: {found[-1].name} is not whole")
-    return found
+    with path.open("rb") as file:
+        file.seek(end)
+        if any(file.read(tarfile.BLOCKSIZE)):  # where it should end, tarfile found no header
+            last = next(reversed(files), "its start")
+            raise InputError(f"shard {path} is damaged after {last}; get it again")
+    return list(files.values())
+
+
+def _member(path: Path, entry: tarfile.TarInfo, files: Mapping[str, Member]) -> Member:
+    if entry.isfile() and not entry.issparse():
+        return Member(path, entry.name, entry.offset_data, entry.size)
+    if entry.issym() or entry.islnk():
+        # A symbolic link is meant from its own folder, a hard one from the archive's.
+        folder = posixpath.dirname(entry.name) if entry.issym() else ""
+        target = posixpath.normpath(posixpath.join(folder, entry.linkname))
+        if found := files.get(entry.linkname if entry.islnk() else target):
+            return replace(found, name=entry.name)
+        raise InputError(
+            f"shard {path}: {entry.name} is a link to {entry.linkname}, which no earlier file in "
+            "the shard is; write the recording itself"
+        )
+    raise InputError(
+        f"shard {path}: {entry.name} is neither a file nor a folder nor a link; leave it out"
+    )

@@ -1,10 +1,20 @@
 """A dataset as one stream of batches without end, whatever form it has. No TensorFlow."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from tfq_sv.data.chunks import Batches
 from tfq_sv.errors import InputError
+
+
+@runtime_checkable
+class Endless(Protocol):
+    """Batches without end, of which some can be skipped: `data.chunks.Batches` and `Stream`."""
+
+    def __next__(self) -> Any:
+        """Draws the next batch."""
+
+    def skip(self, count: int, /) -> None:
+        """Continues so many batches later."""
 
 
 class Stream(Iterator[Any]):
@@ -42,8 +52,8 @@ class Stream(Iterator[Any]):
         return batch
 
     def skip(self, count: int) -> None:
-        """Goes on so many batches later; those of `data.chunks.batches` are not even read."""
-        if isinstance(self._dataset, Batches):
+        """Continues so many batches later; those of an `Endless` dataset are not even read."""
+        if isinstance(self._dataset, Endless):
             self._dataset.skip(count)
             self.drawn += count
             return
@@ -70,7 +80,7 @@ def once(dataset: Iterable[Any], purpose: str) -> Iterator[Any]:
     >>> list(once("abc", "the example"))
     ['a', 'b', 'c']
     """
-    if isinstance(dataset, Batches | Stream):
+    if isinstance(dataset, Endless):
         raise InputError(
             f"the dataset for {purpose} never ends; give some of it: itertools.islice(batches, 3)"
         )

@@ -1,19 +1,20 @@
 """Trial lists: which pairs of utterances are compared, and which are of one speaker."""
 
 import itertools
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from sys import intern
 
 import numpy as np
 import numpy.typing as npt
 
-from tfq_sv.data.corpus import Corpus, read_lines, read_pairs
+from tfq_sv.data import pairs
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.key_lookup import KeyLookup
+from tfq_sv.data.lists import read_pairs
+from tfq_sv.data.trial_check import check_labels
+from tfq_sv.data.trial_list import read_list
 from tfq_sv.errors import InputError
-
-_LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class Trials:
         source: where they come from, for messages and reports.
         models: enrolment id -> its utterances, whose embeddings are averaged (CN-Celeb); empty
             where trials name utterances.
+        notes: how the list was read, and doubts about it, for people.
     """
 
     enroll: list[str]
@@ -34,6 +36,7 @@ class Trials:
     labels: npt.NDArray[np.bool_]
     source: str
     models: Mapping[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.enroll)
@@ -49,11 +52,17 @@ class Trials:
         """How many trials stand in the list a second time."""
         return len(self) - len(set(zip(self.enroll, self.test, strict=True)))
 
-    def speakers(self, corpus: Corpus) -> tuple[list[str], list[str]]:
-        """The enrolled and the tested speaker of each trial, as intervals need them."""
+    def speakers(self, corpus: Corpus) -> tuple[list[str], list[str]] | None:
+        """The enrolled and the tested speaker of each trial, as intervals need them.
+
+        None where the corpus does not know them all.
+        """
         of = corpus.speakers
         first = {model: keys[0] for model, keys in self.models.items()}
-        return [of[first.get(key, key)] for key in self.enroll], [of[key] for key in self.test]
+        try:
+            return [of[first.get(key, key)] for key in self.enroll], [of[key] for key in self.test]
+        except KeyError:
+            return None
 
     def without(self, utterances: Collection[str]) -> "Trials":
         """The trials that do without some utterances.
@@ -95,36 +104,37 @@ class Trials:
         enroll_map: str | Path | None = None,
         strict: bool = True,
     ) -> "Trials":
-        """Reads `1 enroll test` (VoxCeleb), `enroll test target` (Kaldi), `enroll test 1`.
+        """Reads `1 enroll test` (VoxCeleb), `enroll test target` (Kaldi), CSV, and their like.
 
         Args:
-            path: the list.
-            corpus: where its utterances are.
+            path: the list; `trial_list.read_list` says what is understood.
+            corpus: where its utterances are; names that differ from its keys by a suffix, `./` or
+                the folders before them are found (`KeyLookup`), which `notes` says.
             enroll_map: list of `id utterance utterance ...`; the trials' first names are then ids.
-            strict: refuse a list that names utterances which the corpus has not; else they stay
-                in it, as long as one trial does without them.
+            strict: refuse a list that names utterances which the corpus does not contain; else
+                they stay in it, as long as one trial does without them.
 
         Raises:
-            InputError: missing file, malformed line, a key that the corpus or the map has not, no
-                trial, trials that are called both target and nontarget.
+            InputError: missing file, malformed line, a name that the corpus or the map does not
+                contain, no trial, or labels that contradict themselves or nearly all speakers.
         """
         file = Path(path)
-        rows = [_parse(file, number, line) for number, line in read_lines(file)]
-        if not rows:
-            raise InputError(f"{file} lists no trial")
-        labels, enroll, test = zip(*rows, strict=True)
-        models = _models(Path(enroll_map), file, enroll) if enroll_map else {}
-        trials = cls(list(enroll), list(test), np.array(labels), str(file), models)
-        disputed = len(set(rows)) - len(set(zip(enroll, test, strict=True)))
-        if disputed:
-            raise InputError(f"{file} calls {disputed} trials both target and nontarget")
+        lookup = KeyLookup(corpus)
+        listed = read_list(file, lambda name: lookup.find(name) is not None)
+        lookup.forget()  # those that were only tried
+        models = _models(Path(enroll_map), file, listed.enroll, lookup) if enroll_map else {}
+        enroll = listed.enroll if models else [lookup.find(name) or name for name in listed.enroll]
+        test = [lookup.find(name) or name for name in listed.test]
+        trials = cls(enroll, test, np.array(listed.labels), str(file), models)
         unknown = [key for key in trials.utterances if key not in corpus.paths]
         if unknown and (strict or not len(trials.without(set(unknown)))):
             raise InputError(
-                f"{file} names {len(unknown)} utterances that {corpus.root} has not, "
-                f"{unknown[0]} first"
+                f"{file} names {len(unknown)} utterances that {corpus.root} does not contain "
+                f"(first: {unknown[0]})"
             )
-        return trials
+        doubts = check_labels(trials, corpus)
+        notes = [listed.note] if listed.note else []
+        return replace(trials, notes=(*notes, *lookup.notes(file), *doubts))
 
     @classmethod
     def all_pairs(cls, corpus: Corpus, *, limit: int = 10_000, seed: int = 0) -> "Trials":
@@ -133,61 +143,36 @@ class Trials:
         Raises:
             InputError: fewer than two speakers, or no speaker with two utterances.
         """
-        by_speaker = defaultdict(list)
-        for key, speaker in corpus.speakers.items():
-            by_speaker[speaker].append(key)
-        rng = np.random.default_rng(seed)
-        same = _draw(
-            (pair for keys in by_speaker.values() for pair in itertools.combinations(keys, 2)),
-            limit,
-            rng,
-        )
-        if len(by_speaker) < 2 or not same:
-            raise InputError(
-                f"{corpus.root} has {len(by_speaker)} speakers with {len(corpus.paths)} "
-                "utterances; trials need two speakers, and two utterances of one"
-            )
         keys = list(corpus.paths)
-        nontarget: dict[tuple[str, str], None] = {}
-        possible = len(keys) * (len(keys) - 1) // 2 - sum(
-            len(k) * (len(k) - 1) // 2 for k in by_speaker.values()
-        )
-        while len(nontarget) < min(len(same), possible):
-            a, b = sorted(rng.integers(len(keys), size=2))
-            if corpus.speakers[keys[a]] != corpus.speakers[keys[b]]:
-                nontarget[keys[a], keys[b]] = None
-        pairs = [*same, *nontarget]
-        labels = np.arange(len(pairs)) < len(same)
-        source = f"{len(pairs)} pairs drawn from {corpus.root} (seed {seed})"
-        return cls([p[0] for p in pairs], [p[1] for p in pairs], labels, source)
+        place = {speaker: i for i, speaker in enumerate(corpus.speaker_ids)}
+        whose = [place[corpus.speakers[key]] for key in keys] if place else []
+        rng = np.random.default_rng(seed)
+        same = pairs.same_speaker(whose, limit, rng) if len(place) > 1 else np.zeros((0, 2), int)
+        if not len(same):
+            raise InputError(
+                f"{corpus.root} has {len(place)} speakers with {len(keys)} utterances; trials need "
+                "two speakers, and two utterances of one"
+            )
+        other = pairs.different_speakers(whose, len(same), rng)
+        drawn = np.concatenate([same, other])
+        labels = np.arange(len(drawn)) < len(same)
+        source = f"{len(drawn)} pairs drawn from {corpus.root} (seed {seed})"
+        enroll, test = ([keys[i] for i in column] for column in drawn.T.tolist())
+        return cls(enroll, test, labels, source)
 
 
-def _draw(
-    pairs: Iterable[tuple[str, str]], limit: int, rng: np.random.Generator
-) -> list[tuple[str, str]]:
-    every = list(pairs)
-    chosen = rng.permutation(len(every))[:limit]
-    return [every[i] for i in sorted(chosen)]
-
-
-def _models(path: Path, trials: Path, enroll: Iterable[str]) -> dict[str, list[str]]:
-    models = {model: keys.split() for model, keys in read_pairs(path).items()}
+def _models(
+    path: Path, trials: Path, enroll: Iterable[str], lookup: KeyLookup
+) -> dict[str, list[str]]:
+    listed = read_pairs(path)
     needed = set(enroll)
-    unknown = sorted(needed - models.keys())
+    unknown = sorted(needed - listed.keys())
     if unknown:
         raise InputError(
-            f"{trials} names {len(unknown)} enrolments that {path} has not, {unknown[0]} first"
+            f"{trials} names {len(unknown)} enrolments that {path} does not contain "
+            f"(first: {unknown[0]})"
         )
-    return {model: models[model] for model in sorted(needed)}
-
-
-def _parse(file: Path, number: int, line: str) -> tuple[bool, str, str]:
-    fields = line.split()
-    # Interned: a long list names every utterance many times.
-    if len(fields) == 3 and fields[0] in _LABELS and fields[2] not in _LABELS:
-        return _LABELS[fields[0]], intern(fields[1]), intern(fields[2])
-    if len(fields) == 3 and fields[2] in _LABELS:
-        return _LABELS[fields[2]], intern(fields[0]), intern(fields[1])
-    raise InputError(
-        f"{file}:{number}: expected `1 enroll test` or `enroll test target`, found {line!r}"
-    )
+    return {
+        model: [lookup.find(key) or key for key in listed[model].split()]
+        for model in sorted(needed)
+    }

@@ -38,7 +38,7 @@ def compare(results: Mapping[str, Evaluation], corpus: Corpus) -> list[System]:
             result,
             None
             if result is first
-            else eer_interval(result.scores, labels, whose, minus=first.scores),
+            else whose and eer_interval(result.scores, labels, whose, minus=first.scores),
         )
         for name, result in results.items()
     ]

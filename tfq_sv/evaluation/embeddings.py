@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfq_sv.data.corpus import read_lines, read_pairs
+from tfq_sv.data import kaldi_ark
+from tfq_sv.data.corpus import read_lines
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_output, existing
 
@@ -123,7 +123,8 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
             )
 
     def _write_kaldi(self, ark: Path, scp: Path) -> None:
-        kaldiio = _kaldiio()
+        import kaldiio  # only where Kaldi's files are written
+
         with atomic(scp) as list_:
             with atomic(ark) as archive:
                 kaldiio.save_ark(str(archive), self, scp=str(list_))
@@ -134,6 +135,8 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
     def read(cls, path: str | os.PathLike[str]) -> "Embeddings":
         """Reads what `write` wrote, or any .ark or .scp of vectors (an .scp may name many .ark).
 
+        Nothing that a file holds is ever run, see `tfq_sv.data.kaldi_ark`.
+
         Raises:
             InputError: missing, damaged, not vectors of one length, a name that stands twice.
         """
@@ -142,32 +145,34 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
             return cls._read_numpy(file)
         if file.suffix not in SUFFIXES:
             raise InputError(f"embeddings come from {', '.join(SUFFIXES)}, not {file}")
-        load = _kaldiio().load_ark
-        if file.suffix == ".scp":
-            load = _kaldiio().load_scp_sequential
-            # Kaldi would run commands that a list names; nobody expects that of a result.
-            if any(place.endswith("|") for place in read_pairs(file).values()):
-                raise InputError(f"{file} has commands where paths are expected")
+        entries = kaldi_ark.read_list if file.suffix == ".scp" else kaldi_ark.read_archive
+        names, rows = [], []
+        for name, vector in entries(file):
+            names.append(name)
+            with np.errstate(over="ignore"):  # infinite then, which scoring refuses by name
+                rows.append(vector.astype(np.float32))
+            if len(vector) != len(rows[0]):
+                raise InputError(
+                    f"{file} does not hold vectors of one length: {names[0]} has {len(rows[0])} "
+                    f"values, {name} has {len(vector)}"
+                )
+        if not rows:
+            raise InputError(f"{file} does not hold vectors: it is empty")
         try:
-            names, vectors = zip(*load(str(file)), strict=True)
-            return cls(names, np.stack(vectors))
-        except InputError:
-            raise
-        except Exception as error:  # whatever a damaged file makes of the parser
-            raise InputError(f"{file} does not hold vectors of one length: {error}") from None
+            return cls(names, np.stack(rows))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
 
     @classmethod
     def _read_numpy(cls, file: Path) -> "Embeddings":
         names = [line for _, line in read_lines(file.with_suffix(".txt"))]
         try:
-            return cls(names, np.load(file, allow_pickle=False))
+            # Unlike np.load: no pickles, no archives, and no memory for values that are not there.
+            matrix = np.lib.format.open_memmap(file, mode="r")
+            if matrix.dtype.kind not in "fiu":
+                raise InputError(f"it holds {matrix.dtype}, not numbers")
+            return cls(names, np.array(matrix, np.float32))
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{file} is not a NumPy matrix: {error}") from None
-
-
-def _kaldiio() -> Any:
-    import kaldiio  # only where Kaldi's files are used
-
-    return kaldiio
+        except Exception as error:  # NumPy's header parser lets through whatever it meets
+            raise InputError(f"{file} is not a NumPy matrix: {error!r:.100}") from None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus, read_pairs
+from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.files import atomic
@@ -37,15 +38,17 @@ class Extraction:
 
     Attributes:
         embeddings: of the utterances that could be read.
-        left_out: the others, and why.
+        skipped: the others, and why.
         changes: what reading changed -> number of files read ("resampled from 44100 Hz": 12).
         reused: how many embeddings come from a cache.
+        doubts: what recordings seem to be rather than speech -> number of files.
     """
 
     embeddings: Embeddings
-    left_out: dict[str, BadAudioError] = field(default_factory=dict)
+    skipped: dict[str, BadAudioError] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
     reused: int = 0
+    doubts: Counter[str] = field(default_factory=Counter)
 
 
 class Cache:
@@ -128,8 +131,9 @@ def extract(
         InputError: a bad recording, if `strict`; a cache or a decoder that fails.
     """
     stamps: dict[str, str] = {}
-    left_out: dict[str, BadAudioError] = {}
+    skipped: dict[str, BadAudioError] = {}
     changes: Counter[str] = Counter()
+    doubts: Counter[str] = Counter()
     for key in keys if cache else ():
         if len(key.split()) != 1:
             raise InputError(f"{key!r} has a space; Kaldi's files cannot keep such a name")
@@ -152,25 +156,33 @@ def extract(
     try:
         for key in tqdm(missing, desc=progress, unit="utt", disable=progress is None):
             try:
-                fresh[key], changed = _embedded(encoder, corpus, key)
+                fresh[key], changed, doubt = _embedded(encoder, corpus, key)
             except BadAudioError as error:
                 if strict:
                     raise
-                left_out[key] = error
+                skipped[key] = error
                 continue
             changes.update(changed)
+            doubts.update(doubt)
             if len(fresh) == PART:
                 keep()
     finally:
         keep()
     embeddings = Embeddings.of({key: found[key] for key in keys if key in found})
-    return Extraction(embeddings, left_out, changes, reused)
+    return Extraction(embeddings, skipped, changes, reused, doubts)
 
 
 def from_file(
-    path: str | os.PathLike[str], keys: Sequence[str], *, strict: bool = False
+    path: str | os.PathLike[str],
+    keys: Sequence[str],
+    *,
+    corpus: Corpus | None = None,
+    strict: bool = False,
 ) -> Extraction:
-    """Embeddings that somebody else extracted; utterances that the file lacks are left out.
+    """Embeddings that somebody else extracted.
+
+    Utterances that the file lacks are skipped, and so are those that the corpus, if one is given,
+    does not contain: nobody knows their speakers.
 
     Raises:
         InputError: a file that is not one, or one that lacks an utterance, if `strict`.
@@ -178,20 +190,23 @@ def from_file(
     every = Embeddings.read(path)
     if strict:
         every.rows(keys)
-    kept = [key for key in keys if key in every]
-    left_out = {
+    skipped = {
         key: BadAudioError("without embedding", f"{path} has no {key}")
         for key in keys
         if key not in every
     }
-    return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), left_out)
+    for key in keys if corpus else ():
+        if corpus and key not in corpus.paths:
+            skipped[key] = _unknown(corpus, key)
+    kept = [key for key in keys if key not in skipped]
+    return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), skipped)
 
 
 def _embedded(
     encoder: Encoder, corpus: Corpus, key: str
-) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
     if key not in corpus.paths:
-        raise BadAudioError("unknown", f"{corpus.root} has no {key}")
+        raise _unknown(corpus, key)
     path = corpus.paths[key]
     recording = audio.read(path)
     try:
@@ -200,4 +215,10 @@ def _embedded(
         raise BadAudioError("refused by the network", f"{path}: {error}") from None
     if not np.isfinite(embedding).all() or not embedding.any():
         raise BadAudioError("without embedding", f"{path}: the network answers zero or NaN")
-    return embedding, recording.changes
+    reason = no_speech(recording.samples)
+    doubt = (f"warning, perhaps no speech: {reason.split(':')[0]}",) if reason else ()
+    return embedding, recording.changes, doubt
+
+
+def _unknown(corpus: Corpus, key: str) -> BadAudioError:
+    return BadAudioError("unknown", f"{corpus.root} has no {key}")

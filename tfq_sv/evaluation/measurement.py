@@ -45,24 +45,24 @@ class Evaluation:
 
     Attributes:
         eer: equal error rate, a fraction.
-        interval: its 95 % interval, by a bootstrap over speakers.
+        interval: its 95 % interval, by a bootstrap over speakers; None where nobody knows them.
         threshold: the score at the EER.
         min_dcf: at p_target 0.01, normalised.
         scores: what was measured, float64 (N,): raw cosines, or AS-norm's scores.
         trials: what was compared.
-        extraction: the embeddings, and the recordings that were left out.
-        trials_left_out: how many trials needed one of those.
+        extraction: the embeddings, and the recordings that were skipped.
+        trials_skipped: how many trials needed one of those.
         normalized: AS-norm's scores with their columns; None without AS-norm.
     """
 
     eer: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     threshold: float
     min_dcf: float
     scores: npt.NDArray[np.float64]
     trials: Trials
     extraction: Extraction | None = None
-    trials_left_out: int = 0
+    trials_skipped: int = 0
     normalized: NormalizedScores | None = None
 
     def thresholds(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def evaluate(
         cohort: whose mean embedding is subtracted from every embedding; none if None.
         normalize: AS-norm against the cohort.
         cache: keeps embeddings from run to run.
-        strict: raise the first bad recording; else trials that need one are left out, and counted.
+        strict: raise the first bad recording; else trials that need one are skipped, and counted.
         progress: name of the progress bar; none if None.
 
     Raises:
@@ -129,9 +129,9 @@ def measure(
     normalize: bool = False,
 ) -> Evaluation:
     """Measures embeddings on trials; as `evaluate`, which makes them first."""
-    kept = trials.without(extraction.left_out) if extraction.left_out else trials
+    kept = trials.without(extraction.skipped) if extraction.skipped else trials
     if not len(kept):
-        first = next(iter(extraction.left_out.values()))
+        first = next(iter(extraction.skipped.values()))
         raise InputError(f"no trial is left of {len(trials)} from {trials.source}: {first}")
     kept.check()
     embeddings = extraction.embeddings - cohort.mean if cohort else extraction.embeddings
@@ -142,9 +142,10 @@ def measure(
         normalized = as_norm(embeddings, kept, cohort.speakers)
     scores = normalized.scores if normalized else cosine_scores(embeddings, kept)
     rate, threshold = eer(scores, kept.labels)
-    interval = eer_interval(scores, kept.labels, kept.speakers(corpus))
+    whose = kept.speakers(corpus)
+    interval = eer_interval(scores, kept.labels, whose) if whose else None
     cost = min_dcf(scores, kept.labels)
-    left_out = len(trials) - len(kept)
+    skipped = len(trials) - len(kept)
     return Evaluation(
-        rate, interval, threshold, cost, scores, kept, extraction, left_out, normalized
+        rate, interval, threshold, cost, scores, kept, extraction, skipped, normalized
     )

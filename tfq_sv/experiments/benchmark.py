@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,19 @@ class Benchmark:
     eer: float | None = None
 
 
+@dataclass(frozen=True)
+class NetworkBenchmark:
+    """What a network takes in all its forms.
+
+    Attributes:
+        forms: of the network.
+        skipped: recordings that could not be read -> why; the EERs are measured without them.
+    """
+
+    forms: Sequence[Benchmark]
+    skipped: Mapping[str, BadAudioError]
+
+
 class FileEncoder:
     """Runs any `.tflite` with a signature `embed` that takes features."""
 
@@ -82,8 +95,7 @@ def benchmark_network(
     corpus: Corpus | None = None,
     trials: Trials | None = None,
     rounds: int = 30,
-    left_out: MutableMapping[str, BadAudioError] | None = None,
-) -> list[Benchmark]:
+) -> NetworkBenchmark:
     """Measures a network in the converter's forms, ai-edge-quantizer's if installed, and ours.
 
     All of them take features: the front end is the same for all.
@@ -96,7 +108,6 @@ def benchmark_network(
         corpus: of test speech, for the EER.
         trials: what is compared.
         rounds: as in `benchmark_files`.
-        left_out: gets the recordings that turned out bad, and why; their trials are left out.
     """
     from tfq_sv.experiments import baselines
     from tfq_sv.models import front_end
@@ -105,15 +116,17 @@ def benchmark_network(
     place.mkdir(parents=True, exist_ok=True)
     forms = baselines.converter_forms(model, place, features)
     forms |= baselines.our_forms(quantized, place)
-    rates = {}
+    rates: dict[str, float] = {}
+    skipped: dict[str, BadAudioError] = {}
     if corpus and trials:
         for name, path in forms.items():
             encoder = FileEncoder(path, front_end(model))
             result = evaluate(encoder, corpus, trials, progress=name)
             rates[name] = result.eer
-            if left_out is not None and result.extraction:
-                left_out.update(result.extraction.left_out)
-    return benchmark_files(forms, features, rounds=rounds, error_rates=rates)
+            if result.extraction:
+                skipped.update(result.extraction.skipped)
+    measured = benchmark_files(forms, features, rounds=rounds, error_rates=rates)
+    return NetworkBenchmark(measured, skipped)
 
 
 def benchmark_files(

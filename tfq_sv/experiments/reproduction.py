@@ -10,7 +10,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.chunks import batches
+from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -34,6 +35,7 @@ from tfq_sv.files import atomic
 from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.mixed_precision import allocation
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.calibration import calibrate
 from tfq_sv.quantization.quantized_model import load_model, quantize, recipe_of
@@ -139,6 +141,19 @@ def mixed_rows(
     return rows
 
 
+@dataclass(frozen=True)
+class Reproduction:
+    """What a run has made.
+
+    Attributes:
+        report: Markdown; nothing on workers other than the chief, who writes.
+        skipped: recordings of both corpora that could not be read -> why.
+    """
+
+    report: str
+    skipped: Mapping[str, BadAudioError]
+
+
 def reproduce(
     model: keras.Model,
     train: Corpus,
@@ -148,9 +163,8 @@ def reproduce(
     options: ReproductionOptions | None = None,
     *,
     strategy: tf.distribute.Strategy | None = None,
-    left_out: MutableMapping[str, BadAudioError] | None = None,
     progress: bool = True,
-) -> str:
+) -> Reproduction:
     """Makes every row of the table that is not there yet, and writes `report.md` and `report.png`.
 
     Args:
@@ -162,11 +176,10 @@ def reproduce(
         options: settings; the defaults if None.
         strategy: devices or workers that share fine-tuning and sensitivities; every worker must
             see the folder.
-        left_out: gets the recordings of both corpora that turned out bad.
         progress: show bars, and the table after each row.
 
     Returns:
-        The report, Markdown; nothing on workers other than the chief, who writes.
+        The report, and the recordings that were skipped.
 
     Raises:
         InputError: a folder of another run; two target sizes that are one; what `finetune`,
@@ -175,7 +188,7 @@ def reproduce(
     Source: Liu, Wang, Qian, arXiv 2406.05359: the rows. Its figures are not repeated here.
     """
     options = options or ReproductionOptions()
-    run = _Run(model, train, test, trials, Path(out), options, strategy, left_out, progress)
+    run = _Run(model, train, test, trials, Path(out), options, strategy, progress)
     # A size that cannot be reached is an error now, not after the hours of the first rows.
     alike = dict.fromkeys(quantizable(model), 1.0)
     mixed_rows(model, alike, options.target_bytes, options.input)
@@ -183,7 +196,8 @@ def reproduce(
     run.make(rows)
     rows += mixed_rows(model, run.traces(), run.targets(), options.input)
     run.make(rows)
-    return run.report(rows) if is_chief(run.strategy) else ""
+    report = run.report(rows) if is_chief(run.strategy) else ""
+    return Reproduction(report, run.skipped)
 
 
 class _Run:
@@ -198,13 +212,13 @@ class _Run:
         out: Path,
         options: ReproductionOptions,
         strategy: tf.distribute.Strategy | None,
-        left_out: MutableMapping[str, BadAudioError] | None,
         progress: bool,
     ) -> None:
         self._model, self._train, self._test, self._trials = model, train, test, trials
         self._out, self._options = out, options
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._left_out = {} if left_out is None else left_out
+        self._streams: list[Batches] = []
+        self._unmeasured: dict[str, BadAudioError] = {}
         self._progress = progress and is_chief(self.strategy)
         settings = {
             "network": model.name,
@@ -217,15 +231,21 @@ class _Run:
         begun = (out / LABEL).exists() and any(out.glob("*/*"))
         claim(out, settings, begun=begun, write=is_chief(self.strategy))
 
-    def _chunks(self) -> Any:
+    @property
+    def skipped(self) -> dict[str, BadAudioError]:
+        """Recordings of both corpora that could not be read so far -> why."""
+        return dict(ChainMap(self._unmeasured, *(stream.skipped for stream in self._streams)))
+
+    def _chunks(self) -> Batches:
         options = self._options
-        return batches(
+        stream = batches(
             self._train,
             batch_size=options.batch_size,
             seconds=options.seconds,
             seed=options.seed,
-            left_out=self._left_out,
         )
+        self._streams.append(stream)
+        return stream
 
     def _minute(self) -> list[Any]:
         """The first minute of the training speech."""
@@ -237,8 +257,7 @@ class _Run:
         return fisher_traces(
             self._model,
             self._chunks(),
-            max_probes=self._options.probes,
-            seed=self._options.seed,
+            options=ProbeOptions(self._options.probes, seed=self._options.seed),
             strategy=self.strategy,
             cache=self._out / "fisher.json",
             progress=self._progress,
@@ -303,7 +322,7 @@ class _Run:
             size = export_tflite(model, file, input=self._options.input).bytes
         else:
             size = export_float32(model, file, input=self._options.input)
-        encoder = SpeakerEncoder(file) if row.recipe else KerasEncoder(model)
+        encoder = SpeakerEncoder(file, check_speech=False) if row.recipe else KerasEncoder(model)
         found = self._rates(encoder, folder, row.name)
         bits = {n: x.bits for n, x in recipe_of(model).layers.items()} if row.recipe else {}
         result = {"name": row.name, "kind": row.kind, "bytes": size, "bits": bits, **found}
@@ -319,7 +338,7 @@ class _Run:
         )
         bar = f"  {name}: embedding" if self._progress else None
         extraction = extract(encoder, self._test, list(keys), cache=cache, progress=bar)
-        self._left_out.update(extraction.left_out)
+        self._unmeasured.update(extraction.skipped)
         found = {}
         for kind, trials in self._trials.items():
             result = measure(extraction, self._test, trials)
@@ -330,7 +349,7 @@ class _Run:
             }
             with atomic(folder / f"scores-{kind}.npy") as temporary:
                 np.save(temporary, result.scores.astype(np.float32))
-        return {"lists": found, "left_out": sorted(extraction.left_out)}
+        return {"lists": found, "skipped": sorted(extraction.skipped)}
 
     def report(self, rows: Sequence[Row]) -> str:
         """Writes the report of all rows that are there; returns its text."""

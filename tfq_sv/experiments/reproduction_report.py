@@ -38,9 +38,9 @@ def write_report(
     )
     lines = [about, ""]
     lines += [f"- {name}: {len(x):,} trials from {x.source}" for name, x in trials.items()]
-    lost = sorted({key for row in rows for key in row["left_out"]})
+    lost = sorted({key for row in rows for key in row["skipped"]})
     if lost:
-        lines.append(f"- left out, with their trials, as bad recordings: {', '.join(lost)}")
+        lines.append(f"- skipped, with their trials, as bad recordings: {', '.join(lost)}")
     lines += [
         "",
         "EERs with 95 % intervals, a bootstrap over speakers; codebooks as `.tflite` in the "
@@ -62,7 +62,7 @@ def write_report(
             low, high = (100 * bound for bound in rates["interval"])
             found.append(f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]")
             against = control if control and control != folder else None
-            found.append(_difference(folder, against, name, trials[name], test, row["left_out"]))
+            found.append(_difference(folder, against, name, trials[name], test, row["skipped"]))
             found += [f"{rates['min_dcf'][str(p)]:.3f}" for p in P_TARGETS]
         cells.append(found)
     text = "\n".join([*lines, *markdown(header, cells)]) + "\n"
@@ -79,7 +79,7 @@ def _difference(
     name: str,
     trials: Trials,
     test: Corpus,
-    left_out: Sequence[str],
+    skipped: Sequence[str],
 ) -> str:
     """The interval of a row's EER less the control's, paired; kept, because it takes a while."""
     if control is None:
@@ -87,10 +87,13 @@ def _difference(
     file = folder / f"difference-{name}.json"
     if not file.exists():
         own, base = (np.load(x / f"scores-{name}.npy").astype(float) for x in (folder, control))
-        kept = trials.without(left_out) if left_out else trials
+        kept = trials.without(skipped) if skipped else trials
         if not len(own) == len(base) == len(kept):
             return "other recordings were bad"
-        interval = eer_interval(own, kept.labels, kept.speakers(test), minus=base)
+        whose = kept.speakers(test)
+        if whose is None:
+            return "speakers unknown"
+        interval = eer_interval(own, kept.labels, whose, minus=base)
         with atomic(file) as temporary:
             temporary.write_text(json.dumps(interval))
     low, high = json.loads(file.read_text())

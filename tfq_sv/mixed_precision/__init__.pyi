@@ -1,9 +1,12 @@
 from . import allocation as allocation
 from . import file_size as file_size
 from . import probes as probes
+from . import problem as problem
 from . import sensitivity as sensitivity
 from .allocation import allocate_bits as allocate_bits
 from .file_size import predict_bytes as predict_bytes
+from .probes import Estimate as Estimate
+from .probes import ProbeOptions as ProbeOptions
 from .sensitivity import embedding_distortions as embedding_distortions
 from .sensitivity import fisher_traces as fisher_traces
 from .sensitivity import hessian_traces as hessian_traces

@@ -1,6 +1,5 @@
 """Bits for every layer, so that the file has a wanted size and the network suffers least."""
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,22 +9,18 @@ import tf_keras as keras
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
-from tfq_sv.mixed_precision import knapsack
-from tfq_sv.mixed_precision.file_size import FileSize, once_bytes
-from tfq_sv.mixed_precision.knapsack import Relaxation
+from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.problem import MixedPrecisionProblem
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
-Floats = npt.NDArray[np.float64]
 Sensitivity = Mapping[str, float] | Mapping[str, Mapping[int, float]]
 
 METHODS = ("exact", "sections")
-SECTIONS = 4
 
 # What the prediction of sizes may err by: a share of the target, and bytes.
 _MARGIN, _MARGIN_BYTES = 5e-4, 256
-_NEVER = 2**50  # bytes
 
 
 @dataclass(frozen=True)
@@ -109,25 +104,30 @@ def sweep(
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     costs = quantization_costs(model, traces, bits)
-    problem = _Problem.of(costs, sizes or FileSize.of(model))
+    names, widths = list(costs), list(next(iter(costs.values())))
+    sizes = sizes or FileSize.of(model)
+    problem = MixedPrecisionProblem.from_layers(costs, sizes.layers)
     order = sensitivity_order(traces) if order is None else order
-    if sorted(order) != sorted(problem.names):
-        raise InputError(f"order must have every layer once: {', '.join(problem.names)}")
+    if sorted(order) != sorted(names):
+        raise InputError(f"order must have every layer once: {', '.join(names)}")
     answers = []
     for target in targets:
-        budget = int((1 - _MARGIN) * target) - _MARGIN_BYTES - problem.fixed
+        budget = int((1 - _MARGIN) * target) - _MARGIN_BYTES - sizes.fixed
         if method == "exact":
-            choice = problem.solve(budget)
+            columns = problem.solve(budget)
         else:
-            choice = problem.solve_sections(budget, [problem.names.index(n) for n in order])
-        if choice is None:
-            least = (problem.least() + problem.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
+            columns = problem.solve_sections(budget, [names.index(name) for name in order])
+        if columns is None:
+            least = (problem.least_bytes() + sizes.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
             raise InputError(
                 f"no file of {target:,} bytes is possible: the least target is "
                 f"{int(np.ceil(least)) + 1:,} bytes; raise it"
-                + (" or allow fewer bits" if min(problem.widths) > 1 else "")
+                + (" or allow fewer bits" if widths[0] > 1 else "")
             )
-        answers.append(problem.allocation(choice))
+        recipe = QuantizationRecipe(
+            {n: LayerRecipe("kmeans", widths[c]) for n, c in zip(names, columns, strict=True)}
+        )
+        answers.append(Allocation(recipe, sizes.total(recipe), problem.cost(columns)))
     return answers
 
 
@@ -215,149 +215,3 @@ def sensitivity_order(traces: Sensitivity) -> list[str]:
         return -float(value[min(value)] if isinstance(value, Mapping) else value)
 
     return sorted(traces, key=key)
-
-
-_Part = tuple[Floats, npt.NDArray[np.int64], int, Relaxation]
-"""Costs, bytes, budget and relaxation of a knapsack."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """Which width for which layer: a knapsack with one choice a layer.
-
-    Beside its bytes, a choice may need tables and the like, which the file holds once.
-
-    Attributes:
-        names: of the layers, L.
-        widths: to choose from, W.
-        costs: float64 (L, W).
-        bytes: int64 (L, W).
-        needs: int64 (L, W), a bit for each thing of `once`.
-        once: bytes of each.
-        fixed: bytes of everything else.
-    """
-
-    names: Sequence[str]
-    widths: Sequence[int]
-    costs: Floats
-    bytes: npt.NDArray[np.int64]
-    needs: npt.NDArray[np.int64]
-    once: Sequence[int]
-    fixed: int
-
-    @classmethod
-    def of(cls, costs: Mapping[str, Mapping[int, float]], sizes: FileSize) -> "_Problem":
-        widths = list(next(iter(costs.values())))
-        grid = [[sizes.layers[name][width] for width in widths] for name in costs]
-        once = sorted({thing for row in grid for size in row for thing in size.once}, key=str)
-        number = {thing: 1 << i for i, thing in enumerate(once)}
-        return cls(
-            names=list(costs),
-            widths=widths,
-            costs=np.array([list(row.values()) for row in costs.values()], np.float64),
-            bytes=np.array([[size.bytes for size in row] for row in grid], np.int64),
-            needs=np.array(
-                [[sum(number[thing] for thing in size.once) for size in row] for row in grid],
-                np.int64,
-            ),
-            once=[once_bytes(thing) for thing in once],
-            fixed=sizes.fixed,
-        )
-
-    def allocation(self, choice: npt.NDArray[np.int64]) -> Allocation:
-        """Returns the answer that takes column choice[l] for layer l."""
-        layers = np.arange(len(self.names))
-        bits = [self.widths[column] for column in choice]
-        return Allocation(
-            QuantizationRecipe(
-                {n: LayerRecipe("kmeans", b) for n, b in zip(self.names, bits, strict=True)}
-            ),
-            self.fixed
-            + int(self.bytes[layers, choice].sum())
-            + self._once_bytes(self._held(choice)),
-            self._cost(choice),
-        )
-
-    def least(self) -> int:
-        """Returns the fewest bytes that any choice takes; at most what one is charged."""
-        found = []
-        for held in self._needs():
-            sizes = np.where((self.needs & ~held) != 0, _NEVER, self.bytes).min(1)
-            found.append(int(sizes.sum()) + self._once_bytes(held))
-        return min(found)
-
-    def solve(self, budget: int) -> npt.NDArray[np.int64] | None:
-        """Returns the choice of least cost within a budget of bytes; None if none fits.
-
-        Where a width needs the same things once in every layer, it is the best there is. Elsewhere,
-        with negative gains before depthwise convolutions and others, each set of widths is charged
-        with what any layer may need; what the best of them saves of that, it is given back.
-        """
-        parts = {held: self._part(held, budget) for held in self._needs()}
-        possible = {held: part for held, part in parts.items() if part is not None}
-        best, least, charged = None, np.inf, 0
-        for held, part in sorted(possible.items(), key=lambda item: item[1][3].bound):
-            if part[3].bound >= least:
-                break
-            choice = knapsack.solve(*part, least)
-            if (cost := self._cost(choice)) < least:
-                best, least, charged = choice, cost, held
-        while best is not None and self._held(best) != charged:
-            charged = self._held(best)
-            if (saved := self._part(charged, budget)) is None:
-                break
-            choice = knapsack.solve(*saved, least)
-            if self._cost(choice) < least:
-                best, least = choice, self._cost(choice)
-        return best
-
-    def solve_sections(self, budget: int, order: Sequence[int]) -> npt.NDArray[np.int64] | None:
-        """Returns the best choice of one width a section of layers; None if none fits."""
-        sections = [s for s in np.array_split(np.asarray(order), SECTIONS) if s.size]
-        costs = [self.costs[section].sum(0) for section in sections]
-        sizes = [self.bytes[section].sum(0) for section in sections]
-        needs = [np.bitwise_or.reduce(self.needs[section], axis=0) for section in sections]
-        best, least = None, np.inf
-        for columns in itertools.product(range(len(self.widths)), repeat=len(sections)):
-            held = int(np.bitwise_or.reduce([n[c] for n, c in zip(needs, columns, strict=True)]))
-            size = sum(int(s[c]) for s, c in zip(sizes, columns, strict=True))
-            cost = sum(float(k[c]) for k, c in zip(costs, columns, strict=True))
-            if size + self._once_bytes(held) <= budget and cost < least:
-                best, least = columns, cost
-        if best is None:
-            return None
-        choice = np.empty(len(self.names), np.int64)
-        for section, column in zip(sections, best, strict=True):
-            choice[section] = column
-        return choice
-
-    def _needs(self) -> set[int]:
-        """Every set of widths by what it may need once; as bits, see `needs`."""
-        needs = np.bitwise_or.reduce(self.needs, axis=0)
-        held = {0}
-        for column in needs:
-            held |= {int(column) | other for other in held}
-        return held
-
-    def _part(self, held: int, budget: int) -> _Part | None:
-        """The knapsack of what needs these things at most; None if it has no answer.
-
-        What needs others costs infinitely much.
-        """
-        lacking = (self.needs & ~held) != 0
-        if lacking.all(1).any():
-            return None
-        costs = np.where(lacking, np.inf, self.costs)
-        sizes = np.where(lacking, _NEVER, self.bytes)
-        left = budget - self._once_bytes(held)
-        relaxed = Relaxation.of(costs, sizes, left)
-        return None if relaxed is None else (costs, sizes, left, relaxed)
-
-    def _held(self, choice: npt.NDArray[np.int64]) -> int:
-        return int(np.bitwise_or.reduce(self.needs[np.arange(len(choice)), choice]))
-
-    def _cost(self, choice: npt.NDArray[np.int64]) -> float:
-        return float(self.costs[np.arange(len(choice)), choice].sum())
-
-    def _once_bytes(self, held: int) -> int:
-        return sum(size for i, size in enumerate(self.once) if held >> i & 1)

@@ -14,7 +14,6 @@ import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.codec import planes
-from tfq_sv.errors import InputError
 from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
@@ -95,12 +94,7 @@ class FileSize:
         Raises:
             InputError: the recipe names a layer that the network has not.
         """
-        for name in recipe.layers:
-            if name not in self.layers:
-                raise InputError(
-                    f"the recipe names {name!r}, which is no quantizable layer of the network; "
-                    f"those are {', '.join(self.layers)}"
-                )
+        recipe.check_layers(self.layers)
         chosen = [
             sizes[_form(recipe.layers[name]) if name in recipe.layers else 32]
             for name, sizes in self.layers.items()

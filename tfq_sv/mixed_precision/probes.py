@@ -1,12 +1,13 @@
-"""Probes: measurements that are repeated, a batch each, until their means are known well enough.
+"""Probes: measurements that are repeated, one batch each, until their means are known well enough.
 
-They are kept in a file as they come, so that a run that was broken goes on.
+They are cached in a file as they come, so that an interrupted run resumes.
 """
 
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,89 +49,124 @@ class Estimate(float):
         return float(self), self.standard_error
 
 
-def make_probes(
-    probe: Callable[[Any, Any, Any], Any],
-    names: Sequence[str],
-    model: keras.Model,
-    batches: Iterable[Any],
-    settings: Mapping[str, Any],
-    labelled: bool,
-    max_probes: int,
-    stable: float,
-    strategy: tf.distribute.Strategy,
-    cache: str | os.PathLike[str] | None,
-    progress: bool,
-) -> Values:
-    """Makes probes until they are enough, or at the limit.
+@dataclass(frozen=True)
+class ProbeOptions:
+    """When probes end, and what they draw.
 
-    Args:
-        probe: features (B, T, F), labels (B,), number of the probe, on each device its own ->
-            one value a name, on each device.
-        names: of what is measured.
-        model: the network; a file of another one's probes is refused.
-        batches: one a probe, begun again when they end.
-        settings: what the run is, "measure" first; values for JSON.
-        labelled: whether batches must come with labels.
+    Attributes:
         max_probes: the limit.
-        stable: see `enough`.
-        strategy: whose devices make a probe each at a time; their number changes no value.
-        cache: JSON file that keeps every probe; none if None. Several workers need one that all
-            of them see.
-        progress: show a bar.
-
-    Returns:
-        float64 (probes, len(names)).
+        min_rank_correlation: ends earlier, after 8 probes or more, where the layers' order is
+            stable: in 95 of 100 bootstrap draws of the probes, its Spearman correlation with the
+            order of all probes reaches this. Above 1, only the limit counts.
+        seed: of the random vectors.
 
     Raises:
-        InputError: no batch or an empty one; no labels; a value that is not finite; a cache of
-            another run.
+        InputError: a limit below 1.
     """
-    if max_probes < 1:
-        raise InputError(f"max_probes must be positive, not {max_probes}")
-    fbank, stream = front_end(model), Stream.of(batches, "the sensitivity")
-    first = next(stream)
-    run = {
-        **settings,
-        "network": model.name,
-        "weights": digest(model.get_weights()),
-        "first batch": digest([network_input(first, fbank).numpy()]),
-    }
-    values = _kept(cache, run, len(names))[:max_probes]
-    stream.skip(max(0, len(values) - 1))
-    left = stream if len(values) else itertools.chain([first], stream)
-    with tqdm(
-        total=max_probes,
-        initial=len(values),
-        desc=settings["measure"],
-        unit="probe",
-        disable=not progress,
-    ) as shown:
-        while not enough(values, max_probes, stable):
-            number = len(values)
-            batch = list(itertools.islice(left, strategy.num_replicas_in_sync))
-            speech = [network_input(x, fbank) for x in batch]
-            numbers = range(number, number + len(batch))
-            arguments = (speech, [_labels(x, labelled) for x in batch], numbers)
-            found = probe(*(each_device(strategy, values) for values in arguments))
-            for row in gathered(strategy, found):
-                for name, value in zip(names, row, strict=True):
-                    if not np.isfinite(value):
-                        raise InputError(
-                            f"the {settings['measure']} of {name} became {value} at probe "
-                            f"{len(values)}; look for NaN in the network's weights and in the "
-                            "batches"
-                        )
-                if not enough(values, max_probes, stable):  # as one device would have ended
-                    values = np.concatenate([values, row[None]])
-                    shown.update()
-            if cache is not None and is_chief(strategy):
-                with atomic(cache) as temporary:
-                    temporary.write_text(json.dumps({**run, "probes": values.tolist()}))
-    return values
+
+    max_probes: int = 64
+    min_rank_correlation: float = 0.99
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_probes < 1:
+            raise InputError(f"max_probes must be positive, not {self.max_probes}")
 
 
-def _kept(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count: int) -> Values:
-    """The probes that a file keeps; none without one."""
+@dataclass(frozen=True, eq=False)
+class ProbeRun:
+    """A network and the speech that it is measured on, one batch per probe.
+
+    Attributes:
+        model: the network; a cache of another one's probes is refused.
+        batches: restarted when they end.
+        options: when to stop.
+        strategy: devices that make one probe each at a time; their number changes no value.
+        cache: JSON file that keeps every probe; none if None. Several workers need one that all
+            of them see.
+        progress: show bars.
+    """
+
+    model: keras.Model
+    batches: Iterable[Any]
+    options: ProbeOptions
+    strategy: tf.distribute.Strategy
+    cache: str | os.PathLike[str] | None
+    progress: bool
+
+    def make(
+        self,
+        probe: Callable[[Any, Any, Any], Any],
+        names: Sequence[str],
+        settings: Mapping[str, Any],
+        *,
+        labelled: bool = False,
+    ) -> Values:
+        """Makes probes until their order is stable, or at the limit.
+
+        Args:
+            probe: features (B, T, F), labels (B,), number of the probe, on each device its own ->
+                one value per name, on each device.
+            names: of what is measured.
+            settings: what identifies the run, "measure" first; values for JSON.
+            labelled: whether batches must come with labels.
+
+        Returns:
+            float64 (probes, len(names)).
+
+        Raises:
+            InputError: no batch or an empty one; no labels; a value that is not finite; a cache of
+                another run.
+        """
+        fbank, stream = front_end(self.model), Stream.of(self.batches, "the sensitivity")
+        first = next(stream)
+        run = {
+            **settings,
+            "network": self.model.name,
+            "weights": digest(self.model.get_weights()),
+            "first batch": digest([network_input(first, fbank).numpy()]),
+        }
+        limit = self.options.max_probes
+        values = _cached(self.cache, run, len(names))[:limit]
+        stream.skip(max(0, len(values) - 1))
+        further = stream if len(values) else itertools.chain([first], stream)
+        with tqdm(
+            total=limit,
+            initial=len(values),
+            desc=settings["measure"],
+            unit="probe",
+            disable=not self.progress,
+        ) as bar:
+            while not converged(values, self.options):
+                batch = list(itertools.islice(further, self.strategy.num_replicas_in_sync))
+                arguments = (
+                    [network_input(x, fbank) for x in batch],
+                    [_labels(x, labelled) for x in batch],
+                    range(len(values), len(values) + len(batch)),
+                )
+                measured = probe(*(each_device(self.strategy, x) for x in arguments))
+                for row in gathered(self.strategy, measured):
+                    _check_finite(row, names, f"{settings['measure']} of", len(values))
+                    if not converged(values, self.options):  # as one device would have ended
+                        values = np.concatenate([values, row[None]])
+                        bar.update()
+                if self.cache is not None and is_chief(self.strategy):
+                    with atomic(self.cache) as temporary:
+                        temporary.write_text(json.dumps({**run, "probes": values.tolist()}))
+        return values
+
+
+def _check_finite(row: Values, names: Sequence[str], what: str, number: int) -> None:
+    for name, value in zip(names, row, strict=True):
+        if not np.isfinite(value):
+            raise InputError(
+                f"the {what} {name} became {value} at probe {number}; look for NaN in the "
+                "network's weights and in the batches"
+            )
+
+
+def _cached(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count: int) -> Values:
+    """The probes in the file; none without a file."""
     if cache is None or not Path(cache).exists():
         return np.empty((0, count))
     try:
@@ -147,17 +183,18 @@ def _kept(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count: i
     return values
 
 
-def enough(values: Values, limit: int, stable: float) -> bool:
+def converged(values: Values, options: ProbeOptions) -> bool:
     """Whether the limit is reached, or the order of the means is stable.
 
-    Stable: in 95 of 100 bootstrap draws of the probes, the Spearman correlation of the order with
-    the one found is at least `stable`.
+    Args:
+        values: (probes, names).
+        options: what stable means.
 
-    >>> enough(np.tile([1.0, 2.0, 3.0], (8, 1)), limit=64, stable=0.99)
+    >>> converged(np.tile([1.0, 2.0, 3.0], (8, 1)), ProbeOptions())
     True
     """
-    if len(values) >= limit or len(values) < _MIN_PROBES:
-        return len(values) >= limit
+    if len(values) >= options.max_probes or len(values) < _MIN_PROBES:
+        return len(values) >= options.max_probes
     if values.shape[1] < 2:
         return False
     rng = np.random.default_rng(len(values))
@@ -166,7 +203,7 @@ def enough(values: Values, limit: int, stable: float) -> bool:
     ranks = drawn.argsort(axis=1).argsort(axis=1)
     own = values.sum(0).argsort().argsort()
     correlations = [np.corrcoef(rank, own)[0, 1] for rank in ranks]
-    return float(np.quantile(correlations, 0.05)) >= stable
+    return float(np.quantile(correlations, 0.05)) >= options.min_rank_correlation
 
 
 def estimates(values: Values) -> list[Estimate]:

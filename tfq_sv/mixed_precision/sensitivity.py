@@ -1,7 +1,7 @@
 """How much it hurts to quantize each layer: the measure that bits are allocated by.
 
 Three measures of the float network in inference mode, none of which needs labels. Each is a mean
-over probes; a probe is one batch, begun again when the batches end.
+over probes; a probe is one batch, and the batches are restarted when they end.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import tf_keras as keras
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
-from tfq_sv.mixed_precision.probes import Estimate, estimates, make_probes
+from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import cosine_distillation
@@ -31,9 +31,7 @@ def hessian_traces(
     batches: Iterable[Any],
     *,
     loss: Loss | None = None,
-    max_probes: int = 64,
-    stable: float = 0.99,
-    seed: int = 0,
+    options: ProbeOptions | None = None,
     strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -50,14 +48,11 @@ def hessian_traces(
         loss: embeddings (B, D), labels (B,) -> losses (B,) or their mean, a trained head for
             instance. None: 1 - cosine to the embedding as it is, which needs no labels: its
             gradient is zero here, its Hessian J'J / B, J the derivative of the B unit embeddings.
-        max_probes: the limit.
-        stable: what the Spearman correlation of the layers' order with the estimate's must reach
-            in 95 of 100 bootstrap draws of the probes; 8 probes at least.
-        seed: of the vectors.
-        strategy: devices or workers, which make a probe each at a time: it changes no value. The
+        options: when probes end; the defaults if None.
+        strategy: devices or workers, which make one probe each at a time: it changes no value. The
             model is built outside its scope. This device alone if None.
-        cache: a JSON file that keeps every probe; a run that finds one goes on from it and ends
-            as it would have without the break.
+        cache: a JSON file that keeps every probe; an interrupted run resumes from it and ends as
+            it would have without the interruption.
         progress: show a bar.
 
     Returns:
@@ -76,6 +71,7 @@ def hessian_traces(
     4.0
     """
     strategy = strategy or tf.distribute.get_strategy()
+    run = ProbeRun(model, batches, options or ProbeOptions(), strategy, cache, progress)
     twin = _on(strategy, model)
     kernels = _kernels(twin)
 
@@ -97,9 +93,7 @@ def hessian_traces(
         products = outer.gradient(slope, variables, unconnected_gradients="zero")
         return tf.stack([_dot(h, v) for h, v in zip(products, vectors, strict=True)])
 
-    return _traces(
-        "hessian", probe, model, batches, loss, max_probes, stable, seed, strategy, cache, progress
-    )
+    return _traces(run, "hessian", probe, loss)
 
 
 def fisher_traces(
@@ -107,9 +101,7 @@ def fisher_traces(
     batches: Iterable[Any],
     *,
     loss: Loss | None = None,
-    max_probes: int = 64,
-    stable: float = 0.99,
-    seed: int = 0,
+    options: ProbeOptions | None = None,
     strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -121,14 +113,12 @@ def fisher_traces(
     probe.
 
     Args:
-        model: as in `hessian_traces`, and so all others.
+        model: a float network.
         batches: one or several.
         loss: embeddings (B, D), labels (B,) -> losses (B,): the empirical Fisher. None: each
             component of the unit embedding is a loss of its own, as if the network predicted it
             with unit variance. Its trace is that of the Hessian of 1 - cosine.
-        max_probes: the limit.
-        stable: when to stop.
-        seed: of the signs.
+        options: as in `hessian_traces`, and so all others.
         strategy: devices that share the probes.
         cache: a JSON file to keep probes in.
         progress: show a bar.
@@ -140,6 +130,7 @@ def fisher_traces(
         InputError: as `hessian_traces`; a loss that gives no value an utterance.
     """
     strategy = strategy or tf.distribute.get_strategy()
+    run = ProbeRun(model, batches, options or ProbeOptions(), strategy, cache, progress)
     twin = _on(strategy, model)
     kernels = _kernels(twin)
 
@@ -156,9 +147,7 @@ def fisher_traces(
         count = tf.cast(tf.shape(features)[0], tf.float32)
         return tf.stack([_dot(g, g) for g in gradients]) / count
 
-    return _traces(
-        "fisher", probe, model, batches, loss, max_probes, stable, seed, strategy, cache, progress
-    )
+    return _traces(run, "fisher", probe, loss)
 
 
 def embedding_distortions(
@@ -166,8 +155,7 @@ def embedding_distortions(
     batches: Iterable[Any],
     *,
     bits: Iterable[int] = range(1, 9),
-    max_probes: int = 8,
-    stable: float = 0.99,
+    options: ProbeOptions | None = None,
     strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -177,11 +165,10 @@ def embedding_distortions(
     The direct measure, at a forward pass for each layer and width and batch.
 
     Args:
-        model: as in `hessian_traces`, and so all others.
+        model: a float network.
         batches: one or several.
         bits: the widths.
-        max_probes: most batches.
-        stable: when to stop.
+        options: as in `hessian_traces`, and so all others; at most 8 probes if None.
         strategy: devices that share the probes.
         cache: a JSON file to keep probes in.
         progress: show a bar.
@@ -193,18 +180,20 @@ def embedding_distortions(
         InputError: as `hessian_traces`; bits out of range.
     """
     strategy = strategy or tf.distribute.get_strategy()
+    options = options or ProbeOptions(max_probes=8)
+    run = ProbeRun(model, batches, options, strategy, cache, progress)
     twin = _on(strategy, model)
     kernels, widths = _kernels(twin), sorted({codebook.check_bits(b) for b in bits})
     choices = [(layer, width) for layer in kernels for width in widths]
     books: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
 
     @tf.function(reduce_retracing=True)
-    def run(features: Any) -> Any:
+    def embed(features: Any) -> Any:
         return strategy.run(partial(twin, training=False), (features,))
 
     @tf.function(reduce_retracing=True)
-    def distances(features: Any, wanted: Any) -> Any:
-        return strategy.run(lambda x, y: _distance(twin(x, training=False), y), (features, wanted))
+    def distance(features: Any, target: Any) -> Any:
+        return strategy.run(lambda x, y: _distance(twin(x, training=False), y), (features, target))
 
     @tf.function(reduce_retracing=True)
     def stacked(values: Any) -> Any:
@@ -212,7 +201,7 @@ def embedding_distortions(
 
     def probe(features: Any, _labels: Any, _number: Any) -> Any:
         shown = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
-        wanted, found = run(features), []
+        target, distances = embed(features), []
         for layer, width in shown:
             kernel = kernels[layer]
             weights = kernel.numpy()
@@ -221,16 +210,14 @@ def embedding_distortions(
             centroids = books[layer, width]
             try:
                 kernel.assign(centroids[codebook.assign(weights, centroids)])
-                found.append(distances(features, wanted))
+                distances.append(distance(features, target))
             finally:
                 kernel.assign(weights)
-        return stacked(found)
+        return stacked(distances)
 
     settings = {"measure": "distortion", "bits": widths}
     names = [f"{layer} at {width} bits" for layer, width in choices]
-    values = make_probes(
-        probe, names, model, batches, settings, False, max_probes, stable, strategy, cache, progress
-    )
+    values = run.make(probe, names, settings)
     table: dict[str, dict[int, Estimate]] = {layer: {} for layer in kernels}
     for (layer, width), estimate in zip(choices, estimates(values), strict=True):
         table[layer][width] = estimate
@@ -246,39 +233,23 @@ MEASURES: Mapping[str, Callable[..., Any]] = {
 
 
 def _traces(
+    run: ProbeRun,
     measure: str,
     probe: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
-    model: keras.Model,
-    batches: Iterable[Any],
     loss: Loss | None,
-    max_probes: int,
-    stable: float,
-    seed: int,
-    strategy: tf.distribute.Strategy,
-    cache: str | os.PathLike[str] | None,
-    progress: bool,
 ) -> dict[str, Estimate]:
+    seed = run.options.seed
+
     @tf.function(reduce_retracing=True, autograph=False)
     def on_all_devices(features: Any, labels: Any, number: Any) -> Any:
         def on_one(features: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
             return probe(features, labels, tf.stack([seed, number]))
 
-        return strategy.run(on_one, (features, labels, number))
+        return run.strategy.run(on_one, (features, labels, number))
 
-    names = list(_kernels(model))
-    values = make_probes(
-        on_all_devices,
-        names,
-        model,
-        batches,
-        {"measure": measure, "loss": "given" if loss else "cosine", "seed": seed},
-        loss is not None,
-        max_probes,
-        stable,
-        strategy,
-        cache,
-        progress,
-    )
+    names = list(_kernels(run.model))
+    settings = {"measure": measure, "loss": "given" if loss else "cosine", "seed": seed}
+    values = run.make(on_all_devices, names, settings, labelled=loss is not None)
     return dict(zip(names, estimates(values), strict=True))
 
 
@@ -302,9 +273,9 @@ def _dot(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(left * right)
 
 
-def _distance(embeddings: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+def _distance(embeddings: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Mean 1 - cosine, (B, D) each, by a difference: exact where it is small."""
-    pair = (tf.cast(x, tf.float64) for x in (embeddings, wanted))
+    pair = (tf.cast(x, tf.float64) for x in (embeddings, target))
     left, right = (tf.math.l2_normalize(x, 1, epsilon=0.0) for x in pair)
     return tf.reduce_mean(tf.reduce_sum(tf.square(left - right), axis=1)) / 2
 

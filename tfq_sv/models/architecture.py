@@ -11,6 +11,7 @@ from tfq_sv.models.configuration import front_end, section
 from tfq_sv.models.registry import NAMES
 
 _KNOWN = ("feat_dim", "embed_dim", "pooling_func", "two_emb_layer")
+_MOST = 1 << 16  # mel bins or values of an embedding: far above any network's
 _FAMILIES = ("ResNet", "DF-ResNet", "CAM++", "ECAPA-TDNN")
 _ENDS = {
     **dict.fromkeys(resnet.DEPTHS, ("conv1.weight", "seg_1.weight")),
@@ -44,6 +45,13 @@ def architecture(checkpoint: Checkpoint, model_name: str | None) -> dict[str, An
                 f"{checkpoint.path}: model_args of {CONFIG} has {argument!r}, which is not "
                 f"supported; known are {', '.join(_KNOWN)}"
             )
+    for argument in ("feat_dim", "embed_dim"):
+        size = arguments.get(argument, 1)
+        if type(size) is not int or not 0 < size <= _MOST:
+            raise InputError(
+                f"{checkpoint.path}: {argument} in {CONFIG} is {size!r:.40}; "
+                f"expected 1 to {_MOST:,}"
+            )
     bins = arguments.get("feat_dim", 80)
     return {
         "name": name,
@@ -73,8 +81,8 @@ def _name(checkpoint: Checkpoint, model_name: str | None) -> str:
     name = model_name or checkpoint.config.get("model")
     if name is not None and name not in NAMES:
         raise InputError(
-            f"{checkpoint.path} is a {name}, which is not supported; supported are "
-            f"{', '.join(NAMES)}"
+            f"{checkpoint.path} is a {' '.join(str(name).split()):.60}, which is not supported; "
+            f"supported are {', '.join(NAMES)}"
         )
     found = _network(checkpoint)
     if name and found and name != found:

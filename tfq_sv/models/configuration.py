@@ -53,9 +53,13 @@ def _read(checkpoint: Checkpoint, bins: int) -> FbankOptions:
         raise refuse(f"{found} mel bins for a network of feat_dim {bins}", "equal numbers")
     per_ms = WESPEAKER.sample_rate / 1000
     length, shift = settings.pop("frame_length", 25), settings.pop("frame_shift", 10)
+    for name, value in (("frame_length", length), ("frame_shift", shift)):
+        if type(value) not in (int, float) or not 1 <= value <= 1000:
+            raise refuse(f"{name} {value!r:.40}", "1 to 1000 ms")
     if settings:
         name, value = next(iter(settings.items()))
-        raise refuse(f"{name} {value!r}", "num_mel_bins, frame_length, frame_shift or dither")
+        what = f"{' '.join(str(name).split())} {value!r}"
+        raise refuse(f"{what:.80}", "num_mel_bins, frame_length, frame_shift or dither")
     return replace(
         WESPEAKER,
         num_bins=bins,

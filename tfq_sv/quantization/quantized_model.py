@@ -9,9 +9,9 @@ import numpy.typing as npt
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-import tfq_sv.models  # noqa: F401  (registers the layers that saved models name)
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
+from tfq_sv.models import keras_files  # the package registers the layers that saved models name
 from tfq_sv.progress import counted
 from tfq_sv.quantization.configs import (
     AdaptiveBinaryQuantizeConfig,
@@ -64,13 +64,7 @@ def quantize(
     >>> [book.bits for book in codebooks(small).values()]
     [2]
     """
-    layers = quantizable(model)
-    missing = [name for name in recipe.layers if name not in layers]
-    if missing:
-        raise InputError(
-            f"the recipe names {missing[0]!r}, which is no quantizable layer of {model.name}; "
-            f"those are {', '.join(layers)}"
-        )
+    recipe.check_layers(quantizable(model))
     if not recipe.layers:
         raise InputError("the recipe names no layer")
 
@@ -174,15 +168,20 @@ def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a model, quantized or not, that `model.save` wrote as .keras, .h5 or SavedModel.
 
+    Nothing that the file holds is run; see `tfq_sv.models.keras_files`. Layers of your own load
+    where your program has registered them, `keras.saving.register_keras_serializable`.
+
     Raises:
-        InputError: missing, or not a tf_keras model.
+        InputError: missing, or not a tf_keras model; a layer that could run code, such as Lambda.
     """
     file = Path(path)
     if not file.exists():
         raise InputError(f"model {file} does not exist")
     try:
         with tfmot.quantization.keras.quantize_scope():
-            model = keras.models.load_model(file, compile=False)
+            model = keras_files.load(file)
+    except InputError:
+        raise
     # Keras raises what its zip, HDF5 and JSON readers raise, and wraps none of it.
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,22 @@ class QuantizationRecipe:
                 '{"conv1": {"kind": "kmeans", "bits": 4}, ...}}'
             ) from None
         return cls(layers)
+
+    def check_layers(self, names: Collection[str]) -> None:
+        """Refuses a recipe for another network.
+
+        Args:
+            names: of the network's quantizable layers.
+
+        Raises:
+            InputError: the recipe names a layer that is none of them.
+        """
+        for name in self.layers:
+            if name not in names:
+                raise InputError(
+                    f"the recipe names {name!r}, which is no quantizable layer of the network; "
+                    f"those are {', '.join(names)}"
+                )
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Writes the recipe, a layer a line."""

@@ -15,12 +15,11 @@ def comparison_table(systems: Sequence[System]) -> Table:
     """The table of a comparison: EER with its interval, paired difference, minDCF."""
     rows = []
     for system in systems:
-        low, high = (100 * bound for bound in system.result.interval)
         rows.append(
             [
                 system.name,
                 f"{100 * system.result.eer:.2f}",
-                f"[{low:.2f}, {high:.2f}]",
+                _percent(system.result.interval),
                 _signed(system.difference),
                 f"{system.result.min_dcf:.3f}",
             ]
@@ -80,7 +79,8 @@ def size_figure(
     base = 100 * systems[0].result.eer
     axes.axhline(base, color="black", linestyle="--", linewidth=1, label=systems[0].name)
     for number, system in enumerate(system for system in systems if system.name in files):
-        rate, low, high = (100 * x for x in (system.result.eer, *system.result.interval))
+        rate = 100 * system.result.eer
+        low, high = (100 * x for x in system.result.interval or 2 * [system.result.eer])
         size = files[system.name] / 1e6
         label = f"{system.name}: {size:.2f} MB, {rate:.2f} %"
         bars = [[rate - low], [high - rate]]
@@ -131,6 +131,10 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
     axes.set(xlabel="false alarm rate, %", ylabel="miss rate, %", title="DET curves")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
+
+
+def _percent(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
 
 
 def _signed(interval: tuple[float, float] | None) -> str:

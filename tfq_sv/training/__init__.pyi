@@ -4,6 +4,7 @@ from . import multi_stage as multi_stage
 from .augment import Augmenter as Augmenter
 from .fine_tuning import FollowCodebooks as FollowCodebooks
 from .fine_tuning import finetune as finetune
+from .loop import TrainingResult as TrainingResult
 from .loop import train as train
 from .losses import AAMSoftmax as AAMSoftmax
 from .multi_stage import multi_stage_finetune as multi_stage_finetune

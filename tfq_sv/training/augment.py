@@ -19,6 +19,7 @@ from scipy import signal
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import read
+from tfq_sv.data.decoding import SUFFIXES
 from tfq_sv.errors import InputError
 
 Samples = npt.NDArray[np.float32]
@@ -42,14 +43,14 @@ class Augmenter:
         rirs: room impulse responses.
         probability: of a chunk to be changed.
         speeds: of which each utterance gets one; speeds but the first make further speakers.
-        left_out: noises and responses that turned out bad, and why.
+        skipped: noises and responses that turned out bad, and why.
     """
 
     noises: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     rirs: Sequence[Path] = ()
     probability: float = 0.6
     speeds: tuple[float, ...] = (1.0,)
-    left_out: MutableMapping[str, BadAudioError] = field(default_factory=dict)
+    skipped: MutableMapping[str, BadAudioError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
@@ -98,12 +99,12 @@ class Augmenter:
         first = int(rng.integers(len(files)))
         for attempt in range(len(files)):
             path = files[(first + attempt) % len(files)]
-            if str(path) in self.left_out:
+            if str(path) in self.skipped:
                 continue
             try:
                 return load(path)
             except BadAudioError as error:
-                self.left_out[str(path)] = error
+                self.skipped[str(path)] = error
         return None
 
 
@@ -190,7 +191,7 @@ def _tree(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def _audio_files(root: Path) -> list[Path]:
-    return sorted(x for x in root.rglob("*") if x.suffix.lower() in audio.SUFFIXES)
+    return sorted(x for x in root.rglob("*") if x.suffix.lower() in SUFFIXES)
 
 
 def _within(samples: Samples) -> Samples:

@@ -170,11 +170,6 @@ def finetune(
         _check_alike(model, teacher)
     fbank, strategy = front_end(model), strategy or tf.distribute.get_strategy()
     stream = Stream.of(dataset, "fine-tuning")
-
-    def feed(start: int) -> Stream:
-        stream.skip(start)
-        return stream
-
     with strategy.scope(), ExitStack() as stack:
         student = in_precision(model, options.precision)
         agree(strategy, student)
@@ -199,7 +194,7 @@ def finetune(
         }
         loss = run(
             advance,
-            feed,
+            stream,
             options.steps,
             step.state,
             checkpoint_dir,

@@ -2,9 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import tf_keras as keras
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import Batch, batches
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.stream import Endless
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end
 from tfq_sv.progress import tqdm
@@ -37,6 +38,19 @@ LOG_EVERY = 10
 _NUMBER = "number/.ATTRIBUTES/VARIABLE_VALUE"  # what checkpoints call `state.number`
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training went.
+
+    Attributes:
+        loss: mean of the last 100 steps.
+        skipped: recordings that could not be read -> why.
+    """
+
+    loss: float
+    skipped: Mapping[str, BadAudioError]
+
+
 def train(
     model: keras.Model,
     corpus: Corpus,
@@ -46,11 +60,10 @@ def train(
     head: AAMSoftmax | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
-    left_out: MutableMapping[str, BadAudioError] | None = None,
     strict: bool = False,
     workers: int = 2,
     progress: bool = True,
-) -> float:
+) -> TrainingResult:
     """Trains a network in place to tell a corpus's speakers apart.
 
     On several devices, build the model (and the head) under a strategy's scope: the devices share
@@ -66,13 +79,12 @@ def train(
             goes on from it and ends as it would have without the break. Several workers need one
             that all of them see.
         tensorboard: folder for the curves of loss, accuracy, margin and learning rate.
-        left_out: gets the recordings that turned out bad, and why.
         strict: end at the first bad recording.
         workers: threads that read; they change nothing but the pace.
         progress: show a bar.
 
     Returns:
-        The mean loss of the last 100 steps.
+        The loss, and the recordings that were skipped.
 
     Raises:
         InputError: fewer than two speakers, a head of too few classes, a batch that the devices
@@ -113,19 +125,16 @@ def train(
                 average.add()
             return values["loss"]
 
-        def feed(start: int) -> Iterator[Batch]:
-            return batches(
-                corpus,
-                batch_size=options.batch_size,
-                seconds=options.seconds,
-                seed=options.seed,
-                start=start,
-                workers=workers,
-                augmentation=augmenter,
-                rows=shares.rows,
-                left_out=left_out,
-                strict=strict,
-            )
+        stream = batches(
+            corpus,
+            batch_size=options.batch_size,
+            seconds=options.seconds,
+            seed=options.seed,
+            workers=workers,
+            augmentation=augmenter,
+            rows=shares.rows,
+            strict=strict,
+        )
 
         settings = {
             "network": model.name,
@@ -136,17 +145,17 @@ def train(
             **asdict(options),
         }
         bar = "training" if progress and is_chief(strategy) else None
-        loss = run(advance, feed, step.steps, state, checkpoint_dir, settings, bar)
+        loss = run(advance, stream, step.steps, state, checkpoint_dir, settings, bar)
         if average is not None:
             average.apply()
         if network is not model:
             model.set_weights(network.get_weights())
-    return loss
+    return TrainingResult(loss, stream.skipped)
 
 
 def run(
     advance: Callable[[int, Any], float],
-    feed: Callable[[int], Iterator[Any]],
+    stream: Endless,
     steps: int,
     state: tf.train.Checkpoint,
     checkpoint_dir: str | os.PathLike[str] | None,
@@ -159,7 +168,7 @@ def run(
 
     Args:
         advance: makes one step and returns its loss.
-        feed: gives the batches from a step on.
+        stream: one batch per step; a resumed run skips those of the steps that are done.
         steps: how many steps in all.
         state: what has to be kept.
         checkpoint_dir: where; nowhere if None.
@@ -182,7 +191,7 @@ def run(
             manager = _resumed(Path(checkpoint_dir), state, settings, stack)
         start = int(tf.convert_to_tensor(number))
         losses = tf.convert_to_tensor(recent).numpy()
-        stream = feed(start)
+        stream.skip(start)
         shown = stack.enter_context(
             tqdm(total=steps, initial=start, desc=bar, unit="step", disable=bar is None)
         )

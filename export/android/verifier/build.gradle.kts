@@ -9,6 +9,8 @@ android {
         minSdk = 24 // LiteRT's own
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
     }
+    // The cases of metadata that Python and the page are tested by, too.
+    sourceSets.getByName("test").resources.srcDir("../../../tests/data")
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17

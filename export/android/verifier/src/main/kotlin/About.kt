@@ -10,7 +10,8 @@ import kotlinx.serialization.json.doubleOrNull
 import kotlinx.serialization.json.intOrNull
 
 /**
- * What a file says of itself, as far as this library works by it.
+ * What a file says of itself, as far as this library works by it, checked once. FORMAT.md has the
+ * rules; about.py and about.js keep the same ones.
  *
  * @property text all of it: the JSON whose fields FORMAT.md lists.
  * @property embedDim length of an embedding.
@@ -39,6 +40,7 @@ class About private constructor(
     )
 
     internal companion object {
+        private val COMPUTE = setOf("int8", "float32")
         private val SHA256 = Regex("[0-9a-f]{64}")
 
         /** Reads the JSON of the file [name]. Throws SpeakerException if nobody can work by it. */
@@ -67,6 +69,11 @@ class About private constructor(
                 )
             }
             if (string("input") != "waveform") wrong("input")
+            if (string("compute") !in COMPUTE) wrong("compute")
+            if ("score" in fields && string("score") != "cosine") wrong("score")
+            val frontEnd = fields["frontend"] ?: JsonNull
+            if (frontEnd !is JsonNull && frontEnd !is JsonObject) wrong("frontend")
+            count("feat_dim")
             val sha256 = string("inflated_sha256")?.takeIf(SHA256::matches) ?: wrong("inflated_sha256")
             val thresholds = thresholds(fields["thresholds"]) ?: wrong("thresholds")
             return About(
@@ -74,14 +81,21 @@ class About private constructor(
             )
         }
 
-        /** Thresholds that the trials were too few for are null in the file, and left out here. */
+        /**
+         * Thresholds that the trials were too few for are null in the file, and left out here. Null if
+         * an entry is none of {"threshold": a number or null}.
+         */
         private fun thresholds(json: JsonElement?): Map<String, Double>? {
             if (json == null || json is JsonNull) return emptyMap()
             if (json !is JsonObject) return null
-            return json.mapNotNull { (name, entry) ->
-                val value = ((entry as? JsonObject)?.get("threshold") as? JsonPrimitive)?.doubleOrNull
-                value?.takeIf(Double::isFinite)?.let { name to it }
-            }.toMap()
+            return buildMap {
+                for ((name, entry) in json) {
+                    val value = (entry as? JsonObject)?.get("threshold") as? JsonPrimitive ?: return null
+                    if (value is JsonNull) continue
+                    val number = value.takeIf { !it.isString }?.doubleOrNull?.takeIf(Double::isFinite)
+                    put(name, number ?: return null)
+                }
+            }
         }
     }
 }

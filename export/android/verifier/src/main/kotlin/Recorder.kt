@@ -10,7 +10,7 @@ import kotlin.concurrent.thread
  * Records the microphone between [start] and [stop]. The app must hold RECORD_AUDIO.
  *
  * @param sampleRate in Hz: `about.sampleRate` of the model.
- * @param mostSeconds where a recording ends by itself.
+ * @param mostSeconds where a recording ends by itself, and gives the microphone back.
  */
 class Recorder(private val sampleRate: Int = 16000, private val mostSeconds: Int = 60) {
     private var recording: Recording? = null
@@ -36,18 +36,22 @@ class Recorder(private val sampleRate: Int = 16000, private val mostSeconds: Int
         private var wanted = true
 
         private val reader = thread(name = "tfq-sv recorder") {
-            while (wanted && count < pcm.size) {
-                val read = record.read(pcm, count, minOf(sampleRate / 20, pcm.size - count))
-                if (read < 0) break // The system took the microphone away: keep what there is.
-                count += read
+            try {
+                while (wanted && count < pcm.size) {
+                    val read = record.read(pcm, count, minOf(sampleRate / 20, pcm.size - count))
+                    if (read < 0) break // The system took the microphone away: keep what there is.
+                    count += read
+                }
+            } finally {
+                // Here, not in finish(): at its limit the recording ends, whether anyone asks or not.
+                record.stop()
+                record.release()
             }
         }
 
         fun finish(): FloatArray {
             wanted = false
             reader.join()
-            record.stop()
-            record.release()
             return waveform(pcm, count)
         }
     }

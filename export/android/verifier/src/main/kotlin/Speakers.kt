@@ -3,7 +3,6 @@ package tfq.sv
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer
-import java.util.concurrent.ConcurrentHashMap
 import kotlin.math.sqrt
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
@@ -39,7 +38,9 @@ private fun length(a: FloatArray): Double {
  * @param network `inflatedSha256` of the network that made the embeddings.
  */
 internal class Speakers(private val network: String) {
-    private val means: MutableMap<String, FloatArray> = ConcurrentHashMap()
+    // Replaced as a whole: whoever reads meanwhile sees everyone of before, or everyone of after.
+    @Volatile
+    private var means: Map<String, FloatArray> = emptyMap()
 
     val names: Set<String> get() = means.keys.toSortedSet()
 
@@ -49,10 +50,15 @@ internal class Speakers(private val network: String) {
             (embeddings.sumOf { it[d].toDouble() } / embeddings.size).toFloat()
         }
         length(mean)
-        means[name] = mean
+        synchronized(this) { means = means + (name to mean) }
     }
 
-    fun remove(name: String): Boolean = means.remove(name) != null
+    @Synchronized
+    fun remove(name: String): Boolean {
+        val known = name in means
+        means = means - name
+        return known
+    }
 
     fun score(name: String, embedding: FloatArray): Double = cosine(
         means[name] ?: throw SpeakerException(
@@ -95,7 +101,11 @@ internal class Speakers(private val network: String) {
         if (made != network) {
             throw SpeakerException("$file was enrolled with another network, and does not compare; enroll again")
         }
-        means.clear()
-        means.putAll(found)
+        if (found.values.map { it.size }.distinct().size > 1 || !found.values.all(::hasDirection)) {
+            throw SpeakerException("$file does not hold enrolled speakers; enroll again")
+        }
+        synchronized(this) { means = found }
     }
+
+    private fun hasDirection(mean: FloatArray) = mean.all(Float::isFinite) && mean.any { it != 0f }
 }

@@ -12,18 +12,25 @@ import java.security.MessageDigest
 internal object Storage {
     private const val TEMPORARY = ".part"
     private const val DAY_MILLISECONDS = 24 * 60 * 60 * 1000L
+    private const val KEPT = 4 // An app has one network, or two while it changes.
+    private val INFLATED = Regex("[0-9a-f]{64}\\.tflite")
 
     /**
      * Returns the content of this hash, mapped from its file in [folder], which is made now if it is
-     * not there or damaged.
+     * not there or damaged. The four that were used last stay; others are removed.
      *
      * @param make makes the content.
      */
     fun fetch(folder: File, sha256: String, make: () -> ByteBuffer): ByteBuffer {
         val kept = File(folder, "$sha256.tflite")
-        intact(kept, sha256)?.let { return it }
+        intact(kept, sha256)?.let {
+            val now = System.currentTimeMillis()
+            if (now - kept.lastModified() > DAY_MILLISECONDS) kept.setLastModified(now) // It was used.
+            return it
+        }
         sweep(folder)
         write(kept, make())
+        shrink(folder, kept)
         return intact(kept, sha256)
             ?: throw SpeakerException("$kept changed right after it was written; is something else writing there?")
     }
@@ -77,5 +84,11 @@ internal object Storage {
         val oldest = System.currentTimeMillis() - DAY_MILLISECONDS
         folder.listFiles { file -> file.name.endsWith(TEMPORARY) && file.lastModified() < oldest }
             ?.forEach(File::delete)
+    }
+
+    /** Removes what was used longest ago. Who has it mapped keeps it: only its name goes. */
+    private fun shrink(folder: File, newest: File) {
+        folder.listFiles { file -> INFLATED.matches(file.name) && file != newest }
+            ?.sortedByDescending(File::lastModified)?.drop(KEPT - 1)?.forEach(File::delete)
     }
 }

@@ -1,5 +1,11 @@
 package tfq.sv
 
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.doubleOrNull
+import kotlinx.serialization.json.jsonArray
+import kotlinx.serialization.json.jsonObject
+import kotlinx.serialization.json.jsonPrimitive
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
@@ -12,6 +18,8 @@ class AboutTest {
     private fun json(vararg changes: Pair<String, String>): String {
         val fields = mapOf(
             "input" to "\"waveform\"",
+            "compute" to "\"int8\"",
+            "feat_dim" to "80",
             "embed_dim" to "128",
             "sample_rate" to "16000",
             "min_samples" to "3200",
@@ -60,5 +68,29 @@ class AboutTest {
         }
         assertTrue("no JSON object" in refusal("[]"))
         assertTrue("no JSON object" in refusal("{"))
+    }
+
+    /** The cases of tests/data/metadata.json, which Python and the page are tested by, too. */
+    @Test
+    fun agreesWithPythonAndThePage() {
+        val text = AboutTest::class.java.getResource("/metadata.json")!!.readText()
+        val cases = Json.parseToJsonElement(text).jsonObject
+        fun case(one: JsonObject): String {
+            val without = one["without"]?.jsonArray?.map { it.jsonPrimitive.content } ?: emptyList()
+            val fields = cases.getValue("base").jsonObject + (one["change"]?.jsonObject ?: emptyMap())
+            return JsonObject(fields - without.toSet()).toString()
+        }
+        for (one in cases.getValue("good").jsonArray.map { it.jsonObject }) {
+            val about = About.parse(case(one), "a.tflite")
+            assertEquals(one.getValue("eer").jsonPrimitive.doubleOrNull, about.thresholds["eer"])
+        }
+        for (one in cases.getValue("bad").jsonArray.map { it.jsonObject }) {
+            val field = one.getValue("field").jsonPrimitive.content
+            val said = refusal(case(one))
+            assertTrue("$one: $said", said.startsWith("a.tflite has wrong metadata: $field is "))
+        }
+        for (one in cases.getValue("no_object").jsonArray) {
+            assertTrue(one.toString(), "no JSON object" in refusal(one.jsonPrimitive.content))
+        }
     }
 }

@@ -1,6 +1,7 @@
 package tfq.sv
 
 import java.io.File
+import kotlin.concurrent.thread
 import kotlin.math.sqrt
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -73,11 +74,27 @@ class SpeakersTest {
         val file = File.createTempFile("speakers", ".json")
         speakers.write(file)
         assertTrue("another network" in refusal { Speakers("other").read(file) })
-        for (text in listOf("", "[]", "{}", "{\"network\":\"network\",\"speakers\":{\"ann\":[\"a\"]}}")) {
+        fun of(speakers: String) = "{\"network\":\"network\",\"speakers\":{$speakers}}"
+        for (text in listOf("", "[]", "{}", of("\"ann\":[\"a\"]"),
+            of("\"ann\":[1,2],\"eve\":[1]"), of("\"eve\":[]"), of("\"eve\":[0,0]"), of("\"eve\":[1e99,0]"), of("\"eve\":1"))
+        ) {
             file.writeText(text)
             assertTrue("enroll again" in refusal { speakers.read(file) })
         }
         assertTrue("cannot be read" in refusal { speakers.read(File("/no/such/file")) })
         assertEquals(setOf("ann", "bob"), speakers.names)
+    }
+
+    @Test
+    fun nobodyIsMissingWhileAFileIsRead() {
+        val file = File.createTempFile("speakers", ".json")
+        speakers.write(file)
+        var reading = true
+        var gone = 0
+        val other = thread { while (reading) if (speakers.names != setOf("ann", "bob")) gone += 1 }
+        repeat(2000) { speakers.read(file) }
+        reading = false
+        other.join()
+        assertEquals(0, gone)
     }
 }

@@ -77,6 +77,22 @@ class StorageTest {
     }
 
     @Test
+    fun keepsWhatWasUsedLast() {
+        val old = List(6) { number -> File(folder, "%064x.tflite".format(number)) }
+        val other = File(folder, "names.json")
+        folder.mkdirs()
+        for ((number, file) in (old + other).withIndex()) {
+            file.writeText("x")
+            file.setLastModified(1_000_000_000_000L + 1000 * number)
+        }
+        fetch()
+        assertEquals((old.takeLast(3) + other + kept).map(File::getName).sorted(), files().sorted())
+        kept.setLastModified(1_000_000_000_000L)
+        fetch()
+        assertTrue("was used now", kept.lastModified() > 1_000_000_100_000L)
+    }
+
+    @Test
     fun replacesAtOnce() {
         val target = File(folder, "new/names.json")
         for (text in listOf("first", "second")) {

@@ -1,0 +1,343 @@
+"""Readers and hostile inputs for them: good files, and what mutation makes of those.
+
+`fuzz.py` runs them by the thousand, the tests a few dozen of each.
+"""
+
+import io
+import json
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import kaldiio
+import numpy as np
+import soundfile
+
+from tfq_sv.data import audio
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation.embeddings import Embeddings
+
+Rng = np.random.Generator
+
+# Numbers that lengths and counts in files overflow by.
+_NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1]
+_WORDS = [b"", b" ", b"\n", b"\0", b"|", b"-", b":0", b"[0:1]", b"../", b"/dev/zero", b"nan"]
+_WORDS += [b"1e999", b"-1", b"true", b"\xff\xfe", b"{", b"]", b"'", b"&a *a", b"x" * 5000]
+_WORDS += [b"!!python/name:os.system", "é\u2028".encode(), b"99999999999999999999"]
+_VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    1e308,
+    10**30,
+    "",
+    "x",
+    "a\nb",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    "9" * 5000,
+]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads a file.
+
+    Attributes:
+        read: reads the file at a path; raises InputError or returns.
+        good: files that it reads, as (name, content).
+        mutate: makes a hostile content of a good one; bytes are flipped, cut and so on by default.
+    """
+
+    read: Callable[[Path], Any]
+    good: list[tuple[str, bytes]]
+    mutate: Callable[[bytes, Rng], bytes] | None = None
+
+    def hostile(self, seed: list[int]) -> tuple[str, bytes]:
+        """The name and the content of one hostile file."""
+        rng = np.random.default_rng(seed)
+        name, content = self.good[rng.integers(len(self.good))]
+        return name, (self.mutate or flip)(content, rng)
+
+
+def flip(content: bytes, rng: Rng) -> bytes:
+    """One to four changes: bits, numbers, words, cuts, repeats and swaps."""
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        # Headers come first, and matter most.
+        at = int(rng.integers(len(data) + 1) * (rng.random() if rng.random() < 0.7 else 1))
+        size = int(rng.choice([1, 2, 4, 8, 16, 64, 512, 4096]))
+        match rng.integers(8):
+            case 0 if at < len(data):
+                data[at] ^= 1 << int(rng.integers(8))
+            case 1:
+                number = int(rng.choice(np.array(_NUMBERS, object)))
+                order = "little" if rng.random() < 0.5 else "big"
+                data[at : at + size] = (number % 256**size).to_bytes(size, order)
+            case 2:
+                data[at:at] = rng.choice(np.array([*_WORDS, None], object)) or b"%s"
+            case 3:
+                del data[at : at + size]
+            case 4:
+                data[at:at] = data[at : at + size] * int(rng.integers(1, 4))
+            case 5:
+                data[at : at + size] = rng.bytes(size)
+            case 6 if rng.random() < 0.3:
+                del data[at:]
+            case 7:
+                other = int(rng.integers(len(data) + 1))
+                data[at : at + size] = data[other : other + size]
+    return bytes(data)
+
+
+def change_json(content: bytes, rng: Rng) -> bytes:
+    """Another value somewhere in a JSON document; sometimes bytes, too."""
+    document = json.loads(content)
+    for _ in range(rng.integers(1, 4)):
+        places = list(_places(document))
+        holder, key = places[rng.integers(len(places))]
+        other, place = places[rng.integers(len(places))]
+        choice = rng.integers(len(_VALUES) + 3)
+        if choice < len(_VALUES):
+            holder[key] = _VALUES[choice]
+        elif choice == len(_VALUES):
+            holder[key] = json.loads(json.dumps(other[place]))
+        elif isinstance(holder, dict):
+            del holder[key]
+        document = json.loads(json.dumps(document))
+        if not isinstance(document, dict | list) or not document:
+            break
+    text = json.dumps(document).encode()
+    return flip(text, rng) if rng.random() < 0.2 else text
+
+
+def _places(document: Any) -> Any:
+    for key, value in document.items() if isinstance(document, dict) else enumerate(document):
+        yield document, key
+        if isinstance(value, dict | list):
+            yield from _places(value)
+
+
+def change_keras(content: bytes, rng: Rng) -> bytes:
+    """A .keras file with another configuration, other weights, or other bytes."""
+    if rng.random() < 0.3:
+        return flip(content, rng)
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    name = "config.json" if rng.random() < 0.6 else "model.weights.h5"
+    members[name] = (change_json if name == "config.json" else flip)(members[name], rng)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, part in members.items():
+            file.writestr(name, part)
+    return buffer.getvalue()
+
+
+def change_h5(content: bytes, rng: Rng) -> bytes:
+    """An .h5 file with another configuration, or other bytes."""
+    if rng.random() < 0.5:
+        return flip(content, rng)
+    buffer = io.BytesIO(content)
+    with h5py.File(buffer, "r+") as file:
+        config = change_json(str(file.attrs["model_config"]).encode(), rng)
+        file.attrs["model_config"] = config.decode("utf-8", "replace").replace("\0", "?")
+    return buffer.getvalue()
+
+
+def sounds(folder: Path) -> dict[str, Reader]:
+    """Recordings, by their form."""
+    tone = 0.3 * np.sin(np.arange(8000) / 5)
+    readers = {}
+    for form, subtypes in {
+        "wav": ["PCM_16", "FLOAT", "ULAW", "MS_ADPCM"],
+        "flac": ["PCM_16"],
+        "ogg": ["VORBIS", "OPUS"],
+        "mp3": ["MPEG_LAYER_III"],
+    }.items():
+        good = []
+        for subtype in subtypes:
+            path = folder / f"good.{form}"
+            soundfile.write(path, tone, 16000, subtype)
+            good.append((path.name, path.read_bytes()))
+        readers[form] = Reader(_hear, good)
+    for form in ("m4a", "aac"):
+        _write_aac(folder / f"good.{form}", tone)
+        readers[form] = Reader(_hear, [(f"good.{form}", (folder / f"good.{form}").read_bytes())])
+    return readers
+
+
+def _hear(path: Path) -> None:
+    audio.probe(path)
+    audio.read(path)
+    audio.read(path, start=0.1, seconds=0.2)
+
+
+def _write_aac(path: Path, samples: np.ndarray) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], "fltp", "mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+def lists(folder: Path) -> dict[str, Reader]:
+    """Lists of recordings, of trials, and archives of embeddings."""
+    corpus = folder / "corpus"
+    for key in ("ann/1.wav", "ann/2.wav", "bob/1.wav"):
+        (corpus / key).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(corpus / key, 0.1 * np.ones(4000), 16000)
+    keys = Corpus.read(corpus)
+    scp = "".join(f"{key} {path}\n" for key, path in keys.paths.items()).encode()
+    of = "".join(f"{key} {speaker}\n" for key, speaker in keys.speakers.items()).encode()
+    rows = [{"key": k, "spk": s, "wav": str(keys.paths[k])} for k, s in keys.speakers.items()]
+    trials = b"1 ann/1.wav ann/2.wav\n0 ann/1.wav bob/1.wav\nann/2.wav bob/1.wav nontarget\n"
+    vectors = {key: np.arange(3, dtype=np.float32) for key in keys.paths}
+    good: dict[str, bytes] = {}
+    for name, more in {"b.ark": {}, "t.ark": {"text": True}}.items():
+        kaldiio.save_ark(str(folder / name), vectors, scp=str(folder / "x.scp"), **more)
+        good[name] = (folder / name).read_bytes()
+    good["x.scp"] = (folder / "x.scp").read_bytes()
+    np.save(folder / "x.npy", np.ones((3, 4), np.float32))
+    good["x.npy"] = (folder / "x.npy").read_bytes()
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        for key in keys.paths:
+            for name, content in {"spk": b"ann", "wav": (corpus / key).read_bytes()}.items():
+                entry = tarfile.TarInfo(f"{key}.{name}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        for name in ("spk", "wav"):
+            entry = tarfile.TarInfo(f"link.{name}")
+            entry.type, entry.linkname = tarfile.LNKTYPE, f"{key}.{name}"
+            archive.addfile(entry)
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    return {
+        "wav.scp": Reader(lambda path: _corpus(path, {"utt2spk": of}), [("wav.scp", scp)]),
+        "utt2spk": Reader(lambda path: _corpus(path, {"wav.scp": scp}), [("utt2spk", of)]),
+        "raw.list": Reader(Corpus.read, [("raw.list", lines)]),
+        "shard (tar)": Reader(_shard, [("x.tar", tar.getvalue())]),
+        "trials": Reader(
+            lambda path: Trials.read(path, keys, strict=path.stat().st_size % 2 == 0).check(),
+            [("trials.txt", trials)],
+        ),
+        "embeddings .ark": Reader(Embeddings.read, [(x, good[x]) for x in ("b.ark", "t.ark")]),
+        "embeddings .scp": Reader(Embeddings.read, [("x.scp", good["x.scp"])]),
+        "embeddings .npy": Reader(_matrix, [("x.npy", good["x.npy"])]),
+    }
+
+
+def _matrix(path: Path) -> None:
+    path.with_suffix(".txt").write_text("a\nb\nc\n")
+    Embeddings.read(path)
+
+
+def _corpus(path: Path, others: dict[str, bytes]) -> Corpus:
+    for name, content in others.items():
+        (path.parent / name).write_bytes(content)
+    return Corpus.read(path.parent)
+
+
+def _shard(path: Path) -> None:
+    (path.parent / "shard.list").write_text(path.name)
+    for member in Corpus.read(path.parent / "shard.list").paths.values():
+        try:
+            audio.probe(member)
+        except audio.BadAudioError:
+            continue
+
+
+def networks(folder: Path) -> dict[str, Reader]:
+    """Networks and what belongs to them. Imports TensorFlow and PyTorch."""
+    import tf_keras as keras
+    import torch
+    import yaml
+
+    import tfq_sv
+    from tfq_sv.cli import train
+    from tfq_sv.cli.config import apply_config
+    from tfq_sv.export import SpeakerEncoder, about, export_tflite
+    from tfq_sv.models import load_wespeaker
+    from tfq_sv.quantization import QuantizationRecipe
+
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from checkpoints import state_like
+
+    entry = x = keras.Input((None, 80), name="features")
+    x = keras.layers.ReLU()(keras.layers.Conv1D(8, 3, name="conv")(x))
+    x = keras.layers.Dense(4, name="seg")(keras.layers.GlobalAveragePooling1D()(x))
+    network = keras.Model(entry, x, name="net")
+    recipe = QuantizationRecipe.uniform(network, bits=2)
+    small = tfq_sv.quantize(network, recipe)
+    for path in ("net.keras", "net.h5", "small.keras", "small.h5", "saved"):
+        (small if path.startswith("small") else network).save(folder / path)
+    export_tflite(small, folder / "x.tflite", input="features")
+    recipe.to_json(folder / "recipe.json")
+    of = state_like(tfq_sv.models.build("ResNet18", channels=4, embed_dim=8, feat_dim=16))
+    torch.save({k: torch.from_numpy(v) for k, v in of.items()}, folder / "avg_model.pt")
+    torch.save(
+        {"model": {"a": torch.ones(3)}}, folder / "old.pt", _use_new_zipfile_serialization=False
+    )
+    config = {
+        "model": "ResNet18",
+        "model_args": {"feat_dim": 16, "embed_dim": 8, "pooling_func": "TSTP"},
+        "dataset_args": {"fbank_args": {"num_mel_bins": 16, "frame_length": 25}, "cmvn": True},
+    }
+    settings = b"steps: 10\nlearning_rate: 1e-3\nmodel: ResNet18\n"
+
+    def good(*names: str) -> list[tuple[str, bytes]]:
+        return [(name, (folder / name).read_bytes()) for name in names]
+
+    def flags(path: Path) -> None:
+        from tfq_sv.cli import parse
+
+        parse(train.FLAGS, "train", [])
+        apply_config(train.FLAGS, str(path))
+
+    def saved_model(path: Path) -> None:
+        if not (path.parent / "saved" / "variables").exists():
+            (path.parent / "saved").mkdir(exist_ok=True)
+            (path.parent / "saved" / "variables").symlink_to(folder / "saved" / "variables")
+        path.rename(path.parent / "saved" / "keras_metadata.pb")
+        tfq_sv.load_model(path.parent / "saved")
+
+    def checkpoint(path: Path) -> None:
+        if path.name == "config.yaml":
+            (path.parent / "avg_model.pt").write_bytes((folder / "avg_model.pt").read_bytes())
+            load_wespeaker(path.parent)
+        else:
+            load_wespeaker(path, "ResNet18")
+
+    metadata = json.dumps(SpeakerEncoder(folder / "x.tflite", fast=False).about).encode()
+    return {
+        ".keras": Reader(tfq_sv.load_model, good("net.keras", "small.keras"), change_keras),
+        ".h5": Reader(tfq_sv.load_model, good("net.h5", "small.h5"), change_h5),
+        "SavedModel's metadata": Reader(
+            saved_model, [("keras_metadata.pb", (folder / "saved/keras_metadata.pb").read_bytes())]
+        ),
+        "checkpoint .pt": Reader(checkpoint, good("avg_model.pt", "old.pt")),
+        "config.yaml": Reader(
+            checkpoint, [("config.yaml", json.dumps(config).encode())], change_json
+        ),
+        "config.yaml, bytes": Reader(
+            checkpoint, [("config.yaml", yaml.safe_dump(config).encode())]
+        ),
+        "training recipe": Reader(flags, [("recipe.yaml", settings)]),
+        "recipe .json": Reader(QuantizationRecipe.from_json, good("recipe.json"), change_json),
+        ".tflite": Reader(lambda path: SpeakerEncoder(path, fast=False), good("x.tflite")),
+        "metadata": Reader(
+            lambda path: about.parse(path.read_bytes()), [("about.json", metadata)], change_json
+        ),
+    }

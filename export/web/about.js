@@ -1,0 +1,65 @@
+// What a file says of itself, checked once, before anything works by it. ../FORMAT.md has the rules;
+// about.py and About.kt keep the same ones.
+
+const INT32 = 2 ** 31 - 1;
+const SHA256 = /^[0-9a-f]{64}$/;
+
+/** What a user can set right; the message says how. */
+export class InputError extends Error {}
+
+/**
+ * Reads the JSON that a file's `about` signature gave.
+ *
+ * @param {string} text
+ * @param {string} name of the file, for error messages
+ * @returns {object}
+ * @throws {InputError} wrong, or of a file that takes features instead of a waveform
+ */
+export function parseAbout(text, name) {
+  let about = null;
+  try {
+    about = JSON.parse(text);
+  } catch {
+    // Said below.
+  }
+  if (!isObject(about)) {
+    throw new InputError(`${name} has wrong metadata: no JSON object; export it again`);
+  }
+  if (about.input === "features") {
+    throw new InputError(`${name} takes features; export it again with --input=waveform`);
+  }
+  const right = {
+    input: about.input === "waveform",
+    compute: about.compute === "int8" || about.compute === "float32",
+    feat_dim: isCount(about.feat_dim),
+    embed_dim: isCount(about.embed_dim),
+    sample_rate: isCount(about.sample_rate),
+    min_samples: isCount(about.min_samples),
+    frontend: isUnknown(about.frontend) || isObject(about.frontend),
+    score: about.score === undefined || about.score === "cosine",
+    thresholds: isUnknown(about.thresholds) || areThresholds(about.thresholds),
+    inflated_sha256: typeof about.inflated_sha256 === "string" && SHA256.test(about.inflated_sha256),
+  };
+  for (const [field, fine] of Object.entries(right)) {
+    if (fine) continue;
+    const value = String(JSON.stringify(about[field])).slice(0, 60);
+    throw new InputError(`${name} has wrong metadata: ${field} is ${value}; export it again`);
+  }
+  return about;
+}
+
+/** The cosine above which two embeddings are of one voice, at the EER; null if not known. */
+export function threshold(about) {
+  return about.thresholds?.eer?.threshold ?? null;
+}
+
+const isUnknown = (value) => value === undefined || value === null;
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const isCount = (value) => Number.isInteger(value) && value > 0 && value <= INT32;
+
+/** Name -> {"threshold": a number or null, and whatever else}. */
+function areThresholds(value) {
+  const isEntry = (entry) =>
+    isObject(entry) && (entry.threshold === null || Number.isFinite(entry.threshold));
+  return isObject(value) && Object.values(value).every(isEntry);
+}

@@ -1,0 +1,189 @@
+"""Kaldi's segments and archives, against kaldiio and the recordings that they are parts of."""
+
+import io
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+
+from tfq_sv.data import audio
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+
+RATE = 16000
+
+
+def noise(seed: int, seconds: float = 2.0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(0, 3000, int(seconds * RATE))).astype(np.int16)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("r1", "r2")):
+        soundfile.write(tmp_path / f"{name}.wav", noise(seed), RATE)
+    (tmp_path / "wav.scp").write_text("r1 r1.wav\nr2 r2.wav\n")
+    (tmp_path / "utt2spk").write_text("u1 ann\nu2 bob\nu3 bob\n")
+    (tmp_path / "segments").write_text("u1 r1 0.25 1.0\nu2 r1 1.0 1.5\nu3 r2 1.25 -1\n")
+    return tmp_path
+
+
+def test_segments_are_the_utterances(root: Path) -> None:
+    corpus = Corpus.read(root)
+    assert corpus.speakers == {"u1": "ann", "u2": "bob", "u3": "bob"}
+    for key, seed, first, last in (
+        ("u1", 0, 4000, 16000),
+        ("u2", 0, 16000, 24000),
+        ("u3", 1, 20000, 32000),
+    ):
+        source = corpus.paths[key]
+        expected = noise(seed)[first:last] / 2.0**15
+        np.testing.assert_array_equal(audio.read(source).samples, expected.astype("f4"))
+        assert audio.probe(source).seconds == (last - first) / RATE
+        part = audio.read(source, start=0.125, seconds=0.125).samples
+        np.testing.assert_array_equal(part, expected[2000:4000].astype("f4"))
+        over = audio.read(source, start=0.25, seconds=60).samples
+        np.testing.assert_array_equal(over, expected[4000:].astype("f4"))
+    assert len({audio.stamp(path) for path in corpus.paths.values()}) == 3
+    assert next(batches(corpus, batch_size=3, seconds=0.5))[0].shape == (3, 8000)
+
+
+def test_segments_named_as_their_recordings(root: Path) -> None:
+    (root / "segments").write_text("r1 r1 0 0.5\nr2 r2 0.5 1\n")
+    (root / "utt2spk").write_text("r1 ann\nr2 bob\n")
+    corpus = Corpus.read(root)
+    assert [audio.probe(path).seconds for path in corpus.paths.values()] == [0.5, 0.5]
+
+
+def test_speakers_of_recordings_are_those_of_their_segments(root: Path) -> None:
+    (root / "utt2spk").write_text("r1 ann\nr2 bob\n")
+    assert Corpus.read(root).speakers == {"u1": "ann", "u2": "ann", "u3": "bob"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("u1 r9 0 1", "segments:1: wav.scp does not list r9"),
+        ("u1 r1 1 0.5", "segments:1: u1 goes from 1 s to 0.5 s"),
+        ("u1 r1 nan 1", "goes from nan"),
+        ("u1 r1 0 inf", "goes from 0 s to inf"),
+        ("u1 r1 -1 1", "goes from -1"),
+        ("u1 r1 0", "expected `utterance recording start end`"),
+        ("u1 r1 0 x", "expected `utterance recording start end`"),
+        ("u1 r1 0 1\nu1 r2 0 1", "segments:2: u1 stands twice"),
+    ],
+)
+def test_bad_segments_are_named(root: Path, line: str, message: str) -> None:
+    (root / "segments").write_text(line + "\n")
+    with pytest.raises(InputError, match=message):
+        Corpus.read(root)
+
+
+def test_a_segment_past_the_end_is_a_bad_recording(root: Path) -> None:
+    (root / "segments").write_text("u1 r1 0 1\nu2 r1 5 6\nu3 r1 1.5 9\n")
+    corpus = Corpus.read(root)
+    assert set(audio.survey(corpus.paths).bad) == {"u2"}
+    with pytest.raises(audio.BadAudioError, match=r"holds 0\.000 s"):
+        audio.read(corpus.paths["u2"])
+    assert audio.read(corpus.paths["u3"]).samples.shape == (8000,)
+
+
+@pytest.mark.parametrize("function", [None, "soundfile"])
+def test_archives_by_offset(tmp_path: Path, function: str | None) -> None:
+    sounds = {"u1": noise(1), "u2": noise(2, 1.0), "u3": noise(3, 0.5)}
+    scp = tmp_path / "wav.scp"
+    with kaldiio.WriteHelper(
+        f"ark,scp:{tmp_path}/wav.ark,{scp}", write_function=function
+    ) as writer:
+        for key, samples in sounds.items():
+            writer(key, (RATE, samples))
+    (tmp_path / "utt2spk").write_text("u1 ann\nu2 bob\nu3 bob\n")
+    for text in (scp.read_text(), scp.read_text().replace(f"{tmp_path}/", "")):
+        scp.write_text(text)
+        corpus = Corpus.read(tmp_path)
+        for key, samples in sounds.items():
+            found = audio.read(corpus.paths[key]).samples
+            np.testing.assert_array_equal(found, (samples / 2.0**15).astype("f4"))
+            assert audio.probe(corpus.paths[key]).seconds == len(samples) / RATE
+        (tmp_path / "segments").write_text("u3 u1 0.5 1\n")
+        (source,) = Corpus.read(tmp_path).paths.values()
+        np.testing.assert_array_equal(
+            audio.read(source).samples, (sounds["u1"][8000:16000] / 2.0**15).astype("f4")
+        )
+        (tmp_path / "segments").unlink()
+
+
+def test_an_archive_of_flac_ends_at_the_next_one(tmp_path: Path) -> None:
+    lines, data = [], b""
+    for key in ("u1", "u2"):
+        file = io.BytesIO()
+        soundfile.write(file, noise(len(lines)), RATE, format="FLAC")
+        data += f"{key} ".encode()
+        lines.append(f"{key} a.ark:{len(data)}\n")
+        data += file.getvalue()
+    (tmp_path / "a.ark").write_bytes(data)
+    (tmp_path / "wav.scp").write_text("".join(lines))
+    (tmp_path / "utt2spk").write_text("u1 ann\nu2 bob\n")
+    for number, path in enumerate(Corpus.read(tmp_path).paths.values()):
+        expected = (noise(number) / 2.0**15).astype("f4")
+        np.testing.assert_array_equal(audio.read(path).samples, expected)
+
+
+def test_bad_archives_are_named(tmp_path: Path) -> None:
+    (tmp_path / "utt2spk").write_text("u1 ann\n")
+    (tmp_path / "a.ark").write_bytes(b"u1 hello")
+    for line, message in (
+        ("u1 b.ark:3", "b.ark does not exist"),
+        ("u1 a.ark:99", "begins at byte 99"),
+    ):
+        (tmp_path / "wav.scp").write_text(line + "\n")
+        with pytest.raises(InputError, match=message):
+            Corpus.read(tmp_path)
+    (tmp_path / "wav.scp").write_text("u1 a.ark:3\n")
+    with pytest.raises(audio.BadAudioError, match=r"a\.ark:u1 cannot be read as audio"):
+        audio.read(Corpus.read(tmp_path).paths["u1"])
+
+
+@pytest.mark.parametrize("place", ["touch ran |", "| touch ran", "-", "cat a.wav | sox - - |"])
+def test_commands_are_refused_and_never_run(
+    root: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    (root / "wav.scp").write_text(f"r1 {place}\nr2 r2.wav\n")
+    with pytest.raises(
+        InputError, match=r"commands for 1 of 2 utterances .first: r1., which are never run"
+    ):
+        Corpus.read(root, unlabelled=True)
+    assert not (root / "ran").exists()
+
+
+def test_lists_in_a_folder_below_the_recordings(tmp_path: Path) -> None:
+    """speechocean762: train/wav.scp names WAVE/SPEAKER0001/..., from the folder above."""
+    (tmp_path / "WAVE/SPEAKER0001").mkdir(parents=True)
+    soundfile.write(tmp_path / "WAVE/SPEAKER0001/1.WAV", noise(0), RATE)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/wav.scp").write_text("1\tWAVE/SPEAKER0001/1.WAV\n")
+    (tmp_path / "train/utt2spk").write_text("1 0001\n")
+    corpus = Corpus.read(tmp_path / "train")
+    assert audio.probe(corpus.paths["1"]).seconds == 2.0
+
+
+def test_utt2spk_beside_a_tree(tmp_path: Path) -> None:
+    for name in ("a_1.wav", "x/a_2.wav", "b_1.wav", "c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, noise(0), RATE)
+    (tmp_path / "utt2spk").write_text("a_1 ann\nx/a_2.wav ann\nb_1.wav bob\n")
+    corpus = Corpus.read(tmp_path)
+    assert corpus.speakers == {"a_1.wav": "ann", "b_1.wav": "bob", "x/a_2.wav": "ann"}
+    assert any("1 files" in note for note in corpus.notes)
+
+
+def test_speakers_that_are_not_needed(root: Path) -> None:
+    (root / "utt2spk").unlink()
+    corpus = Corpus.read(root, unlabelled=True)
+    assert list(corpus.paths) == ["u1", "u2", "u3"]
+    assert corpus.speakers == {}
+    with pytest.raises(InputError, match="no utt2spk beside it"):
+        Corpus.read(root)

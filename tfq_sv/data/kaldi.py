@@ -1,0 +1,188 @@
+"""Kaldi's lists: wav.scp, segments, utt2spk, spk2utt. Nothing that they name is executed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfq_sv.data.lists import read_lines, read_pairs
+from tfq_sv.data.segment import Segment
+from tfq_sv.data.shards import Member
+from tfq_sv.errors import InputError
+
+_OFFSET = re.compile(r"(.+):(\d+)")
+
+
+@dataclass(frozen=True)
+class ArkEntry(Member):
+    """A recording in a Kaldi archive, which says itself how long it is.
+
+    `size` is a bound: where the next recording of the list begins, or the archive's end.
+    """
+
+    def read_bytes(self) -> bytes:
+        """Its content; raises InputError if there is none."""
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            head = file.read(min(self.size, 9))
+            if head[:5] == b"AUDIO":  # kaldiio's FLAC and others: length of the length, length
+                digits = head[5]
+                length = int.from_bytes((head[6:] + file.read(digits))[:digits], "little")
+                file.seek(self.offset + 6 + digits)
+                return file.read(min(self.size, length))
+            size = self.size
+            if (
+                head[:4] == b"RIFF"
+                and 0 < (riff := int.from_bytes(head[4:8], "little")) < 2**31 - 1
+            ):
+                size = min(size, riff + 8)
+            return head + file.read(size - len(head))
+
+
+def read_places(root: Path) -> dict[str, Path | Member | Segment]:
+    """Reads wav.scp, and `segments` if it is there: utterance -> where it is.
+
+    Raises:
+        InputError: no utterance, a malformed line, a command instead of a file, or a segment of a
+            recording that is not listed.
+    """
+    listed = read_pairs(root / "wav.scp")
+    if not listed:
+        raise InputError(f"{root / 'wav.scp'} lists no utterance")
+    commands = [k for k, v in listed.items() if v.endswith("|") or v.startswith("|") or v == "-"]
+    if commands:
+        raise InputError(
+            f"{root / 'wav.scp'} has commands for {len(commands)} of {len(listed)} utterances "
+            f"(first: {commands[0]}), which are never run; give paths instead: .m4a, .sph, .flac "
+            "and the like are read as is, or run the commands once and list what they write"
+        )
+    recordings = _recordings(root, listed)
+    segments = root / "segments"
+    return _segments(segments, recordings) if segments.is_file() else dict(recordings)
+
+
+def read_speakers(root: Path, utterances: Mapping[str, Path | Member | Segment]) -> dict[str, str]:
+    """Reads utt2spk or spk2utt: utterance -> speaker, for all of some utterances.
+
+    Raises:
+        InputError: no such list, a malformed one, or an utterance that it does not name.
+    """
+    source, speakers = _speakers(root)
+    lacking = [key for key in utterances if key not in speakers]
+    if lacking and (root / "segments").is_file():
+        # A list of recordings will do, where each is of one speaker.
+        of = {line.split()[0]: line.split()[1] for _, line in read_lines(root / "segments")}
+        speakers |= {key: speakers[of[key]] for key in lacking if of[key] in speakers}
+        lacking = [key for key in lacking if key not in speakers]
+    if lacking:
+        raise InputError(
+            f"{source} names no speaker for {len(lacking)} of {len(utterances)} "
+            f"utterances (first: {lacking[0]})"
+        )
+    return {key: speakers[key] for key in utterances}
+
+
+def has_speakers(root: Path) -> bool:
+    """Whether a folder has a list of speakers."""
+    return any((root / name).is_file() for name in ("utt2spk", "spk2utt"))
+
+
+def located(root: Path, value: str) -> Path:
+    """A path of a list: from the list's folder, the folder above, or where one is now."""
+    path = Path(value)
+    if path.is_absolute():
+        return path
+    for base in (root, root.parent):
+        if (base / path).exists():
+            return base / path
+    return path
+
+
+def _recordings(root: Path, listed: Mapping[str, str]) -> dict[str, Path | Member]:
+    recordings: dict[str, Path | Member] = {}
+    entries: dict[Path, list[tuple[int, str]]] = {}
+    bases: dict[str, Path] = {}
+    for key, value in listed.items():
+        found = _OFFSET.fullmatch(value)
+        path = located(root, value)
+        if found and not path.exists():
+            name = found[1]
+            archive = bases.setdefault(name, located(root, name))
+            entries.setdefault(archive, []).append((int(found[2]), key))
+        recordings[key] = path
+    for archive, places in entries.items():
+        if not archive.is_file():
+            raise InputError(f"{root / 'wav.scp'}: {archive} does not exist")
+        end = archive.stat().st_size
+        for offset, key in sorted(places, reverse=True):
+            size = end - offset
+            if size <= 0:
+                raise InputError(
+                    f"{root / 'wav.scp'}: {key} begins at byte {offset:,} of {archive}, "
+                    "where no recording is"
+                )
+            recordings[key] = ArkEntry(archive, key, offset, size)
+            end = offset
+    return recordings
+
+
+def _segments(
+    path: Path, recordings: Mapping[str, Path | Member]
+) -> dict[str, Path | Member | Segment]:
+    found: dict[str, Path | Member | Segment] = {}
+    for number, line in read_lines(path):
+        fields = line.split()
+        try:
+            key, recording, start, end = fields[:4]
+            first, last = float(start), float(end)
+        except ValueError:
+            raise InputError(
+                f"{path}:{number}: expected `utterance recording start end`, found {line!r}"
+            ) from None
+        # Kaldi writes -1 for the recording's end.
+        if not 0 <= first < float("inf") or not (last == -1 or first < last < float("inf")):
+            raise InputError(f"{path}:{number}: {key} goes from {start} s to {end} s")
+        if recording not in recordings:
+            raise InputError(f"{path}:{number}: wav.scp does not list {recording}")
+        if key in found:
+            raise InputError(f"{path}:{number}: {key} stands twice")
+        found[key] = Segment(recordings[recording], first, None if last == -1 else last)
+    if not found:
+        raise InputError(f"{path} lists no utterance")
+    return found
+
+
+def listed_speakers(root: Path) -> dict[str, str]:
+    """Reads utt2spk, or spk2utt: utterance -> speaker."""
+    return _speakers(root)[1]
+
+
+def _speakers(root: Path) -> tuple[Path, dict[str, str]]:
+    """The list that names the speakers, and utterance -> speaker."""
+    if (root / "utt2spk").is_file():
+        return root / "utt2spk", read_pairs(root / "utt2spk")
+    source = root / "spk2utt"
+    if not source.is_file():
+        raise InputError(f"{root} has a wav.scp but no utt2spk beside it")
+    speakers: dict[str, str] = {}
+    for speaker, keys in read_pairs(source).items():
+        for key in keys.split():
+            if speakers.setdefault(key, speaker) != speaker:
+                raise InputError(f"{source}: {key} has two speakers, {speakers[key]} and {speaker}")
+    return source, speakers
+
+
+def by_path(speakers: Mapping[str, str], files: Iterable[str]) -> dict[str, str]:
+    """Speakers of a tree's files by an utt2spk whose keys are paths, names or stems.
+
+    >>> by_path({"a": "ann", "x/b.wav": "bob"}, ["x/a.wav", "x/b.wav"])
+    {'x/a.wav': 'ann', 'x/b.wav': 'bob'}
+    """
+    found = {}
+    for file in files:
+        stem = file.rpartition(".")[0]
+        for name in (file, stem, file.rpartition("/")[2], stem.rpartition("/")[2]):
+            if name in speakers:
+                found[file] = speakers[name]
+                break
+    return found

@@ -1,0 +1,79 @@
+"""Text lists, as any program wrote them: Kaldi's `key value` files, trials, WeSpeaker's lists."""
+
+import codecs
+from pathlib import Path
+
+from tfq_sv.errors import InputError
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",  # PowerShell's `>`
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def legible(name: str) -> str:
+    r"""A file's name as lists can keep it: bytes that are not UTF-8 are spelled out.
+
+    >>> import os
+    >>> legible(os.fsdecode(b"id1/caf\xe9.wav"))
+    'id1/caf\\xe9.wav'
+    """
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file: UTF-8, or UTF-16 with or without a byte order mark.
+
+    Raises:
+        InputError: missing, a folder, or not text.
+    """
+    if not path.is_file():
+        wrong = "is a folder; name a list" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {wrong}")
+    data = path.read_bytes()
+    encoding = next((code for mark, code in _MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:1000] and not len(data) % 2:
+        # Every other byte of plain names is zero; which one says the byte order.
+        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file") from None
+    if "\0" in text:
+        raise InputError(f"{path} is not a text file")
+    return text
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Returns a text file's numbered lines that are not blank; tabs count as spaces.
+
+    Raises:
+        InputError: as `read_text`.
+    """
+    lines = enumerate(read_text(path).replace("\t", " ").splitlines(), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_pairs(path: Path) -> dict[str, str]:
+    """Reads a Kaldi list of `key value` lines.
+
+    Raises:
+        InputError: missing, not text, a line without a value, or keys that stand twice.
+    """
+    pairs: dict[str, str] = {}
+    repeated = []
+    for number, line in read_lines(path):
+        key, _, value = line.partition(" ")
+        if not value.strip():
+            raise InputError(f"{path}:{number}: expected `key value`, found {line!r}")
+        if key in pairs:
+            repeated.append((number, key))
+        pairs[key] = value.strip()
+    if repeated:
+        number, key = repeated[0]
+        more = f", and {len(repeated) - 1} more keys do" if len(repeated) > 1 else ""
+        raise InputError(f"{path}:{number}: {key} stands twice{more}")
+    return pairs
