@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ class MixedPrecisionProblem:
     def from_layers(
         cls,
         costs: Mapping[str, Mapping[Choice, float]],
-        sizes: Mapping[str, Mapping[Choice, LayerSize]],
+        sizes: Mapping[str, Mapping[Any, LayerSize]],
     ) -> "MixedPrecisionProblem":
         """Builds the arrays from layer -> choice -> cost, and -> size; costs give the order."""
         grid = [[sizes[name][choice] for choice in row] for name, row in costs.items()]
