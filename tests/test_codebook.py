@@ -203,3 +203,22 @@ def test_equal_counts_are_never_better(weights: np.ndarray, bits: int) -> None:
     assert np.all(np.diff(start) >= 0)
     ours = squared_error(weights, codebook.fit(weights, bits))
     assert ours <= squared_error(weights, start) * 1.001 + 1e-4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
+def test_weights_of_no_importance_beside_important_ones(bits: int) -> None:
+    """Dead inputs, as published networks have: their weights count next to nothing, not nothing."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_t(3, 50_000)
+    alive = weights < 2  # so some bins hold nothing but dead weights
+    importance = np.where(alive, 1.0, 1e-30)
+    centroids = codebook.fit_on_grid(weights, bits, importance)
+    alone = codebook.fit_on_grid(weights[alive], bits, importance[alive])
+
+    def error(table: np.ndarray) -> float:
+        rounded = table[codebook.assign(weights, table)]
+        return float(np.sum(importance * (weights - rounded) ** 2))
+
+    assert np.isfinite(centroids).all()
+    assert error(centroids) <= 1.01 * error(alone) + 1e-6

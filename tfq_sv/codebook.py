@@ -241,8 +241,9 @@ def _sorted(
     if not (np.isfinite(values[0]) and np.isfinite(values[-1])):
         bad = values.size - np.count_nonzero(np.isfinite(values))
         raise InputError(f"{bad} of {values.size} weights are NaN or infinite; nothing fits them")
-    # A weight of no importance still needs a code: it counts, but next to nothing.
-    return values, np.maximum(mass, 1e-12 * mass.max())
+    # A weight of no importance still needs a code. It counts next to nothing, but enough to be seen
+    # in sums over all weights, whose differences would otherwise be 0.
+    return values, np.maximum(mass, 1e-12 * mass.sum())
 
 
 def _fit(
