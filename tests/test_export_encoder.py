@@ -291,11 +291,14 @@ def test_inflated_files_are_kept_and_mended(path: Path, own_cache: Path) -> None
     assert kept.read_bytes() == whole
 
 
-def test_the_cache_keeps_what_was_used_last(own_cache: Path) -> None:
+def test_the_cache_keeps_what_was_used_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     contents = [bytes([number]) for number in range(cache.KEPT + 3)]
     names = [hashlib.sha256(content).hexdigest() for content in contents]
-    place = own_cache / "tfq-sv"
-    place.mkdir(parents=True)
+    place = tmp_path / "tfq-sv"
+    place.mkdir()
     for name in ("other.txt", f".{40 * 'a'}-young.tflite", f".{40 * 'a'}-old.tflite"):
         (place / name).touch()
     os.utime(place / f".{40 * 'a'}-old.tflite", (0, 0))

@@ -35,7 +35,8 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} {wrong}")
     data = path.read_bytes()
     encoding = next((code for mark, code in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and b"\0" in data[:1000] and not len(data) % 2:
+    head = data[:1000]
+    if encoding == "utf-8" and head.count(0) > len(head) // 4 and not len(data) % 2:
         # Every other byte of plain names is zero; which one says the byte order.
         encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
     try:
