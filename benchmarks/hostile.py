@@ -203,7 +203,7 @@ def lists(folder: Path) -> dict[str, Reader]:
     scp = "".join(f"{key} {path}\n" for key, path in keys.paths.items()).encode()
     of = "".join(f"{key} {speaker}\n" for key, speaker in keys.speakers.items()).encode()
     rows = [{"key": k, "spk": s, "wav": str(keys.paths[k])} for k, s in keys.speakers.items()]
-    trials = b"1 ann/1.wav ann/2.wav\n0 ann/1.wav bob/1.wav\nann/2.wav bob/1.wav nontarget\n"
+    trials = b"1 ann/1.wav ann/2.wav\n0 ann/1.wav bob/1.wav\n0 ann/2.wav bob/1.wav\n"
     vectors = {key: np.arange(3, dtype=np.float32) for key in keys.paths}
     good: dict[str, bytes] = {}
     for name, more in {"b.ark": {}, "t.ark": {"text": True}}.items():
