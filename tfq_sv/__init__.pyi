@@ -15,6 +15,7 @@ from . import models as models
 from . import quantization as quantization
 from . import reports as reports
 from . import training as training
+from . import verification as verification
 from .codebook import Codebook as Codebook
 from .errors import InputError as InputError
 from .mixed_precision.allocation import allocate_bits as allocate_bits
@@ -37,5 +38,6 @@ from .quantization.recipe import QuantizationRecipe as QuantizationRecipe
 from .training.fine_tuning import FollowCodebooks as FollowCodebooks
 from .training.fine_tuning import finetune as finetune
 from .training.multi_stage import multi_stage_finetune as multi_stage_finetune
+from .verification.speaker_verifier import SpeakerVerifier as SpeakerVerifier
 
 __version__: str

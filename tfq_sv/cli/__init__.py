@@ -35,7 +35,9 @@ COMMANDS = {
     "embed": "embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be",
     "evaluate": "measure the EER of a network or a .tflite on a trial list",
     "benchmark": "measure a network's .tflite forms: size, speed, memory, EER",
-    "verify": "say whether two recordings are of the same voice",
+    "verify": "say whether two recordings are of the same voice, or one is an enrolled speaker's",
+    "enroll": "enroll a speaker from some recordings",
+    "identify": "say which enrolled speaker recordings are of, if any",
 }
 
 SWITCHES = {

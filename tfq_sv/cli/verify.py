@@ -1,10 +1,13 @@
-"""say whether two recordings are of the same voice
+"""say whether two recordings are of the same voice, or one is an enrolled speaker's
 
-The threshold is the one stored in the .tflite (tfq-sv evaluate --store), or --threshold. A warning
-says where a recording is noise, hum, a tone or a click rather than speech.
+The threshold is one stored in the .tflite (tfq-sv evaluate --store): at the EER, or at the
+--operating_point; or it is --threshold. A warning says where a recording is noise, hum, a tone or a
+click rather than speech. With --speaker, one recording is compared with a speaker that tfq-sv
+enroll has enrolled.
 
 example:
   tfq-sv verify model.tflite first.wav second.flac
+  tfq-sv verify --model=model.tflite --enrolled=speakers.json --speaker=ann second.flac
 """
 
 from collections.abc import Sequence
@@ -12,24 +15,37 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import open_encoder
+from tfq_sv.cli.common import open_encoder, required
+from tfq_sv.cli.enrolled import (
+    chosen,
+    define_enrolled,
+    define_threshold,
+    open_verifier,
+    print_threshold,
+)
 from tfq_sv.data import audio
 from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.scoring import cosine
+from tfq_sv.verification.decision import find_threshold
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_float("threshold", None, "accept scores from here on", flag_values=FLAGS)
+flags.DEFINE_string("model", None, ".tflite (or a network, for two recordings)", flag_values=FLAGS)
+define_enrolled(FLAGS)
+flags.DEFINE_string("speaker", None, "who it should be, of --enrolled", flag_values=FLAGS)
+define_threshold(FLAGS)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Compares and prints."""
-    if len(arguments) != 3:
+    if FLAGS.speaker or FLAGS.enrolled:
+        return _enrolled(arguments)
+    if len(arguments) != (2 if FLAGS.model else 3):
         raise InputError(
             f"expected a model and two recordings, found {len(arguments)} arguments: "
             "tfq-sv verify model.tflite first.wav second.wav"
         )
-    model, *paths = arguments
+    model, *paths = [FLAGS.model, *arguments] if FLAGS.model else arguments
     encoder = open_encoder(model)
     recordings = [audio.read(path) for path in paths]
     warnings: dict[str, str] = {}
@@ -40,18 +56,47 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         if reason:
             print(f"{path}: warning: perhaps no speech: {reason}")
             warnings[path] = reason
+    about = getattr(encoder, "about", {})
+    stored = (about.get("thresholds") or {}).values()
+    known = FLAGS.threshold is not None or any(x["threshold"] is not None for x in stored)
+    threshold = find_threshold(about, chosen(FLAGS), model) if known else None
     score = cosine(*(encoder.embed(recording.samples) for recording in recordings))
     print(f"score      {score:.4f}  (cosine, -1 to 1)")
-    threshold, source = FLAGS.threshold, "given"
-    if threshold is None:
-        threshold, source = getattr(encoder, "threshold", None), "stored, at the EER"
     if threshold is None:
         print(
             f"threshold  unknown: {model} holds none; give --threshold, or measure one with "
             "tfq-sv evaluate --store"
         )
         return {"score": score, "threshold": None, "same_speaker": None, "warnings": warnings}
-    same = bool(score >= threshold)
-    print(f"threshold  {threshold:.4f}  ({source})")
+    same = bool(score >= threshold.value)
+    print_threshold(threshold)
     print(f"decision   {'same speaker' if same else 'different speakers'}")
-    return {"score": score, "threshold": threshold, "same_speaker": same, "warnings": warnings}
+    return {
+        "score": score,
+        "threshold": threshold.value,
+        "same_speaker": same,
+        "warnings": warnings,
+    }
+
+
+def _enrolled(arguments: Sequence[str]) -> dict[str, Any]:
+    model, file, name = required(FLAGS, "model", "enrolled", "speaker")
+    if len(arguments) != 1:
+        raise InputError(
+            f"expected one recording, found {len(arguments)}: tfq-sv verify --model=model.tflite "
+            f"--enrolled=speakers.json --speaker={name} voice.wav"
+        )
+    (path,) = arguments
+    found = open_verifier(model, file).verify(name, path, chosen(FLAGS))
+    if found.doubt:
+        print(f"{path}: warning: perhaps no speech: {found.doubt}")
+    print(f"score      {found.score:.4f}  (against {name}'s recordings; cosine, -1 to 1)")
+    print_threshold(found.threshold)
+    print(f"decision   {'accepted' if found.accepted else 'rejected'}: {name}")
+    return {
+        "speaker": name,
+        "score": found.score,
+        "threshold": found.threshold.value,
+        "same_speaker": found.accepted,
+        "warnings": {path: found.doubt} if found.doubt else {},
+    }

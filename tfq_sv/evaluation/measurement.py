@@ -14,7 +14,13 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache, Encoder, Extraction, extract
-from tfq_sv.evaluation.scoring import Cohort, NormalizedScores, as_norm, cosine_scores
+from tfq_sv.evaluation.scoring import (
+    Cohort,
+    NormalizedScores,
+    as_norm,
+    cosine_scores,
+    enrolment_scale,
+)
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer, eer_interval, min_dcf, threshold_at_far
 
@@ -69,15 +75,20 @@ class Evaluation:
         """What a file keeps, so that an app can decide: thresholds and the trials behind them.
 
         Raw cosines: at the EER, and where one in a hundred and one in a thousand nontarget trials
-        is accepted (null where the trials are too few to say).
+        is accepted (null where the trials are too few to say). Where an enrolment has several
+        utterances they are scaled, see `scoring.enrolment_scale`, so that they hold for any number.
         """
-        labels = self.trials.labels
+        labels, scores, threshold = self.trials.labels, self.scores, self.threshold
+        if self.trials.models:
+            sizes = [len(self.trials.models[model]) for model in self.trials.enroll]
+            scores = scores * enrolment_scale(sizes)
+            threshold = eer(scores, labels)[1]
         targets = int(labels.sum())
         return {
             "thresholds": {
-                "eer": {"threshold": self.threshold, "eer": self.eer, "interval": self.interval},
-                "far_1e-2": {"threshold": threshold_at_far(self.scores, labels, 1e-2)},
-                "far_1e-3": {"threshold": threshold_at_far(self.scores, labels, 1e-3)},
+                "eer": {"threshold": threshold, "eer": self.eer, "interval": self.interval},
+                "far_1e-2": {"threshold": threshold_at_far(scores, labels, 1e-2)},
+                "far_1e-3": {"threshold": threshold_at_far(scores, labels, 1e-3)},
             },
             "trials": {
                 "source": self.trials.source,

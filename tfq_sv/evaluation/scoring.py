@@ -22,6 +22,9 @@ SCALES = {"cosine": "cosine, -1 to 1", "half": "(cosine + 1) / 2, 0 to 1"}
 TOP = 300
 """Speakers of the cohort that AS-norm compares a side of a trial with: the field's number."""
 
+TYPICAL_COSINE = 0.7
+"""Of two recordings of one speaker; see `enrolment_scale`."""
+
 # Rows at a time: enough for BLAS, and a few dozen MB.
 _TRIALS, _UTTERANCES = 8192, 2048
 
@@ -33,6 +36,21 @@ def cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
     0.7071
     """
     return float(np.dot(_unit(a), _unit(b)))
+
+
+def enrolment_scale(recordings: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """What a cosine against a mean of several embeddings is multiplied by, to mean what one does.
+
+    The mean of n embeddings is nearer to any voice than each of them. For embeddings of length 1
+    with a cosine of c among them, its length is sqrt((1 + (n - 1) c) / n), and cosines against it
+    are so much greater than those against one. With a typical c, 0.7, for every speaker, thresholds
+    of trials of single recordings hold for any n, and the better separation of the mean stays.
+
+    >>> enrolment_scale([1, 3]).round(4)
+    array([1.    , 0.8944])
+    """
+    count = np.asarray(recordings, np.float64)
+    return np.sqrt((1 + (count - 1) * TYPICAL_COSINE) / count)
 
 
 def to_scale(cosines: npt.ArrayLike, scale: str) -> npt.NDArray[np.float64]:

