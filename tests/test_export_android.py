@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import run_kotlin_kernel
 from android import golden
 
 from tfq_sv.evaluation import scoring
+from tfq_sv.verification import enrolment_file
 
 ANDROID = Path(__file__).parents[1] / "export" / "android"
 STUBS = Path(__file__).parent / "android"
@@ -89,6 +91,15 @@ def test_its_own_tests(classes: str, tmp_path: Path) -> None:
     for path in SOURCES:
         for name in re.findall(r"@Test\s+fun (\w+)", path.read_text()):
             assert f"PASSED tfq.sv.{path.stem}.{name}\n" in said
+    base = json.loads((STUBS.parent / "data" / "enrolment.json").read_text())["base"]
+    head = (base["network"], base["embed_dim"])
+    written = enrolment_file.read(tmp_path / "from-kotlin.json", *head)
+    expected = enrolment_file.loads(json.dumps(base), *head)
+    assert list(written) == list(expected)
+    for name, references in expected.items():
+        for old, new in zip(references, written[name], strict=True):
+            np.testing.assert_array_equal(old.embedding, new.embedding)
+            assert old.seconds == new.seconds
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ import tfq.sv.Recorder
 import tfq.sv.SpeakerException
 import tfq.sv.SpeakerModel
 import tfq.sv.SpeakerVerifier
-import tfq.sv.Verification
 import tfq.sv.openSpeakerModel
 
 /** One screen: hold a button and speak, to enroll a voice, to verify it, or to find whose it is. */
@@ -44,8 +43,12 @@ class MainActivity : Activity() {
                 verifier.save(file)
                 "$who is enrolled; enrolled are ${verifier.names.joinToString()}"
             })
-            addView(holdButton("Hold and speak: verify") { who, speech -> say(verifier.verify(who, speech)) })
-            addView(holdButton("Hold and speak: who is it?") { _, speech -> say(verifier.identify(speech)) })
+            addView(holdButton("Hold and speak: verify") { who, speech ->
+                verifier.verify(who, speech).run { say(if (accepted) "This is $name" else "This is not $name", score, threshold) }
+            })
+            addView(holdButton("Hold and speak: who is it?") { _, speech ->
+                verifier.identify(speech).run { say(speaker?.let { "This is $it" } ?: "Nobody who is enrolled", score, threshold) }
+            })
             addView(answer)
         }
         setContentView(screen)
@@ -108,8 +111,6 @@ class MainActivity : Activity() {
         runOnUiThread { answer.text = said }
     }
 
-    private fun say(result: Verification): String {
-        val verdict = if (result.accepted) "This is ${result.name}" else "This is not ${result.name}"
-        return "%s: score %.3f, threshold %.3f".format(verdict, result.score, result.threshold)
-    }
+    private fun say(verdict: String, score: Double, threshold: Double) =
+        "%s: score %.3f, threshold %.3f".format(verdict, score, threshold)
 }
