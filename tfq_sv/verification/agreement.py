@@ -8,25 +8,33 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv.verification.decision import score
+
 
 def outsiders(units: npt.NDArray[np.floating], threshold: float) -> dict[int, float]:
-    """Recordings that do not fit the others, and the best score of each with them.
+    """Recordings that would not be accepted against the others, and the score of each.
 
-    Two recordings are linked if their score reaches the threshold. The largest group that hangs
-    together by links is the speaker's, of equally large ones the one whose recording comes first.
+    While the recording that scores lowest against all others stays under the threshold, it is taken
+    out; of equal ones, the last. So one is always left.
 
     Args:
         units: embeddings of length 1, (N, embed_dim).
-        threshold: from which score on two recordings are of one voice.
+        threshold: from which score on voices count as one.
 
-    >>> outsiders(np.array([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]]), threshold=0.7)
+    >>> outsiders(np.array([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]]), threshold=0.6)
     {}
-    >>> outsiders(np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), threshold=0.7)
-    {1: 0.6}
+    >>> outsiders(np.array([[1.0, 0.0], [-0.6, 0.8], [0.8, 0.6]]), threshold=0.7)
+    {1: -0.291...}
     """
-    scores = np.asarray(units, np.float64) @ np.asarray(units, np.float64).T
-    group = max(_groups(scores >= threshold), key=len)  # of equal ones, the first
-    return {i: float(max(scores[i, j] for j in group)) for i in range(len(units)) if i not in group}
+    left, out = list(range(len(units))), {}
+    while len(left) > 1:
+        scores = {i: score(units[[j for j in left if j != i]], units[i]) for i in left}
+        lowest = min(reversed(left), key=scores.__getitem__)
+        if scores[lowest] >= threshold:
+            break
+        out[lowest] = scores[lowest]
+        left.remove(lowest)
+    return dict(sorted(out.items()))
 
 
 def problem(labels: Sequence[str], units: npt.NDArray[np.floating], threshold: float | None) -> str:
@@ -38,30 +46,15 @@ def problem(labels: Sequence[str], units: npt.NDArray[np.floating], threshold: f
         threshold: the network's at the EER; None if not known, and then all fit.
 
     >>> problem(["a.wav", "b.wav"], np.eye(2), threshold=0.5)
-    'b.wav does not fit the others: the best score is 0.00, and 0.50 is needed; record again'
+    'b.wav does not fit the others: the score is 0.00, and 0.50 is needed; record again'
     """
     odd = {} if threshold is None else outsiders(units, threshold)
     if not odd:
         return ""
     named = " and ".join(labels[i] for i in odd)
-    figures = ", ".join(f"{score:.2f}" for score in odd.values())
-    verb, best = ("does", "best score is") if len(odd) == 1 else ("do", "best scores are")
+    figures = ", ".join(f"{figure:.2f}" for figure in odd.values())
+    verb, what = ("does", "score is") if len(odd) == 1 else ("do", "scores are")
     return (
-        f"{named} {verb} not fit the others: the {best} {figures}, and {threshold:.2f} is needed; "
+        f"{named} {verb} not fit the others: the {what} {figures}, and {threshold:.2f} is needed; "
         "record again"
     )
-
-
-def _groups(linked: npt.NDArray[np.bool_]) -> list[list[int]]:
-    """What hangs together, in the order of each group's first member."""
-    groups: list[list[int]] = []
-    seen: set[int] = set()
-    for first in range(len(linked)):
-        if first in seen:
-            continue
-        group = [first]
-        for i in group:  # grows as links are found
-            seen.add(i)
-            group += [j for j in range(len(linked)) if linked[i, j] and j not in {*seen, *group}]
-        groups.append(sorted(group))
-    return groups

@@ -148,7 +148,7 @@ def score(references: npt.NDArray[np.floating], test: npt.NDArray[np.floating]) 
     >>> round(score(np.array([[1.0, 0.0]]), np.array([0.8, 0.6])), 3)
     0.8
     >>> round(score(np.array([[1.0, 0.0], [0.6, 0.8]]), np.array([0.8, 0.6])), 3)
-    0.906
+    0.907
     """
     mean = np.mean(references, axis=0, dtype=np.float64)
     length = float(np.linalg.norm(mean))
