@@ -41,6 +41,7 @@ SMALLER = {
     "make-corpus": ["--out=made", "--speakers=2", "--test_speakers=2", "--utterances=2"],
     "demo": ["--test_speakers=4", "--steps=1"],
     "benchmark": ["--rounds=1"],
+    "enroll": ["--nocheck"],
     "reproduce": ["--model=resnet18.keras", "--steps=1", "--batch_size=2", "--probes=1"],
 }
 RECIPE = ["--num_epochs=1", "--num_avg=1", "--batch_size=9", "--seconds=0.3", "--network=ResNet18"]
@@ -89,8 +90,9 @@ def test_commands_run_in_order(page: str, folder: Path) -> None:
 
 # What one makes, the next ones take.
 ORDER = (
-    "import info make-corpus quantize search finetune export inflate embed evaluate verify".split()
-)
+    "import info make-corpus quantize search finetune export inflate embed evaluate "
+    "enroll identify verify"
+).split()
 
 
 def examples(command: str) -> list[str]:

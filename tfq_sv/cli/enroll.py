@@ -3,11 +3,11 @@
 The recordings are those of one person; three or more, of some seconds each, are best. One with
 little speech, too quiet, clipped, or unlike the others is refused by its name and figure, and then
 nothing changes; --nocheck takes all the same what can be used at all. A speaker of that name is
-replaced. The file belongs to the model's network, and holds biometric data: keep it safe.
+replaced; --remove=ann forgets ann. The file belongs to the model's network, and holds biometric
+data: keep it safe.
 
 example:
   tfq-sv enroll --model=model.tflite --enrolled=speakers.json --speaker=ann first.wav second.flac
-  tfq-sv enroll --model=model.tflite --enrolled=speakers.json --remove=bob
 """
 
 from collections.abc import Sequence
