@@ -48,6 +48,26 @@ EMBED = """async ([name, samples]) => {
   encoder.close();
   return [...embedding];
 }"""
+ENROLLED = """async ([text, recordings, wrong]) => {
+  const { SpeakerEncoder } = await import("./encoder.js");
+  const { SpeakerVerifier } = await import("./verifier.js");
+  const file = await (await fetch("model.tflite")).arrayBuffer();
+  const encoder = await SpeakerEncoder.open(new Uint8Array(file), "model.tflite");
+  const verifier = new SpeakerVerifier(encoder);
+  verifier.load(text, "speakers.json");
+  const found = [];
+  for (const samples of recordings) {
+    const speech = Float32Array.from(samples);
+    found.push([await verifier.verify("ann", speech), await verifier.identify(speech)]);
+  }
+  const all = wrong.map((samples) => Float32Array.from(samples));
+  const refusal = await verifier.enroll("eve", all).then(() => "", (error) => error.message);
+  await verifier.enroll("eve", all, { check: false });
+  const { names } = verifier;
+  verifier.remove("ann");
+  encoder.close();
+  return { found, refusal, names, saved: verifier.save() };
+}"""
 PUBLIC = """async (samples) => {
   const { loadAndCompile, Tensor } = await import("@litertjs/core");
   const model = await loadAndCompile("model.tflite", { accelerator: "wasm" });
@@ -210,6 +230,32 @@ def test_embeddings_of_any_length(ready: Page, folder: Path, float32: Path) -> N
             noise = rng.normal(0, 0.1, samples).astype(np.float32)
             found = ready.evaluate(EMBED, [path.name, noise.tolist()])
             assert cosine(np.array(found), encoder.embed(noise)) > 1 - tolerance
+
+
+def test_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
+    """Python's file decides alike here, and Python reads the one written here."""
+    wavs = [GOLDEN.with_name(f"{name}.wav") for name in ("ann-1", "ann-2", "bob")]
+    samples = [soundfile.read(path, dtype="float32")[0] for path in wavs]
+    verifier = tfq_sv.SpeakerVerifier(GOLDEN)
+    verifier.enroll("ann", samples[:1])
+    verifier.enroll("bob", samples[2:])
+    verifier.save(tmp_path / "speakers.json")
+    lists = [one.tolist() for one in samples]
+    text = (tmp_path / "speakers.json").read_text()
+    answer = ready.evaluate(ENROLLED, [text, lists[1:], lists])
+    for speech, (verified, identified) in zip(samples[1:], answer["found"], strict=True):
+        expected, best = verifier.verify("ann", speech), verifier.identify(speech)
+        assert verified["accepted"] == expected.accepted
+        assert verified["threshold"] == expected.threshold.value
+        assert verified["score"] == pytest.approx(expected.score, abs=2e-3)
+        assert identified["speaker"] == best.speaker
+        assert identified["margin"] == pytest.approx(best.margin, abs=4e-3)
+    assert answer["refusal"].startswith("eve: recording 3 does not fit the others: the score is ")
+    assert answer["names"] == ["ann", "bob", "eve"]
+    (tmp_path / "page.json").write_text(answer["saved"])
+    verifier.load(tmp_path / "page.json")
+    assert verifier.names == ["bob", "eve"]
+    assert verifier.identify(samples[2]).speaker == "bob"
 
 
 def test_why_the_page_goes_around_run(ready: Page) -> None:

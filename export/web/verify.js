@@ -2,6 +2,7 @@
 
 import { decode, record, SAMPLE_RATE } from "./audio.js";
 import { cosine, InputError, SpeakerEncoder } from "./encoder.js";
+import { noSpeech } from "./speech_check.js";
 
 const MODEL = "model.tflite"; // beside the page: taken without asking
 const $ = (id) => document.getElementById(id);
@@ -55,7 +56,9 @@ function makeClip(box) {
       clip.samples = await decode(blob, name);
       player.src = URL.createObjectURL(blob);
       player.hidden = false;
-      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s`);
+      const reason = noSpeech(clip.samples);
+      const doubt = reason ? `; perhaps no speech: ${reason}` : "";
+      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s${doubt}`);
     } catch (error) {
       say(line, error);
     }
