@@ -304,6 +304,7 @@ def test_stereo_of_another_rate(ready: Page, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], 1), 44100)
     ready.set_input_files("#first", tmp_path / "stereo.wav")
     ready.set_input_files("#second", write(tmp_path / "mono.wav", tone(300)))
+    expect(ready.locator("#second-line")).to_contain_text("perhaps no speech: a tone or hum")
     expect(ready.locator("#result")).to_be_visible()
     assert float(ready.inner_text("#score")) > 0.95
 
