@@ -1,6 +1,7 @@
 """What is surely no speech: clicks, tones, hum and noise. NumPy alone; explainable rules.
 
-The rule, for other languages to follow (all logarithms are decibels, 10 log10):
+The rule, which `SpeechCheck.kt` and `speech_check.js` follow too, by the cases of
+tests/data/speech_check.json (all logarithms are decibels, 10 log10):
 
 1. Subtract the mean. Frames of 512 samples at 16 kHz, every 256 (32 ms, every 16 ms). A frame is
    active if its mean square is within 30 dB of the loudest frame's. A recording of less than 0.5 s

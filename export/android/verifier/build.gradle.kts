@@ -9,7 +9,7 @@ android {
         minSdk = 24 // LiteRT's own
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
     }
-    // The cases of metadata that Python and the page are tested by, too.
+    // The cases that Python and the page are tested by, too.
     sourceSets.getByName("test").resources.srcDir("../../../tests/data")
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_17
