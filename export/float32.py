@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from absl import logging
+from ai_edge_litert import schema_py_generated as schema
 
 from tfq_sv import files
 from tfq_sv.errors import InputError
 from tfq_sv.export import flatbuffer, frontend
+from tfq_sv.export.flatbuffer import FLOAT32
 
 _PLANNED_SAMPLES = 16000
 
@@ -109,5 +111,32 @@ def _finished(
     if input == "waveform":
         # Runtimes plan for this shape before anybody resizes it; one sample has no frame.
         tensors[entry].shape = np.array([1, _PLANNED_SAMPLES], np.int32)
+    _require_one(graph, int(entry))
     graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})
     return model
+
+
+def _require_one(graph: flatbuffer.Graph, entry: int) -> None:
+    """Makes the network fail on any input but one recording of the right rank.
+
+    Its RESHAPEs are for batch 1: two recordings would be read as one, glued together. TRANSPOSE
+    refuses another rank, SQUEEZE a first dimension other than 1, on all runtimes and before the
+    network runs; what comes out of them is what went in.
+    """
+    tensor, later = graph.subgraph.tensors[entry], graph.subgraph.operators
+    shape = [int(size) for size in tensor.shape]
+    graph.subgraph.operators = []
+    order = graph.constant(np.arange(len(shape), dtype=np.int32))
+    first = graph.constant(np.zeros(1, np.int32))
+    ranked, single, checked = (graph.tensor(part, FLOAT32) for part in (shape, shape[1:], shape))
+    graph.op("TRANSPOSE", [entry, order], ranked, options=schema.TransposeOptionsT())
+    options = schema.SqueezeOptionsT(squeezeDims=np.zeros(1, np.int32))
+    graph.op("SQUEEZE", [ranked], single, options=options)
+    graph.op("EXPAND_DIMS", [single, first], checked, options=schema.ExpandDimsOptionsT())
+    signature = tensor.shapeSignature
+    if signature is not None:
+        for index, free in ((ranked, signature), (single, signature[1:]), (checked, signature)):
+            graph.subgraph.tensors[index].shapeSignature = np.array(free, np.int32)
+    for operator in later:
+        operator.inputs = np.where(operator.inputs == entry, checked, operator.inputs)
+    graph.subgraph.operators += later

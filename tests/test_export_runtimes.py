@@ -41,6 +41,13 @@ for path in sorted(folder.glob("*.tflite")):
         for interpreter in (packed, Interpreter(model_content=inner))
     ]
     np.save(path.with_suffix(".npy"), found)
+    for interpreter in (packed, Interpreter(model_content=inner)):
+        try:  # two recordings must never become one
+            two = np.concatenate([speech, speech])
+            interpreter.get_signature_runner("embed")(**{about["input"]: two})
+        except (RuntimeError, ValueError):
+            continue
+        raise AssertionError(f"{path} took two recordings")
 """
 
 
