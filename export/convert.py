@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from tfq_sv.export.filters import Book, Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.trellis import TrellisCodebook
+
+if TYPE_CHECKING:
+    from tfq_sv.quantization.float_layers import FloatLayer
 
 Fill = Callable[[int, Filter], None]
 _SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter one is not worth it
@@ -51,6 +54,7 @@ class ExportReport:
         float32_bytes: size of the plain float32 `.tflite` of the same network, as converted.
         inflated_bytes: size of the fast `.tflite` that its `inflate` signature returns.
         layers: layer name -> LayerReport.
+        floats: the layers whose kernels are float in it; see `float_layers`.
     """
 
     path: Path
@@ -58,6 +62,7 @@ class ExportReport:
     float32_bytes: int
     inflated_bytes: int
     layers: Mapping[str, LayerReport]
+    floats: Mapping[str, "FloatLayer"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def export_tflite(
     >>> report.float32_bytes / report.bytes  # doctest: +SKIP
     7.8
     """
-    from tfq_sv.quantization import quantized_model
+    from tfq_sv.quantization import float_layers, quantized_model
 
     if not overwrite and Path(path).exists():
         raise InputError(f"{path} exists already; give another path or overwrite=True")
@@ -124,6 +129,7 @@ def export_tflite(
         float32_bytes=built.float32_bytes,
         inflated_bytes=built.inflated_bytes,
         layers={layer: _layer_report(book) for layer, book in books.items()},
+        floats=float_layers.float_layers(model),
     )
 
 

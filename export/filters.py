@@ -35,6 +35,7 @@ class Filter:
         shape: the TFLite filter's.
         axis: the filter's output channels: 0, or 3 where it is depthwise.
         gains: float32 (channels,); filter = decoded kernel * gains.
+        transposed: whether it is of a transposed convolution.
     """
 
     layer: str
@@ -42,6 +43,7 @@ class Filter:
     shape: tuple[int, ...]
     axis: int
     gains: npt.NDArray[np.float32]
+    transposed: bool = False
 
     @property
     def size(self) -> int:
@@ -77,7 +79,7 @@ class Filter:
         return codec.pack(self._laid_out(self.book.codes).reshape(-1), self.book.bits)
 
     def _laid_out(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        laid_out = _layout(values, self.axis, len(self.shape))
+        laid_out = _layout(values, self.axis, len(self.shape), self.transposed)
         assert laid_out is not None
         return laid_out
 
@@ -97,11 +99,12 @@ def find(model: flatbuffer.Model, books: Mapping[str, Book]) -> dict[int, Filter
         weights = flatbuffer.values(model, graph.tensors[index])
         if weights is None or index in filters:
             continue
-        axis = 3 if flatbuffer.op_name(model, operator) == "DEPTHWISE_CONV_2D" else 0
+        name = flatbuffer.op_name(model, operator)
+        axis, transposed = 3 if name == "DEPTHWISE_CONV_2D" else 0, name == "TRANSPOSE_CONV"
         matches = [
-            Filter(layer, books[layer], weights.shape, axis, gains)
+            Filter(layer, books[layer], weights.shape, axis, gains, transposed)
             for layer, kernel in kernels.items()
-            if (gains := _match(kernel, weights, axis)) is not None
+            if (gains := _match(kernel, weights, axis, transposed)) is not None
         ]
         found |= {match.layer for match in matches}  # equal layers match one filter
         if matches:
@@ -109,8 +112,8 @@ def find(model: flatbuffer.Model, books: Mapping[str, Book]) -> dict[int, Filter
     if missing := [layer for layer in books if layer not in found]:
         raise InputError(
             f"layer {missing[0]!r} was not found in the converted network ({len(missing)} of "
-            f"{len(books)} layers were not); Dense, Conv1D, Conv2D and DepthwiseConv2D layers "
-            "whose kernels are used as they are can be exported"
+            f"{len(books)} layers were not); dense layers and convolutions whose "
+            "kernels are used as they are can be exported"
         )
     return filters
 
@@ -118,14 +121,17 @@ def find(model: flatbuffer.Model, books: Mapping[str, Book]) -> dict[int, Filter
 def reads_filter(model: flatbuffer.Model, operator: Any) -> bool:
     """Whether the op is one whose second input is a filter."""
     name = flatbuffer.op_name(model, operator)
-    return name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    return name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 def _match(
-    kernel: npt.NDArray[np.float32], weights: npt.NDArray[np.float32], axis: int
+    kernel: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
+    axis: int,
+    transposed: bool,
 ) -> npt.NDArray[np.float32] | None:
     """Returns the gains that make a filter of a Keras kernel; None if there are none."""
-    laid_out = _layout(kernel, axis, weights.ndim)
+    laid_out = _layout(kernel, axis, weights.ndim, transposed)
     if laid_out is None or laid_out.shape != weights.shape:
         return None
     target = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
@@ -147,7 +153,9 @@ def _gains(
     return gains.astype(np.float32) if fits.all() else None
 
 
-def _layout(values: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any] | None:
+def _layout(
+    values: npt.NDArray[Any], axis: int, rank: int, transposed: bool
+) -> npt.NDArray[Any] | None:
     """Returns a Keras kernel in a TFLite filter's order; None if it is of no kind."""
     if rank == 2:
         return values.T if values.ndim == 2 else None
@@ -157,4 +165,4 @@ def _layout(values: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any] 
         return None
     if axis == 3:  # HWC and multiplier, or HW1O of a convolution in as many groups as channels
         return values.reshape(1, *values.shape[:2], -1)
-    return values.transpose(3, 0, 1, 2)
+    return values.transpose(2, 0, 1, 3) if transposed else values.transpose(3, 0, 1, 2)

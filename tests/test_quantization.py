@@ -240,14 +240,13 @@ def test_gradients_pass_straight_through() -> None:
 
 
 def nested() -> keras.Model:
-    inner = keras.Sequential([LAYERS.Dense(3, input_shape=(4,))], name="inner")
-    entry = keras.Input((4,))
-    return keras.Model(entry, inner(entry))
+    entry = keras.Input((3,))
+    return keras.Model(entry, Subclassed(name="inner")(entry))
 
 
 class Subclassed(keras.Model):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.dense = LAYERS.Dense(2)
         self.build((None, 3))
 

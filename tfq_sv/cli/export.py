@@ -9,6 +9,7 @@ example:
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from absl import flags
@@ -41,16 +42,20 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     output(out, ".tflite")
     model = load_network(name)
     from tfq_sv.export import export_tflite
+    from tfq_sv.quantization.float_layers import named
 
     report = export_tflite(model, out, FLAGS.input, compute=FLAGS.compute, progress=True)
     ratio = report.float32_bytes / report.bytes
     print(f"wrote {out}: {report.bytes:,} bytes, {ratio:.2f}x smaller than float32's")
     print(f"  float32 .tflite  {report.float32_bytes:,} bytes")
     print(f"  inflated, int8   {report.inflated_bytes:,} bytes (what `inflate` returns)")
+    if report.floats:
+        print(f"  left float       {named(report.floats)}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of test speakers> --store")
     return {
         "out": out,
         "bytes": report.bytes,
         "float32_bytes": report.float32_bytes,
         "inflated_bytes": report.inflated_bytes,
+        "float": {layer: asdict(found) for layer, found in report.floats.items()},
     }

@@ -48,6 +48,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.frames < 1:
         raise InputError(f"--frames must be positive, not {FLAGS.frames}")
     from tfq_sv import models
+    from tfq_sv.quantization.float_layers import float_layers
     from tfq_sv.reports.complexity import layer_complexity
 
     known = name in models.NAMES and not Path(name).exists()
@@ -55,14 +56,15 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     costs = layer_complexity(model, FLAGS.frames)
     print(network_table(model, costs, widths, FLAGS.frames))
     layers = {layer: {**asdict(cost), "bytes": cost.bytes()} for layer, cost in costs.items()}
-    return {"model": name, "frames": FLAGS.frames, "layers": layers}
+    floats = {layer: asdict(found) for layer, found in float_layers(model).items()}
+    return {"model": name, "frames": FLAGS.frames, "layers": layers, "float": floats}
 
 
 def network_table(
     model: Any, costs: Mapping[str, "LayerComplexity"], widths: Sequence[int], frames: int
 ) -> str:
     """Returns the table of a network's layers, with totals."""
-    from tfq_sv.quantization.quantized_model import quantizers_of
+    from tfq_sv.quantization.float_layers import float_layers, left_float, parameters
     from tfq_sv.reports.table import Table
 
     quantized = any(cost.bits < 32 for cost in costs.values())
@@ -88,10 +90,12 @@ def network_table(
     sizes = ["bits", "bytes"] if quantized else [f"{b}-bit bytes" for b in widths]
     header = ["layer", "kernel", "weights", f"MMACs at {frames} frames"]
     header += sizes if quantized else ["FP32 bytes", *sizes]
-    stored = sum(quantizer.stored for quantizer in quantizers_of(model).values())
-    floats = model.count_params() - weights - stored
+    others = {name: x for name, x in float_layers(model).items() if not x.quantizable}
+    floats = parameters(model) - weights - sum(layer.weights for layer in others.values())
+    beside = f"Beside the kernels: {floats:,} floats of biases and BatchNorm.\n"
+    if others:
+        beside += f"warning: {left_float(model)}.\n"
     return (
         f"{Table(header, rows)}\n\n{macs / 1e9:.3f} G multiply-accumulates at {frames} frames. "
-        f"Beside the kernels: {floats:,} floats of biases and BatchNorm.\n"
-        "Bytes are codes and codebooks; a .tflite adds scales, biases and the graph."
+        f"{beside}Bytes are codes and codebooks; a .tflite adds scales, biases and the graph."
     )

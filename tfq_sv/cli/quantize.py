@@ -12,7 +12,9 @@ example:
 """
 
 import itertools
+import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from absl import flags
@@ -71,7 +73,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     network = load_network(name)
     import numpy as np
 
+    from tfq_sv.models.plain_layers import plain_layers
     from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.float_layers import float_layers, left_float
     from tfq_sv.quantization.quantized_model import codebooks, quantize
     from tfq_sv.quantization.recipe import QuantizationRecipe
     from tfq_sv.reports.table import Table
@@ -89,7 +93,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         recipe = QuantizationRecipe.trellis(network, bits)
     else:
         recipe = QuantizationRecipe.uniform(network, bits)
-    model = quantize(network, recipe, progress=True)
+    network = plain_layers(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said below
+        model = quantize(network, recipe, progress=True)
     speech, skipped = _speech(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
     calibrate(model, speech)
     layers, rows = {}, []
@@ -100,13 +107,16 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         layers[layer] = {"weights": book.size, "bits": book.bits, "sqnr_db": float(sqnr)}
         rows.append([layer, f"{book.size:,}", str(book.bits), f"{sqnr:.1f}"])
     print(Table(["layer", "weights", "bits", "SQNR dB"], rows))
+    if note := left_float(model):
+        print(f"warning: {note}")
+    floats = {name: asdict(layer) for name, layer in float_layers(model).items()}
     if FLAGS.recipe_out:
         recipe.to_json(FLAGS.recipe_out)
         print(f"wrote {FLAGS.recipe_out}")
     with atomic(out) as temporary:
         model.save(temporary)
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
-    return {"out": out, "layers": layers, "skipped": reasons(skipped)}
+    return {"out": out, "layers": layers, "float": floats, "skipped": reasons(skipped)}
 
 
 def _speech(folder: str, minutes: float) -> tuple[list[Any], dict[str, BadAudioError]]:

@@ -15,7 +15,8 @@ import tf_keras as keras
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.codec import planes
 from tfq_sv.quantization import trellis
-from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.models.plain_layers import plain_layers
+from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
 _GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 6634, 21974, 115, 2575, 115
@@ -67,6 +68,7 @@ class FileSize:
     @classmethod
     def of(cls, model: keras.Model, input: str = "waveform", compute: str = "int8") -> "FileSize":
         """Counts what a float model will take, exported with these options."""
+        model = plain_layers(model)
         layers = quantizable(model)
         found = {name: _Kernel.of(layer, model) for name, layer in layers.items()}
         fixed = _GRAPH + (_WAVEFORM if input == "waveform" else 0)
@@ -174,8 +176,9 @@ class _Kernel:
     @classmethod
     def of(cls, layer: keras.layers.Layer, model: keras.Model) -> "_Kernel":
         kernel = getattr(layer, str(kernel_attribute(layer)))
-        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-        channels = int(np.prod(kernel.shape[-2:]) if depthwise else kernel.shape[-1])
+        depthwise = isinstance(layer, DEPTHWISE)
+        last = kernel.shape[-2] if isinstance(layer, TRANSPOSED) else kernel.shape[-1]
+        channels = int(np.prod(kernel.shape[-2:]) if depthwise else last)
         gains, bias = _folded(layer, channels)
         dense = isinstance(layer, keras.layers.Dense)
         one = dense and np.ptp(np.abs(gains)) == 0

@@ -18,6 +18,7 @@ import tf_keras as keras
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
+from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.training.losses import cosine_distillation
@@ -283,4 +284,4 @@ def _distance(embeddings: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 def _on(strategy: tf.distribute.Strategy, model: keras.Model) -> keras.Model:
     """The model on the strategy's devices: itself, on this one alone."""
     with strategy.scope():
-        return in_precision(model, "fp32")
+        return in_precision(plain_layers(model), "fp32")

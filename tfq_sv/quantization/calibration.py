@@ -23,7 +23,7 @@ from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
 from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
 from tfq_sv.quantization.quantized_model import latent_model, quantizers_of
-from tfq_sv.quantization.quantizers import kernel_attribute
+from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute
 from tfq_sv.quantization.trellis_quantizer import Trellis
 
 _ROWS_AN_INPUT = 64
@@ -263,6 +263,8 @@ class _EndedError(Exception):
 
 
 def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
+    if isinstance(layer, TRANSPOSED):
+        return  # its outputs are sums over different inputs at each place; codes stay the nearest
     shape = quantizer.latent.shape
     kernel = _grouped(quantizer.latent.numpy().astype(np.float64), layer)
     gram, cross = _moments_of_inputs(layer, inputs, wanted, *kernel.shape[:2])
@@ -300,8 +302,8 @@ def _set(layer: Any, moments: Moments) -> None:
 
 def _grouped(kernel: npt.NDArray[Any], layer: Any) -> npt.NDArray[Any]:
     """A kernel as (groups, inputs, outputs), see `reconstruct`."""
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
-        groups, inputs = kernel.shape[2], prod(kernel.shape[:2])
+    if isinstance(layer, DEPTHWISE):
+        groups, inputs = kernel.shape[-2], prod(kernel.shape[:-2])
     else:
         groups, inputs = getattr(layer, "groups", 1), prod(kernel.shape[:-1])
     return kernel.reshape(inputs, groups, -1).transpose(1, 0, 2)
@@ -348,7 +350,7 @@ def _patches(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
         return tf.reshape(inputs, (-1, inputs.shape[-1]))
     size, strides, rates = layer.kernel_size, layer.strides, layer.dilation_rate
     padding = layer.padding.upper()
-    if isinstance(layer, keras.layers.Conv1D):
+    if isinstance(layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D):
         if padding == "CAUSAL":
             inputs = tf.pad(inputs, [[0, 0], [rates[0] * (size[0] - 1), 0], [0, 0]])
             padding = "VALID"

@@ -63,7 +63,7 @@ class _KernelQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
 class KMeansQuantizeConfig(_KernelQuantizeConfig):
     """A layer's kernel as a k-means codebook; bias and activations stay float.
 
-    For Conv1D, Conv2D, DepthwiseConv2D and Dense.
+    For Dense, Conv1D, Conv2D, and their depthwise and transposed forms.
 
     Args:
         bits: 1-8.
@@ -174,6 +174,6 @@ def _kernel(layer: Any) -> str:
     if attribute is None:
         raise InputError(
             f"layer {layer.name} ({type(layer).__name__}) has no kernel to quantize; "
-            "annotate Conv1D, Conv2D, DepthwiseConv2D or Dense layers only"
+            "annotate dense layers and 1-D or 2-D convolutions only"
         )
     return attribute

@@ -1,6 +1,7 @@
 """Models in and out of codebooks, by tfmot's annotate and apply."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import tf_keras as keras
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.models import keras_files  # the package registers the layers that saved models name
+from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import counted
 from tfq_sv.quantization.configs import (
     AdaptiveBinaryQuantizeConfig,
@@ -21,6 +23,7 @@ from tfq_sv.quantization.configs import (
     TrellisQuantizeConfig,
     WeightOnlyScheme,
 )
+from tfq_sv.quantization.float_layers import left_float
 from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 from tfq_sv.quantization.trellis import TrellisCodebook
@@ -45,7 +48,8 @@ def quantize(
 ) -> keras.Model:
     """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
 
-    The model given stays as it is. A layer that was frozen can be trained when it is quantized.
+    The model given stays as it is. Layers of several kernels and models within it become
+    `plain_layers`; a `UserWarning` names the layers that cannot be quantized. A layer that was frozen can be trained when it is quantized.
 
     Args:
         model: a trained functional or sequential tf_keras model.
@@ -65,6 +69,7 @@ def quantize(
     [2]
     """
     recipe.check_layers(quantizable(model))
+    model = plain_layers(model)
     if not recipe.layers:
         raise InputError("the recipe names no layer")
 
@@ -87,6 +92,8 @@ def quantize(
     left = recipe.layers.keys() - quantizers_of(quantized).keys()
     if left:
         raise InputError(f"tfmot left {', '.join(sorted(left))} unquantized; is the graph flat?")
+    if note := left_float(quantized):
+        warnings.warn(note, UserWarning, stacklevel=2)
     return quantized
 
 

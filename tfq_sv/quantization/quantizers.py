@@ -13,14 +13,21 @@ import tf_keras as keras
 
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
+from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import tick
 
 _KERNELS = {
+    keras.layers.DepthwiseConv1D: "depthwise_kernel",
     keras.layers.DepthwiseConv2D: "depthwise_kernel",
     keras.layers.Conv1D: "kernel",
     keras.layers.Conv2D: "kernel",
+    keras.layers.Conv1DTranspose: "kernel",
+    keras.layers.Conv2DTranspose: "kernel",
     keras.layers.Dense: "kernel",
 }
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
+"""Their kernels have the output channels before the input's."""
 
 
 def kernel_attribute(layer: keras.layers.Layer) -> str | None:
@@ -36,9 +43,11 @@ def kernel_attribute(layer: keras.layers.Layer) -> str | None:
 def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Returns the layers whose kernels can become codebooks, by name, in the model's order.
 
+    Those of `plain_layers(model)`: for a model with layers of several kernels, these are copies.
+
     Raises:
-        InputError: not a functional or built sequential tf_keras model, a nested model (tfmot
-            would silently leave its layers alone), an already quantized one, or no such layer.
+        InputError: not a functional or built sequential tf_keras model, one within it that is
+            neither, an already quantized one, or no such layer.
     """
     if not isinstance(model, keras.Model):
         family = type(model).__module__.split(".")[0]
@@ -51,17 +60,22 @@ def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
             f"{model.name} is no graph of layers; build it as a functional model, or as a "
             "Sequential one with an input shape"
         )
+    model = plain_layers(model)
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             raise InputError(
-                f"{layer.name} is a model inside {model.name}; build one flat graph, because "
-                "nested layers cannot be quantized"
+                f"{layer.name} is a model inside {model.name} and no graph of layers; build it as "
+                "a functional model"
             )
         if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
             raise InputError(f"{model.name} is quantized already ({layer.layer.name})")
     layers = {layer.name: layer for layer in model.layers if kernel_attribute(layer)}
     if not layers:
-        raise InputError(f"{model.name} has no convolution or dense layer to quantize")
+        others = sorted({type(layer).__name__ for layer in model.layers if layer.weights})
+        raise InputError(
+            f"{model.name} has no convolution or dense layer to quantize; it has "
+            f"{', '.join(others) or 'no weights at all'}"
+        )
     return layers
 
 

@@ -10,7 +10,7 @@ import tf_keras as keras
 from tfq_sv.errors import InputError
 from tfq_sv.progress import tick
 from tfq_sv.quantization import trellis
-from tfq_sv.quantization.quantizers import kernel_attribute, trained_kernel
+from tfq_sv.quantization.quantizers import TRANSPOSED, kernel_attribute, trained_kernel
 
 _STAY = 0.1
 """How much of its present value is in what a weight is encoded as. The best paths of weights that
@@ -132,11 +132,12 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
 def fits(layer: keras.layers.Layer, bits: float) -> bool:
     """Returns whether a layer can have trellis codes, and gains by them.
 
-    Not depthwise or grouped convolutions, and not those whose inputs do not fill whole bytes. With
+    Not depthwise, grouped or transposed convolutions, and not those whose inputs do not fill whole bytes. With
     fewer than 16 channels a path closes before its byte matters little.
     """
     attribute = kernel_attribute(layer)
-    if attribute != "kernel" or getattr(layer, "groups", 1) > 1:
+    transposed = isinstance(layer, TRANSPOSED)
+    if attribute != "kernel" or transposed or getattr(layer, "groups", 1) > 1:
         return False
     *inputs, channels = layer.kernel.shape
     return channels >= 16 and int(np.prod(inputs)) % trellis.block(bits) == 0

@@ -4,13 +4,21 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.quantization.keras import QuantizeWrapperV2
 
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.models.dilation import native_dilation
+from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.quantizers import kernel_attribute
 
-_PRODUCTS = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2")
+_PRODUCTS = (
+    "Conv2D",
+    "Conv2DBackpropInput",
+    "DepthwiseConv2dNative",
+    "MatMul",
+    "BatchMatMulV2",
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerCo
     >>> costs["conv1"].kernel, round(sum(cost.macs for cost in costs.values()) / 1e9, 3)
     ((3, 3, 1, 32), 4.528)
     """
+    model = plain_layers(model)
     shape = [1, *(frames if size is None else size for size in model.input_shape[1:])]
     run = tf.function(lambda x: model(x, training=False), autograph=False)
     with native_dilation(model):
@@ -68,7 +77,7 @@ def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerCo
     books = quantizers_of(model)
     costs = {}
     for scope, layer in scopes.items():
-        inner = layer.layer if isinstance(layer, keras.layers.Wrapper) else layer
+        inner = layer.layer if isinstance(layer, QuantizeWrapperV2) else layer
         if attribute := kernel_attribute(inner):
             kernel = tuple(getattr(inner, attribute).shape)
             bits = books[inner.name].bits if inner.name in books else 32
@@ -77,6 +86,9 @@ def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerCo
 
 
 def _macs(operation: tf.Operation) -> int:
+    if operation.type == "Conv2DBackpropInput":  # each input meets the kernel of its channel
+        height, width, outputs, _ = operation.inputs[1].shape
+        return int(operation.inputs[2].shape.num_elements() * height * width * outputs)
     outputs = operation.outputs[0].shape.num_elements()
     kernel = operation.inputs[1].shape
     if operation.type == "DepthwiseConv2dNative":
