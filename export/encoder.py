@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfq_sv import features, files
+from tfq_sv import features, files, windows
 from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.export import about, cache, seal
+from tfq_sv.features import FbankOptions
 
 _RUNTIMES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 _REQUEST = np.zeros(1, np.int32)
@@ -78,7 +79,8 @@ class SpeakerEncoder:
         Args:
             waveform: at 16 kHz in [-1, 1], (N,). A file that was exported with input="features"
                 takes these as well, (T, feat_dim); of a waveform it is told them by the front end
-                that its metadata names.
+                that its metadata names. Of more than a minute, the mean of windows is taken (and a
+                `UserWarning` says so), see `tfq_sv.windows`.
 
         Returns:
             float32 (embed_dim,).
@@ -93,10 +95,22 @@ class SpeakerEncoder:
             raise InputError("a waveform is one array of numbers, of the shape (N,)") from None
         if not np.isfinite(values).all():
             raise InputError("the waveform has values that are NaN or infinite")
-        entry = self._about["input"]
-        inputs = self._waveform(values) if entry == "waveform" else self._features(values)
-        rate = self._about["sample_rate"]
-        unit, second = ("samples", rate) if values.ndim == 1 else ("frames", 100)
+        if values.ndim == 1:
+            self._check_waveform(values)
+            rate = self._about["sample_rate"]
+        else:
+            self._check_features(values)
+            rate = _frame_rate(self._about)
+        return windows.embed(self._embed, values, rate)
+
+    def _embed(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Embeds a window of a waveform, or of features."""
+        entry, inputs = self._about["input"], values
+        unit, second = "frames", _frame_rate(self._about)
+        if values.ndim == 1:
+            unit, second = "samples", self._about["sample_rate"]
+            if entry == "features":
+                inputs = features.fbank(values, FbankOptions(**self._about["frontend"]))
         too_little = f"{len(values)} {unit} are too few for this network; give more speech"
         try:
             with self._lock:  # an interpreter has one set of tensors
@@ -114,37 +128,40 @@ class SpeakerEncoder:
             raise InputError(too_little)
         return embedding
 
-    def _waveform(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if values.ndim != 1:
-            raise InputError(
-                f"a waveform has the shape (N,), not {values.shape}; the front end is in the file"
-            )
-        least, rate = self._about["min_samples"], self._about["sample_rate"]
+    def _check_waveform(self, values: npt.NDArray[np.float32]) -> None:
+        about = self._about
+        if about["input"] == "features" and not about.get("frontend"):
+            raise InputError("the file names no front end; give features, not a waveform")
+        least, rate = about["min_samples"] or 0, about["sample_rate"]
         if values.size < least:
             raise InputError(
                 f"{values.size} samples are too few; give at least {least} ({least / rate:g} s)"
             )
         features.check_level(values)
         self._warn(values)
-        return values
+
+    def _check_features(self, values: npt.NDArray[np.float32]) -> None:
+        width = self._about["feat_dim"]
+        if self._about["input"] == "waveform":
+            raise InputError(
+                f"a waveform has the shape (N,), not {values.shape}; the front end is in the file"
+            )
+        if values.ndim != 2 or values.shape[1] != width or not len(values):
+            raise InputError(
+                f"a waveform has the shape (N,), features (T, {width}), not {values.shape}"
+            )
 
     def _warn(self, waveform: npt.NDArray[np.float32]) -> None:
         reason = no_speech(waveform) if self._check_speech else ""
         if reason:
             warnings.warn(f"perhaps no speech: {reason}", UserWarning, stacklevel=4)
 
-    def _features(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        width = self._about["feat_dim"]
-        if values.ndim == 1:
-            if not self._about.get("frontend"):
-                raise InputError("the file names no front end; give features, not a waveform")
-            self._warn(values)
-            return features.fbank(values, features.FbankOptions(**self._about["frontend"]))
-        if values.ndim != 2 or values.shape[1] != width or not len(values):
-            raise InputError(
-                f"a waveform has the shape (N,), features (T, {width}), not {values.shape}"
-            )
-        return values
+
+def _frame_rate(about: dict[str, Any]) -> int:
+    """Frames of features per second."""
+    front_end = about.get("frontend")
+    shift = FbankOptions(**front_end).frame_shift if front_end else 160
+    return max(1, about["sample_rate"] // shift)
 
 
 def inflate(path: str | os.PathLike[str]) -> bytes:

@@ -2,8 +2,8 @@
 
 The threshold is one stored in the .tflite (tfq-sv evaluate --store): at the EER, or at the
 --operating_point; or it is --threshold. A warning says where a recording is noise, hum, a tone or a
-click rather than speech. With --speaker, one recording is compared with a speaker that tfq-sv
-enroll has enrolled.
+click rather than speech. Of more than a minute, the mean of windows is taken, in bounded memory.
+With --speaker, one recording is compared with a speaker that tfq-sv enroll has enrolled.
 
 example:
   tfq-sv verify model.tflite first.wav second.flac
@@ -23,9 +23,8 @@ from tfq_sv.cli.enrolled import (
     open_verifier,
     print_threshold,
 )
-from tfq_sv.data import audio
-from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.extraction import embed_recording
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.verification.decision import find_threshold
 
@@ -47,20 +46,19 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         )
     model, *paths = [FLAGS.model, *arguments] if FLAGS.model else arguments
     encoder = open_encoder(model)
-    recordings = [audio.read(path) for path in paths]
+    recordings = [embed_recording(encoder, path) for path in paths]
     warnings: dict[str, str] = {}
     for path, recording in zip(paths, recordings, strict=True):
         for change in recording.changes:
             print(f"{path}: {change}")
-        reason = no_speech(recording.samples)
-        if reason:
-            print(f"{path}: warning: perhaps no speech: {reason}")
-            warnings[path] = reason
+        if recording.doubt:
+            print(f"{path}: warning: perhaps no speech: {recording.doubt}")
+            warnings[path] = recording.doubt
     about = getattr(encoder, "about", {})
     stored = (about.get("thresholds") or {}).values()
     known = FLAGS.threshold is not None or any(x["threshold"] is not None for x in stored)
     threshold = find_threshold(about, chosen(FLAGS), model) if known else None
-    score = cosine(*(encoder.embed(recording.samples) for recording in recordings))
+    score = cosine(*(recording.embedding for recording in recordings))
     print(f"score      {score:.4f}  (cosine, -1 to 1)")
     if threshold is None:
         print(

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv import windows
 from tfq_sv.data import decoding
 from tfq_sv.data.decoding import CutShortError, NotAudioError
 from tfq_sv.data.segment import Segment
@@ -26,8 +27,6 @@ MIN_SECONDS = 0.2
 # A mix that has less than so much of the power that unrelated channels would give it is the
 # difference of channels in antiphase.
 _ANTIPHASE = 0.05
-# A constant has this much of an int16 step, at most, around its mean.
-_STEP = 2.0**-15
 
 Source = Path | Member | Segment
 """A file, a file inside a shard, or a part of either."""
@@ -58,6 +57,23 @@ class Recording:
     changes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Windows(Generic[T]):
+    """What a long recording gave.
+
+    Attributes:
+        found: what `use` made of each window, constants left out.
+        count: how many windows there are.
+        seconds: length of the recording.
+        changes: as in `Recording`.
+    """
+
+    found: list[T]
+    count: int
+    seconds: float
+    changes: tuple[str, ...]
+
+
 def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None) -> Recording:
     """Reads a recording of any format of `decoding`.
 
@@ -73,11 +89,8 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
     """
     source = _source(path)
     whole = not start and seconds is None
-    if isinstance(source, Segment):
-        first, length = source.part(start, seconds)
-        channels, rate = _decoded(source, lambda file: decoding.decode(file, first, length))
-    else:
-        channels, rate = _decoded(source, lambda file: decoding.decode(file, start, seconds))
+    first, length = _part(source, start, seconds)
+    channels, rate = _decoded(source, lambda file: decoding.decode(file, first, length))
     if not np.isfinite(channels).all():
         raise BadAudioError("NaN", f"{source} holds NaN or infinite samples")
     samples, mixed = _mono(channels)
@@ -89,6 +102,30 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
 
         samples = librosa.resample(samples, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
     return Recording(np.ascontiguousarray(samples, np.float32), (*mixed, *_resampled(rate)))
+
+
+def read_windows(path: str | Source, use: Callable[[npt.NDArray[np.float32]], T]) -> Windows[T]:
+    """Reads a long recording in the windows of `tfq_sv.windows`, in bounded memory.
+
+    What `read` decides by the whole of it is decided here by the first minute (which channel) or by
+    each window (silence).
+
+    Args:
+        path: the file.
+        use: is given each window, float32 (N,), at 16 kHz, constants left out.
+
+    Raises:
+        BadAudioError: as `read`.
+    """
+    source = _source(path)
+    first, length = _part(source, 0.0, None)
+    sink = _WindowSink(source, use)
+
+    def run(file: Path | Member) -> None:
+        decoding.stream(file, first, length, sink)
+
+    _decoded(source, run)
+    return sink.end()
 
 
 @dataclass(frozen=True)
@@ -172,6 +209,72 @@ def stamp(source: Source) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}{place}"
 
 
+class _WindowSink:
+    """Takes decoded blocks, and gives windows of 16 kHz mono to `use`."""
+
+    def __init__(self, source: Source, use: Callable[[npt.NDArray[np.float32]], T]) -> None:
+        self._source, self._use = source, use
+
+    def begin(self, rate: int, channels: int) -> None:
+        self._rate, self._frames, self._seconds = rate, 0, 0.0
+        self._pending: list[npt.NDArray[np.float32]] = []
+        self._channel: int | None = None
+        self._mixed: tuple[str, ...] | None = None
+        self._splitter, self._found = windows.Splitter(SAMPLE_RATE), list[Any]()
+        self._windows, self._resampler = 0, None
+        if rate != SAMPLE_RATE:
+            import soxr  # librosa's resampler
+
+            self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+
+    def take(self, block: npt.NDArray[np.float32]) -> None:
+        if not np.isfinite(block).all():
+            raise BadAudioError("NaN", f"{self._source} holds NaN or infinite samples")
+        self._frames += len(block)
+        if self._mixed is None:
+            self._pending.append(block)
+            if self._frames < windows.WHOLE_SECONDS * self._rate:
+                return
+            block = self._choose()
+        self._add(block, last=False)
+
+    def end(self) -> Windows[Any]:
+        rest = self._choose() if self._mixed is None else np.zeros((0, 1), np.float32)
+        _check_length(self._source, self._frames, self._rate)
+        self._add(rest, last=True)
+        self._window(self._splitter.end())
+        if not self._found:
+            raise BadAudioError("silent", f"{self._source} is silent: constants and nothing else")
+        changes = (*(self._mixed or ()), *_resampled(self._rate))
+        return Windows(self._found, self._windows, self._frames / self._rate, changes)
+
+    def _choose(self) -> npt.NDArray[np.float32]:
+        """Decides by what is there so far how many channels become one; returns that one."""
+        held = np.concatenate(self._pending)
+        self._pending = []
+        mono, self._mixed, self._channel = _choice(held)
+        return mono[:, None]
+
+    def _add(self, block: npt.NDArray[np.float32], *, last: bool) -> None:
+        mono = block.mean(axis=1) if self._channel is None else block[:, self._channel]
+        if block.shape[1] == 1:
+            mono = block[:, 0]
+        if self._resampler is not None:
+            mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=last)
+        for window in self._splitter.add(mono):
+            self._window(window)
+
+    def _window(self, window: npt.NDArray[np.float32]) -> None:
+        self._windows += 1
+        if not windows.is_constant(window):
+            self._found.append(self._use(window))
+
+
+def _part(source: Source, start: float, seconds: float | None) -> tuple[float, float | None]:
+    """Where a part of a recording lies in its file."""
+    return source.part(start, seconds) if isinstance(source, Segment) else (start, seconds)
+
+
 def _source(path: str | Source) -> Source:
     if isinstance(path, Member):
         return path
@@ -202,22 +305,31 @@ def _mono(
     channels: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """One channel of many (N, channels), and what was done."""
+    mono, changes, _ = _choice(channels)
+    return mono, changes
+
+
+def _choice(
+    channels: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...], int | None]:
+    """As `_mono`, and which channel was taken; None for the mix of all."""
     count = channels.shape[1]
     if count == 1:
-        return channels[:, 0], ()
+        return channels[:, 0], (), None
     mix = channels.mean(axis=1)
     powers = channels.var(axis=0, dtype=np.float64)
     if len(mix) and mix.var(dtype=np.float64) < _ANTIPHASE * powers.sum() / count**2:
         loudest = int(powers.argmax())
-        return channels[:, loudest], (f"channel {loudest + 1} of {count} in antiphase taken",)
-    return mix, (f"{count} channels mixed down",)
+        changes = (f"channel {loudest + 1} of {count} in antiphase taken",)
+        return channels[:, loudest], changes, loudest
+    return mix, (f"{count} channels mixed down",), None
 
 
 def _check_sound(source: Source, samples: npt.NDArray[np.float32]) -> None:
     low, high = float(samples.min()), float(samples.max())
     if low == high == 0:
         raise BadAudioError("silent", f"{source} is silent: every sample is zero")
-    if high - low <= _STEP:
+    if high - low <= windows.CONSTANT:
         raise BadAudioError(
             "silent", f"{source} is silent: a constant of {high:.4f}, from a muted input perhaps"
         )

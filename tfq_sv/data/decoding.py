@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,43 @@ class _Sequential(soundfile.SoundFile):
         return False
 
 
+class Sink(Protocol):
+    """What takes decoded sound, in blocks."""
+
+    def begin(self, rate: int, channels: int) -> None:
+        """Sound of this rate in Hz comes, from the beginning, whatever came before."""
+
+    def take(self, block: npt.NDArray[np.float32]) -> None:
+        """The next samples, (N, channels)."""
+
+
+class _SinkError(Exception):
+    """Raised by a sink: no decoder's fault."""
+
+
+class _Guarded:
+    """A sink whose errors are told from the decoders'."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.begin, self._sink = sink.begin, sink
+
+    def take(self, block: npt.NDArray[np.float32]) -> None:
+        try:
+            self._sink.take(block)
+        except Exception as error:
+            raise _SinkError from error
+
+
+class _Whole:
+    """Keeps all of it."""
+
+    def begin(self, rate: int, channels: int) -> None:
+        self.rate, self.blocks = rate, [np.zeros((0, channels), np.float32)]
+
+    def take(self, block: npt.NDArray[np.float32]) -> None:
+        self.blocks.append(block)
+
+
 def decode(source: Path | Member, start: float, seconds: float | None) -> Sound:
     """Decodes a part of a file.
 
@@ -80,11 +117,27 @@ def decode(source: Path | Member, start: float, seconds: float | None) -> Sound:
         CutShortError: it ends too early.
         InputError: it needs PyAV, which is not installed.
     """
-    return _either(
-        source,
-        lambda file, size: _sound(file, size, start, seconds),
-        lambda file, kind: _av_sound(file, kind, start, seconds),
-    )
+    whole = _Whole()
+    stream(source, start, seconds, whole)
+    return np.concatenate(whole.blocks), whole.rate
+
+
+def stream(source: Path | Member, start: float, seconds: float | None, sink: Sink) -> None:
+    """Decodes a part of a file in blocks; as `decode`, in a small memory.
+
+    What the sink raises comes through as it is. Where one decoder fails in the middle and another
+    takes over, the sink begins again.
+    """
+    guarded = _Guarded(sink)
+    try:
+        _either(
+            source,
+            lambda file, size: _sound(file, size, start, seconds, guarded),
+            lambda file, kind: _av_sound(file, kind, start, seconds, guarded),
+        )
+    except _SinkError as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
 
 
 def header(source: Path | Member) -> tuple[int, int, int]:
@@ -200,7 +253,7 @@ def _known_frames(sound: soundfile.SoundFile, size: int) -> int | None:
     return frames if 0 < frames <= size * _SAMPLES_PER_BYTE else None
 
 
-def _sound(file: Any, size: int, start: float, seconds: float | None) -> Sound:
+def _sound(file: Any, size: int, start: float, seconds: float | None, sink: Sink) -> None:
     with _opened(file, size) as sound:
         rate = sound.samplerate
         known = _known_frames(sound, size)
@@ -213,16 +266,19 @@ def _sound(file: Any, size: int, start: float, seconds: float | None) -> Sound:
         if seconds is not None:
             asked = int(np.ceil(seconds * rate))
             wanted = asked if wanted is None else min(wanted, asked)
-        samples = _read(sound, wanted)
-        if wanted and not len(samples) and sound.format == "FLAC":
+        sink.begin(rate, sound.channels)
+        count = 0
+        for block in _blocks(sound, wanted):
+            count += len(block)
+            sink.take(block)
+        if wanted and not count and sound.format == "FLAC":
             raise NotAudioError("its frames are damaged")
         # An MP3, whose header alone says its length.
-        if known is not None and wanted is not None and wanted - len(samples) > _TAIL * rate:
-            end = (first + len(samples)) / rate
+        if known is not None and wanted is not None and wanted - count > _TAIL * rate:
+            end = (first + count) / rate
             raise CutShortError(
                 f"{known / rate:.2f} s of sound are announced, it ends by {end:.2f}"
             )
-        return samples, rate
 
 
 def _skip(sound: soundfile.SoundFile, frames: int) -> None:
@@ -230,22 +286,20 @@ def _skip(sound: soundfile.SoundFile, frames: int) -> None:
     warm = min(frames, 8192) if sound.format == "MP3" else 0
     try:
         sound.seek(frames - warm)
-        _read(sound, warm)
+        list(_blocks(sound, warm))
     except soundfile.LibsndfileError:
         while frames > 0 and (read := len(_block(sound, min(frames, _BLOCK)))):
             frames -= read
 
 
-def _read(sound: soundfile.SoundFile, frames: int | None) -> npt.NDArray[np.float32]:
-    """Reads so many frames, or all, in blocks: what a header announces is not taken on trust."""
-    blocks = []
+def _blocks(sound: soundfile.SoundFile, frames: int | None) -> Iterator[npt.NDArray[np.float32]]:
+    """Reads so many frames, or all: what a header announces is not taken on trust."""
     while frames is None or frames > 0:
         block = _block(sound, _BLOCK if frames is None else min(frames, _BLOCK))
         if not len(block):
-            break
-        blocks.append(block)
+            return
         frames = None if frames is None else frames - len(block)
-    return np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.float32)
+        yield block
 
 
 def _block(sound: soundfile.SoundFile, frames: int) -> npt.NDArray[np.float32]:
@@ -284,21 +338,24 @@ def _container(file: Path | io.BytesIO, kind: str) -> Iterator[Any]:
         yield container
 
 
-def _av_sound(file: Any, kind: str, start: float, seconds: float | None) -> Sound:
+def _av_sound(file: Any, kind: str, start: float, seconds: float | None, sink: Sink) -> None:
     with _container(file, kind) as container:
         stream = container.streams.audio[0]
         rate = stream.rate
         _check_header(rate, stream.channels)
+        first = int(start * rate)
         end = None if seconds is None else int(np.ceil((start + seconds) * rate))
-        blocks, frames = [], 0
+        frames = 0
         for block in _av_blocks(container, stream):
-            blocks.append(block)
+            if not frames:
+                sink.begin(rate, block.shape[1])
+            stop = None if end is None else max(0, end - frames)
+            sink.take(block[max(0, first - frames) : stop])
             frames += len(block)
             if end is not None and frames >= end:
                 break
-        if not blocks:
+        if not frames:
             raise RuntimeError("it holds no sound")
-        return np.concatenate(blocks)[int(start * rate) : end], rate
 
 
 def _av_header(file: Any, kind: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv import windows
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus, read_pairs
@@ -23,6 +24,12 @@ from tfq_sv.progress import tqdm
 
 PART = 1000
 """Utterances a part of a cache: what an interruption can cost at most."""
+
+
+WINDOWS = (
+    f"longer than {windows.WHOLE_SECONDS} s, so the mean of windows of {windows.WINDOW_SECONDS} s"
+)
+"""How the output says it."""
 
 
 class Encoder(Protocol):
@@ -202,22 +209,56 @@ def from_file(
     return Extraction(Embeddings(kept, every.matrix[every.rows(kept)]), skipped)
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A recording's embedding.
+
+    Attributes:
+        embedding: float32 (embed_dim,).
+        changes: what reading changed, and whether windows were taken, for people.
+        doubt: why it seems to be no speech; empty where nothing says so.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    changes: tuple[str, ...]
+    doubt: str
+
+
+def embed_recording(encoder: Encoder, source: str | audio.Source) -> Embedded:
+    """Embeds a recording of any length, in bounded memory; a long one as `tfq_sv.windows` says.
+
+    Raises:
+        BadAudioError: as `audio.read`; refused by the network, or answered by zero or NaN.
+    """
+
+    def embed(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        try:
+            found = encoder.embed(samples)
+        except InputError as error:
+            raise BadAudioError("refused by the network", f"{source}: {error}") from None
+        if not np.isfinite(found).all() or not found.any():
+            raise BadAudioError("without embedding", f"{source}: the network answers zero or NaN")
+        return found
+
+    if audio.probe(source).seconds <= windows.WHOLE_SECONDS:
+        recording = audio.read(source)
+        return Embedded(embed(recording.samples), recording.changes, no_speech(recording.samples))
+    long = audio.read_windows(source, lambda samples: (embed(samples), no_speech(samples)))
+    embeddings, doubts = zip(*long.found, strict=True)
+    changes = (*long.changes, WINDOWS) if long.count > 1 else long.changes
+    doubt = doubts[0] if all(doubts) else ""
+    return Embedded(windows.mean(list(embeddings)), changes, doubt)
+
+
 def _embedded(
     encoder: Encoder, corpus: Corpus, key: str
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
     if key not in corpus.paths:
         raise _unknown(corpus, key)
-    path = corpus.paths[key]
-    recording = audio.read(path)
-    try:
-        embedding = encoder.embed(recording.samples)
-    except InputError as error:
-        raise BadAudioError("refused by the network", f"{path}: {error}") from None
-    if not np.isfinite(embedding).all() or not embedding.any():
-        raise BadAudioError("without embedding", f"{path}: the network answers zero or NaN")
-    reason = no_speech(recording.samples)
-    doubt = (f"warning, perhaps no speech: {reason.split(':')[0]}",) if reason else ()
-    return embedding, recording.changes, doubt
+    found = embed_recording(encoder, corpus.paths[key])
+    doubt = found.doubt.split(":")[0]
+    doubts = (f"warning, perhaps no speech: {doubt}",) if doubt else ()
+    return found.embedding, found.changes, doubts
 
 
 def _unknown(corpus: Corpus, key: str) -> BadAudioError:

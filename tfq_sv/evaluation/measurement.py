@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv import windows
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -41,8 +42,12 @@ class KerasEncoder:
         self._call = tf.function(lambda x: model(x, training=False), input_signature=signature)
 
     def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,)."""
-        return self._call(fbank(waveform, self.fbank)[None]).numpy()[0]
+        """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,); long ones as `tfq_sv.windows`."""
+        return windows.embed(self._embed, waveform, self.fbank.sample_rate)
+
+    def _embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        found: npt.NDArray[np.float32] = self._call(fbank(waveform, self.fbank)[None]).numpy()[0]
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.codec import planes
-from tfq_sv.quantization import trellis
 from tfq_sv.models.plain_layers import plain_layers
+from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 

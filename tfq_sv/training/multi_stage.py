@@ -13,8 +13,8 @@ import tf_keras as keras
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
-from tfq_sv.quantization.quantized_model import load_model, quantize, quantizers_of
 from tfq_sv.models.plain_layers import plain_layers
+from tfq_sv.quantization.quantized_model import load_model, quantize, quantizers_of
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.run_folder import claim, digest
