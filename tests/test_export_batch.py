@@ -36,8 +36,10 @@ def mirrored() -> keras.Model:
 NETWORKS = {"image": small, "frames": frames, "mirrored": mirrored}
 RIGHT = {"waveform": (1, 8000), "features": (1, 48, 80)}
 WRONG = {
-    "waveform": [(2, 8000), (8000, 1), (8000,), (1, 2, 8000), (2, 1, 8000), (1, 1, 8000), (0, 8000)],
-    "features": [(2, 48, 80), (48, 80), (1, 2, 48, 80), (2, 1, 48, 80), (1, 1, 48, 80), (0, 48, 80)],
+    "waveform": [(2, 8000), (8000, 1), (8000,), (1, 2, 8000), (2, 1, 8000), (1, 1, 8000),
+                 (0, 8000)],
+    "features": [(2, 48, 80), (48, 80), (1, 2, 48, 80), (2, 1, 48, 80), (1, 1, 48, 80),
+                 (0, 48, 80)],
 }  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def test_one_recording_or_none(
         for shape in WRONG[entry]:
             with pytest.raises((RuntimeError, ValueError)):
                 embed(data, np.ones(shape, np.float32), delegates=delegates)
+        runner = Interpreter(model_content=data).get_signature_runner("embed")
         with pytest.raises((RuntimeError, ValueError)):
-            runner = Interpreter(model_content=data).get_signature_runner("embed")
             runner(**{entry: np.ones(WRONG[entry][0], np.float32)})
     seal.check(files["embed"], path)

@@ -162,7 +162,7 @@ def test_commands_say_so(
     out = tmp_path / "out.npy"
     assert cli.main(["embed", f"--model={files['waveform']}", f"--out={out}", *paths]) == 0
     assert f"2 files: {WINDOWS}" in capsys.readouterr().out
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="in 2 windows"):
         expected = [encoder.embed(audio.read(path).samples) for path in paths]
     np.testing.assert_allclose(np.load(out), expected, rtol=1e-4)
 

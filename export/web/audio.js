@@ -4,7 +4,8 @@ import { InputError } from "./encoder.js";
 
 export const SAMPLE_RATE = 16000;
 const MIN_SECONDS = 0.2;
-const MAX_SECONDS = 60; // what tfq-sv's files are tested with
+const MAX_SECONDS = 3600; // browsers decode a file as a whole: 230 MB an hour and channel
+const MAX_RECORDED = 60;
 
 /**
  * Reads whatever the browser can play; resamples and mixes down.
@@ -41,7 +42,7 @@ export async function decode(blob, name) {
 }
 
 /**
- * Starts to record, for MAX_SECONDS at most.
+ * Starts to record, for MAX_RECORDED seconds at most.
  *
  * @returns {Promise<{stop: () => void, recorded: Promise<Blob>}>}
  * @throws {InputError} no microphone, or the user does not allow it
@@ -68,7 +69,7 @@ export async function record() {
     };
   });
   const stop = () => recorder.state === "inactive" || recorder.stop();
-  const limit = setTimeout(stop, (MAX_SECONDS - 1) * 1000);
+  const limit = setTimeout(stop, MAX_RECORDED * 1000);
   recorder.start();
   return { stop, recorded };
 }

@@ -3,6 +3,7 @@
 
 import { getGlobalLiteRtPromise, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 import { InputError, parseAbout, threshold } from "./about.js";
+import { embedInWindows } from "./windows.js";
 
 const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const ACCELERATOR = { accelerator: "wasm" };
@@ -54,6 +55,8 @@ export class SpeakerEncoder {
   }
 
   /**
+   * Of more than a minute, the mean of windows is taken, see windows.js.
+   *
    * @param {Float32Array} waveform 16 kHz, in [-1, 1]
    * @returns {Promise<Float32Array>} (embed_dim,)
    * @throws {InputError} too little speech
@@ -65,6 +68,10 @@ export class SpeakerEncoder {
         `${waveform.length} samples are too few; give at least ${least} (${least / rate} s)`,
       );
     }
+    return embedInWindows((window) => this.#embedWindow(window), waveform, rate);
+  }
+
+  async #embedWindow(waveform) {
     const input = new Tensor(waveform, [1, waveform.length]);
     try {
       // What CompiledModel.run calls. It itself takes no input whose length is free in the file:

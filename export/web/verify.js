@@ -3,6 +3,7 @@
 import { decode, record, SAMPLE_RATE } from "./audio.js";
 import { cosine, InputError, SpeakerEncoder } from "./encoder.js";
 import { noSpeech } from "./speech_check.js";
+import { borders } from "./windows.js";
 
 const MODEL = "model.tflite"; // beside the page: taken without asking
 const $ = (id) => document.getElementById(id);
@@ -58,7 +59,9 @@ function makeClip(box) {
       player.hidden = false;
       const reason = noSpeech(clip.samples);
       const doubt = reason ? `; perhaps no speech: ${reason}` : "";
-      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s${doubt}`);
+      const windows = borders(clip.samples.length, SAMPLE_RATE).length;
+      const long = windows > 1 ? `: embedded in ${windows} windows, whose mean is taken` : "";
+      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s${long}${doubt}`);
     } catch (error) {
       say(line, error);
     }

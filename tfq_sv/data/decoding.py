@@ -78,7 +78,11 @@ class Sink(Protocol):
 
 
 class _SinkError(Exception):
-    """Raised by a sink: no decoder's fault."""
+    """What a sink raised: no decoder's fault."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class _Guarded:
@@ -91,7 +95,7 @@ class _Guarded:
         try:
             self._sink.take(block)
         except Exception as error:
-            raise _SinkError from error
+            raise _SinkError(error) from error
 
 
 class _Whole:
@@ -136,8 +140,7 @@ def stream(source: Path | Member, start: float, seconds: float | None, sink: Sin
             lambda file, kind: _av_sound(file, kind, start, seconds, guarded),
         )
     except _SinkError as error:
-        assert error.__cause__ is not None
-        raise error.__cause__ from None
+        raise error.error from None
 
 
 def header(source: Path | Member) -> tuple[int, int, int]:

@@ -49,7 +49,8 @@ def quantize(
     """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
 
     The model given stays as it is. Layers of several kernels and models within it become
-    `plain_layers`; a `UserWarning` names the layers that cannot be quantized. A layer that was frozen can be trained when it is quantized.
+    `plain_layers`; a `UserWarning` names the layers that cannot be quantized. A layer that was
+    frozen can be trained when it is quantized.
 
     Args:
         model: a trained functional or sequential tf_keras model.

@@ -132,8 +132,8 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
 def fits(layer: keras.layers.Layer, bits: float) -> bool:
     """Returns whether a layer can have trellis codes, and gains by them.
 
-    Not depthwise, grouped or transposed convolutions, and not those whose inputs do not fill whole bytes. With
-    fewer than 16 channels a path closes before its byte matters little.
+    Not depthwise, grouped or transposed convolutions, and not those whose inputs do not fill whole
+    bytes. With fewer than 16 channels a path closes before its byte matters little.
     """
     attribute = kernel_attribute(layer)
     transposed = isinstance(layer, TRANSPOSED)

@@ -18,7 +18,7 @@ class SpeakerModel private constructor(
     private val network: Interpreter,
 ) : AutoCloseable {
     /**
-     * Computes an embedding.
+     * Computes an embedding. Of more than a minute it is the mean of those of [Windows], in the memory of one.
      *
      * @param speech samples in [-1, 1] at `about.sampleRate` (16 kHz), `about.minSamples` (0.2 s) or more.
      * @return `about.embedDim` values.
@@ -33,6 +33,10 @@ class SpeakerModel private constructor(
             )
         }
         if (!speech.all(Float::isFinite)) throw SpeakerException("speech has values that are NaN or infinite")
+        return Windows.embed(speech, about.sampleRate, ::embedWindow)
+    }
+
+    private fun embedWindow(speech: FloatArray): FloatArray {
         val embedding = FloatArray(about.embedDim)
         run(network, "embed", "waveform", arrayOf(speech), "embedding", arrayOf(embedding), name)
         if (!embedding.all(Float::isFinite)) {
