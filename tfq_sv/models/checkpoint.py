@@ -1,15 +1,16 @@
 """Checkpoint files: tensors by key, and the configuration beside them.
 
-Keys and configurations are those of wenet-e2e/wespeaker, of pyannote's copies of it (`resnet.`
-before every key), of Golden Gemini's own files (`embedding` for `seg_1`), and of 3D-Speaker.
+Keys and configurations are those of wenet-e2e/wespeaker, of pyannote's copies of it, of Golden
+Gemini's own files (`embedding` for `seg_1`), and of 3D-Speaker, with whatever prefix a wrapper put
+before every key (`resnet.`, `module.`, `model.encoder.`, ...).
 
 Needs PyTorch and PyYAML (`pip install 'tfq-sv[torch]'`). Nothing that a file holds is ever run.
 """
 
 import json
 import os
-import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,26 @@ import numpy.typing as npt
 
 from tfq_sv.errors import InputError
 from tfq_sv.files import existing
+from tfq_sv.models.checkpoint_files import average, read_tensors
 
 CONFIG = "config.yaml"
 THREE_D_SPEAKER_CONFIG = "configuration.json"
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.", "model.", "resnet.")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".zip", ".onnx")
+_READ = SUFFIXES[:5]
+_USUAL = ("avg_model.pt", "models/avg_model.pt", "pytorch_model.bin", "model.safetensors")
+"""Where a folder has its weights, the first that is there."""
+
+EPOCHS = 10
+"""How many of an experiment's last epochs are averaged: WeSpeaker's recipes' number."""
+
+_EPOCH = re.compile(r"model[-_]?(\d+)\.pt")
+_FIRST_KERNELS = (
+    "downsample_layers.0.0.weight",
+    "xvector.tdnn.linear.weight",
+    "layer1.conv.weight",
+    "conv1.weight",
+)
+"""A key of each family that no block repeats: what is before it is before all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +54,7 @@ class Checkpoint:
             empty without one.
         epsilon: what the pooling adds to its variance.
         origin: who trained it: "WeSpeaker" or "3D-Speaker".
+        averaged: how many epochs `state` is the mean of; 1 where it was read as it is.
     """
 
     path: Path
@@ -47,11 +63,14 @@ class Checkpoint:
     config: Mapping[str, Any]
     epsilon: float
     origin: str = "WeSpeaker"
+    averaged: int = 1
 
     @property
     def notes(self) -> list[str]:
         """What an import leaves out or takes for granted, a sentence each."""
         notes = []
+        if self.averaged > 1:
+            notes.append(f"no avg_model.pt: the last {self.averaged} epochs are averaged")
         if self.dropped:
             notes.append(f"dropped the training head: {', '.join(self.dropped)}")
         if not self.config:
@@ -69,32 +88,44 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         InputError: PyTorch is missing; the file is missing, damaged, or holds anything but
             tensors; a tensor that is not floating point, or with NaN.
     """
-    weights, config = _locate(Path(path))
-    tensors = _unwrapped(weights, _torch_load(weights))
+    weights, epochs, config = _locate(Path(path))
+    tensors = average(epochs) if epochs else read_tensors(weights)
+    prefix = _prefix(weights, tensors)
     state: dict[str, npt.NDArray[np.float32]] = {}
     dropped, epsilon = [], 1e-7
     for key, tensor in tensors.items():
-        name = key
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        if name.endswith("num_batches_tracked"):
-            continue
-        if name.startswith("projection."):
+        name = key.removeprefix(prefix)
+        # What a wrapper keeps beside its network, losses for instance, is of no network.
+        if name.startswith("projection.") or not key.startswith(prefix):
             dropped.append(key)
             continue
         if name.startswith("embedding."):
             name, epsilon = name.replace("embedding.", "seg_1."), 1e-10
-        if name in state:
-            raise InputError(f"{weights} holds {name} twice, the second time as {key}")
-        if not tensor.is_floating_point():
-            raise InputError(f"{weights}: {key} is {tensor.dtype}; expected floating point")
-        state[name] = tensor.detach().float().numpy()
-        if not np.isfinite(state[name]).all():
-            raise InputError(f"{weights}: {key} holds NaN or infinite values")
+        state[name] = tensor
     origin = _origin(state, config, trained=bool(dropped))
     if origin == "3D-Speaker":
         epsilon = 0.0
-    return Checkpoint(weights, state, tuple(dropped), config, epsilon, origin)
+    averaged = max(1, len(epochs))
+    return Checkpoint(weights, state, tuple(dropped), config, epsilon, origin, averaged)
+
+
+def _prefix(file: Path, keys: Iterable[str]) -> str:
+    """Returns what is before every key of the network: "" or "model.", for instance."""
+    keys = list(keys)
+    for kernel in _FIRST_KERNELS:
+        found = sorted(
+            (key.removesuffix(kernel) for key in keys if f".{key}".endswith(f".{kernel}")),
+            key=lambda prefix: prefix.count("."),
+        )
+        # Blocks have such keys as well, one or more levels further down.
+        found = [prefix for prefix in found if prefix.count(".") == found[0].count(".")]
+        if len(found) > 1:
+            raise InputError(
+                f"{file} holds several networks ({', '.join(found)}); save the state dict of one"
+            )
+        if found:
+            return found[0].removesuffix("front.")  # of a SimAM ResNet
+    return ""
 
 
 def _origin(state: Mapping[str, Any], config: Mapping[str, Any], trained: bool) -> str:
@@ -109,27 +140,39 @@ def _origin(state: Mapping[str, Any], config: Mapping[str, Any], trained: bool) 
     return "3D-Speaker" if end is not None and len(end) == 192 and not trained else "WeSpeaker"
 
 
-def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Finds the file of weights, and reads the configuration that belongs to it."""
-    weights = path
+def _locate(path: Path) -> tuple[Path, list[Path], dict[str, Any]]:
+    """Finds the file of weights, or else the epochs, and the configuration that belongs to it."""
+    weights, epochs = path, list[Path]()
     if path.is_dir():
-        places = [path / "avg_model.pt", path / "models" / "avg_model.pt"]
-        found = [place for place in places if place.is_file()] or sorted(
-            file for file in path.iterdir() if file.suffix in SUFFIXES
-        )
+        found = [place for name in _USUAL if (place := path / name).is_file()][:1]
+        if not found:
+            epochs = _epochs(path) or _epochs(path / "models")
+            found = epochs[-1:]
+        if not found:
+            found = sorted(file for file in path.iterdir() if file.suffix in _READ)
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise InputError(f"{path} should hold avg_model.pt or a single .pt file; found {names}")
         weights = found[0]
     existing(weights, "checkpoint")
     # An experiment keeps its weights in models/, and config.yaml beside that folder.
-    upper = [weights.parent.parent] if weights.parent.name == "models" else []
+    upper = [weights.parent.parent] if weights.parent.resolve().name == "models" else []
     for folder in [weights.parent, *upper]:
         if (folder / CONFIG).is_file():
-            return weights, _read_config(folder / CONFIG)
+            return weights, epochs, _read_config(folder / CONFIG)
     if (weights.parent / THREE_D_SPEAKER_CONFIG).is_file():
-        return weights, _three_d_speaker(weights.parent / THREE_D_SPEAKER_CONFIG)
-    return weights, {}
+        return weights, epochs, _three_d_speaker(weights.parent / THREE_D_SPEAKER_CONFIG)
+    return weights, epochs, {}
+
+
+def _epochs(folder: Path) -> list[Path]:
+    """An experiment's last epochs, the newest last."""
+    if not folder.is_dir():
+        return []
+    numbers = {
+        file: int(found[1]) for file in folder.iterdir() if (found := _EPOCH.fullmatch(file.name))
+    }
+    return sorted(numbers, key=lambda file: numbers[file])[-EPOCHS:]
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -139,9 +182,40 @@ def _read_config(file: Path) -> dict[str, Any]:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):
+        return _pyannote(file, config["model"])
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):
         raise InputError(f"{file} is not a WeSpeaker configuration: it names no `model`")
     return config
+
+
+def _pyannote(file: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads what pyannote publishes with its copies of WeSpeaker's networks, in their words."""
+    target = str(model.get("_target_", "nothing"))
+    found = re.fullmatch(r"pyannote\.audio\.models\.embedding(?:\..*)?\.WeSpeaker(\w+)", target)
+    if not found:
+        raise InputError(
+            f"{file}: _target_ is {target:.80}, which is not supported; of pyannote's networks, "
+            "pyannote.audio.models.embedding.WeSpeakerResNet34 and the like are"
+        )
+    wrong = {
+        "num_channels": model.get("num_channels", 1) not in (1, "1"),
+        "window_type": model.get("window_type", "hamming") != "hamming",
+        "use_energy": model.get("use_energy", False) not in (False, "false"),
+        "fbank_centering_span": model.get("fbank_centering_span") is not None,
+    }
+    for name, refused in wrong.items():
+        if refused:
+            raise InputError(f"{file} asks for {name} {model[name]!r:.40}, which is not supported")
+    names = ("num_mel_bins", "frame_length", "frame_shift")
+    return {
+        "model": found[1],
+        "model_args": {"feat_dim": model.get("num_mel_bins", 80), "two_emb_layer": False},
+        "dataset_args": {
+            "resample_rate": model.get("sample_rate", 16000),
+            "fbank_args": {name: model[name] for name in names if name in model},
+        },
+    }
 
 
 def _three_d_speaker(file: Path) -> dict[str, Any]:
@@ -161,42 +235,3 @@ def _three_d_speaker(file: Path) -> dict[str, Any]:
         "model_args": {name: value for name, value in arguments.items() if value is not None},
         "dataset_args": {"resample_rate": settings.get("sample_rate", 16000)},
     }
-
-
-def _torch_load(file: Path) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise InputError(f"reading {file} needs PyTorch: pip install 'tfq-sv[torch]'") from None
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
-            raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged") from None
-        raise InputError(
-            f"{file} holds more than tensors, which could run code and is not read; save the bare "
-            "weights where you trust the file: torch.save(model.state_dict(), path)"
-        ) from None
-    # What its zip and tar readers raise on other files and on damaged ones, it does not wrap.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged ({reason})") from None
-
-
-def _unwrapped(file: Path, content: Any) -> dict[str, Any]:
-    import torch
-
-    for wrapper in _WRAPPERS * 2:  # as {"model": {"state_dict": ...}} too
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if isinstance(content, dict) and content:
-        odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-        if not odd:
-            return dict(content)
-        what = f"{odd[0]!r} is no tensor"
-    else:
-        what = f"it holds {type(content).__name__}"
-    raise InputError(
-        f"{file} is not a state dict ({what}); expected key -> tensor, bare or under "
-        f"{' or '.join(map(repr, _WRAPPERS))}"
-    )

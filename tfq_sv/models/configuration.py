@@ -1,5 +1,6 @@
 """What the configurations of WeSpeaker and 3D-Speaker say about the front end."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -76,4 +77,18 @@ def section(
     section = (checkpoint.config if parent is None else parent).get(name) or {}
     if not isinstance(section, dict):
         raise InputError(f"{checkpoint.path}: {name} in {CONFIG} should hold settings by name")
-    return dict(section)
+    return {name: _plain(value) for name, value in section.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A number or a truth value that YAML reads as a text, because it stands in quotes."""
+    if not isinstance(value, str):
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    text = value.strip().lower()
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"[+-]?\d{1,12}", text):
+        return int(text)
+    if re.fullmatch(r"[+-]?\d{1,12}\.\d{0,12}", text):
+        return _plain(float(text))
+    return value
