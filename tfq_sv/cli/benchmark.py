@@ -24,6 +24,7 @@ from tfq_sv.cli.common import (
     bit_widths,
     check_file,
     define_report,
+    define_speaker_level,
     load_network,
     no_positional,
     print_skipped,
@@ -48,6 +49,7 @@ flags.DEFINE_list("bits", ["8", "4", "3", "2", "1"], "bits a weight", flag_value
 flags.DEFINE_string("recipe", None, "one form more, by this recipe (.json)", flag_values=FLAGS)
 flags.DEFINE_string("corpus", None, "test speech, for the EER", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
+define_speaker_level(FLAGS)
 flags.DEFINE_integer("rounds", 30, "timed runs of each form", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder in which the files are kept", flag_values=FLAGS)
 
@@ -79,7 +81,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
     if FLAGS.recipe:
         recipes[Path(FLAGS.recipe).stem] = QuantizationRecipe.from_json(FLAGS.recipe)
-    corpus = read_corpus(FLAGS.corpus, unlabelled=bool(FLAGS.trials)) if FLAGS.corpus else None
+    corpus = _corpus() if FLAGS.corpus else None
     trials = _trials(FLAGS.corpus, corpus) if corpus else None
     length = round(_SECONDS * audio.SAMPLE_RATE)
     rng = np.random.default_rng(0)
@@ -128,9 +130,15 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _corpus() -> Corpus:
+    level, unlabelled = FLAGS.speaker_level, bool(FLAGS.trials)
+    return read_corpus(FLAGS.corpus, speaker_level=level, unlabelled=unlabelled)
+
+
 def _trials(folder: str, corpus: Corpus) -> Trials:
     """The trials, less those of recordings that were left out of the corpus already."""
-    whole = Corpus.read(folder, unlabelled=bool(FLAGS.trials))
+    level = FLAGS.speaker_level
+    whole = Corpus.read(folder, speaker_level=level, unlabelled=bool(FLAGS.trials))
     trials = read_trials(FLAGS.trials, whole, strict=False)
     return trials.without(whole.paths.keys() - corpus.paths.keys())
 

@@ -44,12 +44,17 @@ def define_signature(flag_values: flags.FlagValues) -> None:
     )
 
 
-def define_speaker_level(flag_values: flags.FlagValues) -> None:
-    """Defines --speaker_level, for commands that need to know who speaks."""
+def define_speaker_level(flag_values: flags.FlagValues, of: str = "corpus") -> None:
+    """Defines --speaker_level, for commands that need to know who speaks.
+
+    Args:
+        flag_values: a command's flags.
+        of: which of its flags names the folder.
+    """
     flags.DEFINE_integer(
         "speaker_level",
         None,
-        "in a --corpus of folders: how deep those lie that are speakers, 1 being its own "
+        f"in a --{of} of folders: how deep those lie that are speakers, 1 being its own "
         "sub-folders; by default names and structure tell",
         lower_bound=1,
         flag_values=flag_values,

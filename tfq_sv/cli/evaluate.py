@@ -77,6 +77,13 @@ flags.DEFINE_string(
     "training speech, a corpus: its mean embedding is subtracted from all others",
     flag_values=FLAGS,
 )
+flags.DEFINE_integer(
+    "cohort_speaker_level",
+    None,
+    "as --speaker_level, for --cohort; the same if not given",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool("as_norm", False, "AS-norm against the cohort's speakers", flag_values=FLAGS)
 flags.DEFINE_enum(
     "score_scale",
@@ -259,7 +266,9 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
 
 
 def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohort:
-    corpus = Corpus.read(FLAGS.cohort)
+    level = FLAGS.cohort_speaker_level or FLAGS.speaker_level
+    # A mean needs no speakers.
+    corpus = Corpus.read(FLAGS.cohort, speaker_level=level, unlabelled=not FLAGS.as_norm)
     found = embeddings(corpus, list(corpus.paths), "cohort")
     print_corpus(FLAGS.cohort, corpus, found.changes + found.doubts)
     if found.skipped:

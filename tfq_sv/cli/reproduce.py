@@ -23,6 +23,7 @@ from absl import flags
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     define_chunks,
+    define_speaker_level,
     load_network,
     megabytes,
     no_positional,
@@ -49,6 +50,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("train", None, "speech to fine-tune on", flag_values=FLAGS)
 flags.DEFINE_string("test", None, "test speech with its trial lists", flag_values=FLAGS)
+define_speaker_level(FLAGS, "test")
 flags.DEFINE_list("trials", [], "trial lists, if others than those in --test", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder of the results", flag_values=FLAGS)
 flags.DEFINE_list(
@@ -74,8 +76,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     name, train, test, out = required(FLAGS, "model", "train", "test", "out")
     check_folder(out)
     targets = tuple(megabytes(text) for text in FLAGS.target_mb)
-    speech = read_corpus(train, strict=FLAGS.strict)
-    tested = read_corpus(test, strict=FLAGS.strict)
+    speech = read_corpus(train, strict=FLAGS.strict, unlabelled=True)
+    tested = read_corpus(
+        test, strict=FLAGS.strict, speaker_level=FLAGS.speaker_level, unlabelled=True
+    )
     trials = _trials(tested)
     return on_all_devices(
         lambda strategy: _reproduce(name, speech, tested, trials, targets, out, strategy)

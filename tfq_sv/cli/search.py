@@ -24,6 +24,7 @@ from tfq_sv.cli.common import (
     check_file,
     define_chunks,
     define_report,
+    define_speaker_level,
     load_network,
     megabytes,
     no_positional,
@@ -75,6 +76,7 @@ flags.DEFINE_integer("probes", 32, "most batches to measure on", flag_values=FLA
 define_chunks(FLAGS, 16, "of chunks and probes")
 flags.DEFINE_string("test_corpus", None, "test speech, for the EER at each size", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "its trials, as in evaluate", flag_values=FLAGS)
+define_speaker_level(FLAGS, "test_corpus")
 flags.DEFINE_string(
     "plot", None, "the picture (.png); beside the recipe if not given", flag_values=FLAGS
 )
@@ -214,7 +216,12 @@ def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[
     from tfq_sv.quantization.calibration import calibrate
     from tfq_sv.quantization.quantized_model import quantize
 
-    test = read_corpus(FLAGS.test_corpus, strict=FLAGS.strict)
+    test = read_corpus(
+        FLAGS.test_corpus,
+        strict=FLAGS.strict,
+        speaker_level=FLAGS.speaker_level,
+        unlabelled=bool(FLAGS.trials),
+    )
     trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
     # Of short chunks, less: each costs as much time as a long one.
     minute = min(20, round(_MINUTE / (FLAGS.batch_size * FLAGS.seconds)) or 1)

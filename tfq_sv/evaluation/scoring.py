@@ -96,10 +96,10 @@ class Cohort:
 
     @classmethod
     def of(cls, embeddings: Embeddings, speakers: Mapping[str, str]) -> "Cohort":
-        """From embeddings and the speaker of each."""
+        """From embeddings and the speaker of each; who has none stands alone."""
         groups: dict[str, list[str]] = {}
         for name in embeddings:
-            groups.setdefault(speakers[name], []).append(name)
+            groups.setdefault(speakers.get(name, name), []).append(name)
         mean = embeddings.mean()
         return cls(mean, embeddings.averaged(groups) - mean, len(embeddings))
 
