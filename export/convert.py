@@ -114,6 +114,7 @@ def export_tflite(
         raise InputError(f"{path} exists already; give another path or overwrite=True")
     books = quantized_model.codebooks(model)
     plain = quantized_model.dequantize(model)
+    quantized_model.refuse_zero(plain)
     layers = quantized_model.recipe_of(model).layers
     recipe = {
         name: layers[name].kind if "binary" in layers[name].kind else _label(book)
@@ -156,6 +157,7 @@ def build(
         InputError: as `export_tflite`.
     """
     from tfq_sv import models
+    from tfq_sv.models import entry
 
     if compute not in ("int8", "float32"):
         raise InputError(f'compute must be "int8" or "float32", not {compute!r}')
@@ -180,11 +182,11 @@ def build(
         "version": tfq_sv.__version__,
         "input": input,
         "compute": compute,
-        "feat_dim": int(float_model.input_shape[-1]),
-        "embed_dim": int(float_model.output_shape[-1]),
+        "feat_dim": entry.feature_bins(float_model),
+        "embed_dim": int(float_model.outputs[0].shape[-1]),
         "sample_rate": options.sample_rate,
         "min_samples": frontend.min_samples(options) if input == "waveform" else None,
-        "frontend": dataclasses.asdict(options),
+        "frontend": None if entry.takes_waveform(float_model) else dataclasses.asdict(options),
         "recipe": {layer: _label(book) for layer, book in books.items()},
         "score": "cosine",
         "thresholds": None,

@@ -124,6 +124,8 @@ class SpeakerEncoder:
                 f"the runtime could not take {len(values)} {unit} ({reason}): too long, or out of "
                 "memory"
             ) from error
+        if np.isfinite(embedding).all() and not embedding.any() and len(values) >= second:
+            raise InputError("the network answers zero to this speech; check its last layers")
         if not (np.isfinite(embedding).all() and embedding.any()):
             raise InputError(too_little)
         return embedding

@@ -1,6 +1,7 @@
 """A Keras network as a plain float32 `.tflite`, by TensorFlow's converter."""
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,19 +48,19 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
 
     from tfq_sv import models
     from tfq_sv.models.dilation import native_dilation
+    from tfq_sv.models.entry import as_entry, features_shape, one_embedding, takes_waveform
 
     if input not in ("waveform", "features"):
         raise InputError(f'input must be "waveform" or "features", not {input!r}')
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError("a network to export has one input and one output")
-    if input == "waveform" and len(model.input_shape) != 3:
-        raise InputError(
-            f"the front end gives features (B, T, feat_dim), but the network takes "
-            f'{model.input_shape}; export it with input="features"'
-        )
+    one_embedding(model, model.output)  # refuses several
+    raw = takes_waveform(model)
+    if raw and input == "features":
+        raise InputError(f'{model.name} takes waveforms (B, N); export it with input="waveform"')
     options = models.front_end(model)
-    tables = frontend.constants(options) if input == "waveform" else {}
-    shape = (1, None) if input == "waveform" else (1, *model.input_shape[1:])
+    tables = frontend.constants(options) if input == "waveform" and not raw else {}
+    shape = (1, None) if input == "waveform" else (1, *model.inputs[0].shape[1:])
+    if input == "features":
+        shape = (1, *features_shape(model))
     signature = [
         tf.TensorSpec(shape, tf.float32, input),
         *(tf.TensorSpec(table.shape, tf.float32, name) for name, table in tables.items()),
@@ -67,14 +68,35 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
 
     @tf.function(input_signature=signature, autograph=False)
     def embed(entry: Any, *rest: Any) -> Any:
-        if input == "waveform":
+        if tables:
             entry = frontend.log_mel(entry, options, dict(zip(tables, rest, strict=True)))
-        return model(entry, training=False)
+        return one_embedding(model, model(as_entry(model, entry), training=False))
 
     with native_dilation(model):
         function = embed.get_concrete_function()
-    data = _converted(function, configure)
+    try:
+        data = _converted(function, configure)
+    except Exception as error:  # the converter's own class is no public name
+        raise _named(model, function, error) from None
     return flatbuffer.write(_finished(data, input, tables))
+
+
+def _named(model: Any, function: Any, error: Exception) -> InputError:
+    """Says in one line which layer has an operation that the converter lacks."""
+    missing = re.findall(r"'?tf\.(\w+)'? op is neither a custom op nor a flex op", str(error))
+    if not missing:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return InputError(f"{model.name} cannot be converted: {reason:.300}")
+    layers = {layer.name: layer for layer in model.layers}
+    for operation in function.graph.get_operations():
+        if operation.type in missing:
+            name = next((x for x in operation.name.split("/") if x in layers), operation.name)
+            kind = f" ({type(layers[name]).__name__})" if name in layers else ""
+            return InputError(
+                f"layer {name}{kind} computes {operation.type}, for which the .tflite format has "
+                "no built-in operation; replace that layer by others"
+            )
+    return InputError(f"{model.name} computes {missing[0]}, which the .tflite format lacks")
 
 
 def _converted(function: Any, configure: Callable[[Any], None] | None) -> bytes:

@@ -35,18 +35,24 @@ class KerasEncoder:
         import tensorflow as tf
 
         from tfq_sv.models import front_end
+        from tfq_sv.models.entry import as_entry, one_embedding, takes_waveform
 
-        self.fbank = front_end(model)
-        signature = [tf.TensorSpec([1, None, self.fbank.num_bins], tf.float32)]
+        self.fbank, self._raw = front_end(model), takes_waveform(model)
+        shape = [1, None] if self._raw else [1, None, self.fbank.num_bins]
+
+        def call(entry: tf.Tensor) -> tf.Tensor:
+            return one_embedding(model, model(as_entry(model, entry), training=False))
+
         # One trace for every length.
-        self._call = tf.function(lambda x: model(x, training=False), input_signature=signature)
+        self._call = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.float32)])
 
     def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,); long ones as `tfq_sv.windows`."""
         return windows.embed(self._embed, waveform, self.fbank.sample_rate)
 
     def _embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        found: npt.NDArray[np.float32] = self._call(fbank(waveform, self.fbank)[None]).numpy()[0]
+        entry = np.asarray(waveform, np.float32) if self._raw else fbank(waveform, self.fbank)
+        found: npt.NDArray[np.float32] = self._call(entry[None]).numpy()[0]
         return found
 
 

@@ -8,6 +8,7 @@ import tf_keras as keras
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, FbankOptions, fbank_tensor
+from tfq_sv.models.entry import feature_bins, takes_waveform
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -67,4 +68,4 @@ def front_end(model: keras.Model) -> FbankOptions:
     for layer in model.layers:
         if isinstance(layer, FrontEnd):
             return layer.fbank
-    return FbankOptions(num_bins=int(model.input_shape[-1]))
+    return WESPEAKER if takes_waveform(model) else FbankOptions(num_bins=feature_bins(model))

@@ -18,6 +18,7 @@ from scipy.signal import lfilter
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
+from tfq_sv.models.entry import as_entry, takes_waveform
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
@@ -85,7 +86,7 @@ def calibrate(
     try:
         with tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress) as bar:
             if dataset is None:
-                _fit(model, _noise(model.input_shape), bar, own_statistics=True)
+                _fit(model, _noise(model), bar, own_statistics=True)
             else:
                 _fit(model, _speech(model, dataset), bar, own_statistics=False)
     except BaseException:
@@ -97,18 +98,27 @@ def calibrate(
 
 
 def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
-    fbank = front_end(model)
-    batches = [network_input(batch, fbank) for batch in once(dataset, "calibration")]
+    fbank, raw = front_end(model), takes_waveform(model)
+    batches = [
+        tf.convert_to_tensor(batch[0] if isinstance(batch, tuple | list) else batch, tf.float32)
+        if raw
+        else network_input(batch, fbank)
+        for batch in once(dataset, "calibration")
+    ]
     frames = min(batch.shape[1] for batch in batches)
     features = tf.concat([batch[:, :frames] for batch in batches], axis=0)
     if not np.isfinite(features.numpy()).all():
         raise InputError("the dataset for calibration holds values that are not finite")
-    return features
+    return as_entry(model, features)
 
 
-def _noise(input_shape: tuple[int | None, ...]) -> tf.Tensor:
+def _noise(model: keras.Model) -> tf.Tensor:
     """Smooth Gaussian noise in a network's input shape, the same every time."""
-    sizes = [size or _NOISE_FRAMES for size in input_shape[1:]]
+    if takes_waveform(model):
+        return 0.1 * tf.random.stateless_normal([_NOISE_CHUNKS, 2 * 16000], (0, 0))
+    shape = model.inputs[0].shape[1:]
+    turned = shape.rank == 2 and shape[1] is None
+    sizes = [size or _NOISE_FRAMES for size in (reversed(shape) if turned else shape)]
     rng, noise = np.random.default_rng(0), np.zeros((_NOISE_CHUNKS, *sizes))
     for share, distance in _NOISE_BINS:
         part = rng.normal(0, _NOISE_DEVIATION * np.sqrt(share), noise.shape)
@@ -117,6 +127,8 @@ def _noise(input_shape: tuple[int | None, ...]) -> tf.Tensor:
         noise += _smooth(part, len(sizes), np.exp(-distance / sizes[-1]))
     if len(sizes) > 1:
         noise -= noise.mean(axis=1, keepdims=True)  # as CMN does
+    if turned:
+        noise = noise.transpose(0, 2, 1)
     return tf.constant(noise, tf.float32)
 
 

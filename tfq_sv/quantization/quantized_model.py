@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
@@ -73,6 +75,7 @@ def quantize(
     model = plain_layers(model)
     if not recipe.layers:
         raise InputError("the recipe names no layer")
+    _refuse_masks(model, recipe)
 
     def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
         copy = type(layer).from_config(_config(layer))
@@ -96,6 +99,42 @@ def quantize(
     if note := left_float(quantized):
         warnings.warn(note, UserWarning, stacklevel=2)
     return quantized
+
+
+def _refuse_masks(model: keras.Model, recipe: QuantizationRecipe) -> None:
+    """Refuses masks: tfmot's wrappers hand them to layers that take none."""
+    for layer in model.layers:
+        inputs = tf.nest.flatten(layer.input) if layer.name in recipe.layers else []
+        if any(getattr(tensor, "_keras_mask", None) is not None for tensor in inputs):
+            masks = [x.name for x in model.layers if isinstance(x, keras.layers.Masking)]
+            masks += [x.name for x in model.layers if getattr(x, "mask_zero", False)]
+            raise InputError(
+                f"layer {layer.name} gets a mask (of {', '.join(masks) or 'an input'}), which "
+                "quantized layers do not take; build the network without it: utterances are "
+                "embedded one by one, without padding"
+            )
+
+
+def refuse_zero(model: keras.Model) -> None:
+    """Refuses a float network that answers zero to noise, and so to everything.
+
+    Raises:
+        InputError: it does; names the layer from which on all is zero.
+    """
+    sizes = [size or 200 for size in model.inputs[0].shape[1:]]
+    if len(sizes) == 1:
+        sizes = [16000]
+    noise = tf.random.stateless_normal([1, *sizes], (0, 0))
+    if any(np.any(x) for x in tf.nest.flatten(model(noise, training=False))):
+        return
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    found = keras.Model(model.inputs, [layer.output for layer in layers])(noise, training=False)
+    zero = ""
+    for layer, answer in zip(reversed(layers), reversed(tf.nest.flatten([found])), strict=False):
+        if np.any(answer):
+            break
+        zero = f"{layer.name} ({type(layer).__name__})"
+    raise InputError(f"{model.name} answers zero to noise: from layer {zero} on all is zero")
 
 
 def quantizers_of(model: keras.Model) -> dict[str, Quantizer]:
@@ -160,7 +199,10 @@ def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras
 
     def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
         inner = getattr(layer, "layer", layer) if layer in wrappers.values() else layer
-        return type(inner).from_config(inner.get_config())
+        config = inner.get_config()
+        if inner.compute_dtype != inner.variable_dtype:  # made under a mixed policy
+            config["dtype"] = "float32"
+        return type(inner).from_config(config)
 
     plain = keras.models.clone_model(model, clone_function=unwrap)
     for layer in plain.layers:

@@ -88,8 +88,22 @@ def trained_kernel(wrapper: Any, name: str) -> tuple[tf.Variable, bool]:
     wrapper._trainable_weights.extend(
         weight for weight in wrapper.layer.trainable_weights if id(weight) not in listed
     )
+    _name(wrapper)
     # A frozen layer lists nothing either way; it may be a trained one.
     return kernel, id(kernel) in listed or not wrapper.trainable
+
+
+def _name(wrapper: Any) -> None:
+    """Gives the variables of a wrapped layer names of their own, "quant_conv1/kernel:0".
+
+    Keras builds a copied layer outside of any scope, so that all kernels are "kernel:0", and an
+    .h5 file, which keeps the optimizer's state by these names, cannot be written. TensorFlow has no
+    public way to name a variable anew.
+    """
+    for weight in wrapper.layer.weights:
+        variable = getattr(weight, "_variable", weight)  # within Keras' AutoCastVariable
+        if "/" not in variable.name and hasattr(variable, "_handle_name"):
+            variable._handle_name = f"{wrapper.name}/{variable.name}"
 
 
 class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
