@@ -70,8 +70,8 @@ def mean(embeddings: list[Floats]) -> Floats:
     """Returns the mean of windows' embeddings, float32 (embed_dim,)."""
     if len(embeddings) == 1:
         return embeddings[0]
-    found: Floats = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32)
-    return found
+    found = np.stack(embeddings).mean(axis=0, dtype=np.float64)
+    return np.asarray(found, np.float32)
 
 
 def is_constant(window: npt.NDArray[Any]) -> bool:

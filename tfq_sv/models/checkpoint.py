@@ -117,7 +117,8 @@ def _prefix(file: Path, keys: Iterable[str]) -> str:
             (key.removesuffix(kernel) for key in keys if f".{key}".endswith(f".{kernel}")),
             key=lambda prefix: prefix.count("."),
         )
-        # Blocks have such keys as well, one or more levels further down.
+        # Blocks, which are numbered, have such keys as well, one or more levels further down.
+        found = [prefix for prefix in found if not prefix.rstrip(".").split(".")[-1].isdecimal()]
         found = [prefix for prefix in found if prefix.count(".") == found[0].count(".")]
         if len(found) > 1:
             raise InputError(

@@ -107,7 +107,7 @@ def _torch_load(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):
+        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
             raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged") from None
         content = _tensors_alone(file)
         if content is None:

@@ -76,6 +76,7 @@ def load(path: Path) -> keras.Model:
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive)
+            _check_version(path, json.loads(archive.read("metadata.json")).get("keras_version"))
             config = json.loads(archive.read(_CONFIG))
             with archive.open(_WEIGHTS) as weights, h5py.File(weights, "r") as file:
                 _check_weights(path, file)
@@ -83,6 +84,7 @@ def load(path: Path) -> keras.Model:
             config.pop("compile_config", None)  # is not loaded
     else:
         with h5py.File(path, "r") as file:
+            _check_version(path, file.attrs.get("keras_version"))
             config = json.loads(file.attrs["model_config"])
             _check_weights(path, file)
     check(path, config)
@@ -233,6 +235,15 @@ def _load_saved_model(folder: Path) -> keras.Model:
     weights = tf.train.Checkpoint(model).read(str(folder / "variables" / "variables"))
     weights.assert_existing_objects_matched().expect_partial()
     return model
+
+
+def _check_version(path: Path, version: Any) -> None:
+    if str(version).startswith("3."):
+        raise InputError(
+            f"{path} is a file of Keras {version!s:.20}, which tf_keras cannot read; there, write "
+            "numpy.savez('w.npz', *model.get_weights()); here, build the same network of tf_keras "
+            "layers and model.set_weights(list(numpy.load('w.npz').values()))"
+        )
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
