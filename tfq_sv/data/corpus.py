@@ -85,6 +85,7 @@ class Corpus:
 
     def without(self, keys: Collection[str]) -> "Corpus":
         """The corpus less some utterances."""
+        keys = frozenset(keys)  # of a list, each look-up would go through all of it
         if isinstance(self.paths, Files):
             paths: Mapping[str, Source] = self.paths.without(keys)
         else:

@@ -69,6 +69,7 @@ class Trials:
 
         An enrolment goes on with the utterances that it has left, and goes when it has none.
         """
+        utterances = frozenset(utterances)  # of a list, each look-up would go through all of it
         left = {
             model: [k for k in keys if k not in utterances] for model, keys in self.models.items()
         }
