@@ -284,7 +284,7 @@ def test_layers_that_cannot_be_annotated_say_why() -> None:
     """By tfmot's own calls, as people know them."""
     annotate = tfmot.quantization.keras.quantize_annotate_layer
     layer = annotate(LAYERS.ReLU(input_shape=(3,)), tfq_sv.KMeansQuantizeConfig(bits=4))
-    with pytest.raises(InputError, match=r"\(ReLU\) has no kernel to quantize; annotate Conv1D"):
+    with pytest.raises(InputError, match=r"\(ReLU\) has no kernel to quantize; annotate dense"):
         tfmot.quantization.keras.quantize_apply(
             keras.Sequential([layer]), scheme=tfq_sv.WeightOnlyScheme()
         )
