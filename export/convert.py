@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +173,7 @@ def build(
         outer = copy.deepcopy(network)
         _embed(outer, found, int8)
         bar.update()
-        _add_inflate(outer, inner, places)
+        _add_inflate(outer, inner, places, found.values())
         bar.update()
     options = models.front_end(float_model)
     standard = {
@@ -340,10 +340,12 @@ def _make_hybrid(graph: Graph, operator: Any, filter: Filter) -> None:
     operator.opcodeIndex = graph.op_code(name, version)
 
 
-def _add_inflate(model: Model, inner: bytes, places: Mapping[int, Filter]) -> None:
+def _add_inflate(
+    model: Model, inner: bytes, places: Mapping[int, Filter], found: Iterable[Filter]
+) -> None:
     """Appends the signature that puts the inner file together from constants and filters."""
     graph = Graph(model)
-    decoder = Decoder(graph, UINT8, places.values())
+    decoder = Decoder(graph, UINT8, found)
     shared = {
         content
         for index in range(len(model.buffers))
@@ -368,9 +370,7 @@ def _add_inflate(model: Model, inner: bytes, places: Mapping[int, Filter]) -> No
         elif start < first:
             constant(inner[start:first])
         if first in places and places[first].book.bits < 8:
-            output = graph.tensor([len(content)], UINT8)
-            decoder.filter(places[first], output)
-            pieces.append(output)
+            pieces.append(decoder.flat(places[first]))
         else:
             constant(content)
         start = stop

@@ -13,19 +13,19 @@ the signs of all channels of the network are unpacked by one run of ops.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from tfq_sv import codec
 from tfq_sv.codebook import Codebook
+from tfq_sv.export.code_tables import BYTE, CodeTables, twos
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import Graph
+from tfq_sv.export.group_decoder import GroupDecoder
 from tfq_sv.export.trellis_decoder import TrellisDecoder
 from tfq_sv.quantization.trellis import TrellisCodebook
-
-_BYTE = 256
 
 
 class _Negation(NamedTuple):
@@ -53,7 +53,8 @@ class Decoder:
         filters = list(filters)
         trellises = [x for x in filters if isinstance(x.book, TrellisCodebook)]
         self._trellis = TrellisDecoder(graph, kind, trellises)
-        self._shared: dict[tuple[str | int, ...], int] = {}
+        self._tables = CodeTables(graph)
+        self._group = GroupDecoder(graph, kind, filters, self._tables)
         self._negated: dict[_Negation, list[Filter]] = defaultdict(list)
         self._steps: dict[Filter, int] = {}
         for filter in filters:
@@ -64,22 +65,38 @@ class Decoder:
         """Appends the ops that decode a filter below 8 bits into a tensor of its shape or flat."""
         if isinstance(filter.book, TrellisCodebook):
             return self._trellis.filter(filter, output)
-        graph, bits = self._graph, filter.book.bits
+        piece = self._group.piece(filter)
+        cells = self._alone(filter) if piece is None else piece
+        self._graph.reshape(cells, self._graph.subgraph.tensors[output].shape, output)
+
+    def flat(self, filter: Filter) -> int:
+        """Appends the ops that decode a filter below 8 bits; returns its levels: (size,)."""
+        piece = None
+        if not isinstance(filter.book, TrellisCodebook):
+            piece = self._group.piece(filter)
+        if piece is None:
+            piece = self._graph.tensor([filter.size], self._kind)
+            self.filter(filter, piece)
+        return piece
+
+    def _alone(self, filter: Filter) -> int:
+        """The levels of a filter that is in no group: as many as it has weights, in any shape."""
+        graph, bits = self._graph, _bits(filter)
+        assert isinstance(filter.book, Codebook)
         _, levels = filter.book.grid()
         both = np.concatenate([levels, -levels]) if filter.signed else levels
         stored = graph.constant(both, self._kind)
         whole = _by_bytes(filter)
         if whole or not filter.signed:
-            table = graph.gather(stored, self._table(bits, whole))
+            table = graph.gather(stored, self._tables.codes(bits, whole))
             cells = graph.gather(table, self._rows(filter))
         else:
-            codes = graph.gather(self._table(bits), self._rows(filter))
+            codes = graph.gather(self._tables.codes(bits), self._rows(filter))
             codes = self._cut(codes, filter.size)
             codes = graph.reshape(codes, _by_channel(filter, filter.size))
             codes = graph.arithmetic("ADD", codes, self._negations(filter))
             cells = graph.gather(stored, codes)
-        cells = self._cut(cells, filter.size)
-        graph.reshape(cells, graph.subgraph.tensors[output].shape, output)
+        return self._cut(cells, filter.size)
 
     def _rows(self, filter: Filter) -> int:
         """Which row of the table holds each group of codes, int32.
@@ -90,80 +107,17 @@ class Decoder:
         graph, widths = self._graph, codec.planes(_bits(filter))
         rows, shift = -1, 0
         for width, plane in zip(widths, filter.packed(), strict=True):
-            inner, last = _twos(width // widths[-1]), width == widths[-1]
+            inner, last = twos(width // widths[-1]), width == widths[-1]
             count = plane.size // math.prod(inner)
             shape = _by_channel(filter, count) if _by_bytes(filter) else [count]
             found = graph.cast_int32(graph.constant(plane.reshape(*shape, *inner)))
             if _by_bytes(filter) and last:
                 found = graph.arithmetic("ADD", found, self._negations(filter))
             if shift:
-                parts = self._parts(_bits(filter), width, shift, _by_bytes(filter) and last)
+                parts = self._tables.parts(_bits(filter), width, shift, _by_bytes(filter) and last)
                 found = graph.arithmetic("ADD", rows, graph.gather(parts, found))
             rows, shift = found, shift + width
         return rows
-
-    def _table(self, bits: int, negated: bool = False) -> int:
-        """The codes of every row: int32 (rows, codes a row).
-
-        With `negated`, as many rows again, for bytes of negated channels: codes + 2**bits.
-        """
-        graph, widths = self._graph, codec.planes(bits)
-        cells = 8 // widths[0]
-
-        def make() -> int:
-            if negated:
-                return self._twice(self._table(bits), 2**bits)
-            codes, rows, shift = self._unpacked(widths[0]), _BYTE, widths[0]
-            for width in widths[1:]:
-                values = 2 ** (width * cells)
-                every = codec.unpack_table(width)[:values, None, :cells] << np.uint8(shift)
-                added = graph.cast_int32(graph.constant(every))
-                rows, shift = rows * values, shift + width
-                codes = graph.arithmetic("ADD", added, codes)  # (values, rows before, cells)
-                codes = graph.reshape(codes, [rows, cells])
-            return codes
-
-        return self._once(make, "table", bits, negated)
-
-    def _parts(self, bits: int, width: int, shift: int, negated: bool) -> int:
-        """What the parts of a byte add to the row, of a later plane: int32 (256, 2, 2, ...).
-
-        `shift`: how many bits of a code are in the planes before.
-
-        With `negated`, as many rows again, for bytes of negated channels, which lead to the second
-        half of the table.
-        """
-        graph, first = self._graph, codec.planes(bits)[0]
-        step = 2 ** (shift * 8 // first)
-
-        def make() -> int:
-            if negated:
-                return self._twice(self._parts(bits, width, shift, False), 2 ** (bits * 8 // first))
-            part = width * 8 // first  # bits of a part
-            every = codec.unpack_table(part).reshape(_BYTE, *_twos(8 // part))
-            values = graph.cast_int32(graph.constant(every))
-            return graph.arithmetic("MUL", values, graph.constant(np.array([step], np.int32)))
-
-        return self._once(make, "parts", width, first, step, bits if negated else 0)
-
-    def _unpacked(self, width: int) -> int:
-        """The codes in every byte: int32 (256, 8 / width)."""
-        every = codec.unpack_table(width)
-        return self._once(
-            lambda: self._graph.cast_int32(self._graph.constant(every)), "unpacked", width
-        )
-
-    def _twice(self, table: int, step: int) -> int:
-        """A table, and once more with `step` added."""
-        graph = self._graph
-        more = graph.arithmetic("ADD", table, graph.constant(np.array([step], np.int32)))
-        return graph.concatenate([table, more], 0)
-
-    def _once(self, make: Callable[[], int], *key: str | int) -> int:
-        """What `make` appended when it was first called with that key."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        return self._shared[key]
 
     def _negations(self, filter: Filter) -> int:
         """What is added to a filter's positions, a channel: the step or 0.
@@ -176,7 +130,7 @@ class Decoder:
             signs = np.concatenate([filter.signs for filter in filters])
             packed = graph.cast_int32(graph.constant(codec.pack(signs, 1)[0]))
             step = graph.constant(np.array([kind.step], np.int32))
-            steps = graph.gather(graph.arithmetic("MUL", self._unpacked(1), step), packed)
+            steps = graph.gather(graph.arithmetic("MUL", self._tables.unpacked(1), step), packed)
             column = [signs.size, 1] if kind.axis == 0 else [1, signs.size]
             steps = graph.reshape(self._cut(steps, signs.size), column)
             sizes = [filter.signs.size for filter in filters]
@@ -201,7 +155,7 @@ def _bits(filter: Filter) -> int:
 def _negation(filter: Filter) -> _Negation:
     if not _by_bytes(filter):
         return _Negation(2 ** _bits(filter), 0 if filter.axis == 0 else 1)
-    return _Negation(_BYTE, 0)
+    return _Negation(BYTE, 0)
 
 
 def _by_bytes(filter: Filter) -> bool:
@@ -213,12 +167,3 @@ def _by_bytes(filter: Filter) -> bool:
 def _by_channel(filter: Filter, count: int) -> list[int]:
     channels = filter.signs.size
     return [channels, count // channels] if filter.axis == 0 else [count // channels, channels]
-
-
-def _twos(cells: int) -> list[int]:
-    """The shape (2, 2, ...) of so many cells.
-
-    >>> _twos(8)
-    [2, 2, 2]
-    """
-    return [2] * (cells.bit_length() - 1)

@@ -5,7 +5,9 @@ kernel with each output channel multiplied by a gain of its own. Layers keep no 
 they are found by content.
 """
 
+import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +92,8 @@ def find(model: flatbuffer.Model, books: Mapping[str, Book]) -> dict[int, Filter
     Raises:
         InputError: a codebook's layer is nowhere in the network.
     """
-    graph, filters, found = model.subgraphs[0], {}, set()
-    kernels = {layer: book.decode() for layer, book in books.items()}
+    graph, filters = model.subgraphs[0], {}
+    candidates = _Candidates(books)
     for operator in graph.operators:
         if not reads_filter(model, operator):
             continue
@@ -101,21 +103,46 @@ def find(model: flatbuffer.Model, books: Mapping[str, Book]) -> dict[int, Filter
             continue
         name = flatbuffer.op_name(model, operator)
         axis, transposed = 3 if name == "DEPTHWISE_CONV_2D" else 0, name == "TRANSPOSE_CONV"
-        matches = [
-            Filter(layer, books[layer], weights.shape, axis, gains, transposed)
-            for layer, kernel in kernels.items()
-            if (gains := _match(kernel, weights, axis, transposed)) is not None
-        ]
-        found |= {match.layer for match in matches}  # equal layers match one filter
-        if matches:
-            filters[index] = matches[0]
+        if match := candidates.match(weights, axis, transposed):
+            layer, gains = match
+            filters[index] = Filter(layer, books[layer], weights.shape, axis, gains, transposed)
+    found = candidates.found
     if missing := [layer for layer in books if layer not in found]:
         raise InputError(
             f"layer {missing[0]!r} was not found in the converted network ({len(missing)} of "
             f"{len(books)} layers were not); dense layers and convolutions whose "
             "kernels are used as they are can be exported"
         )
-    return filters
+    order = {layer: number for number, layer in enumerate(books)}
+    return dict(sorted(filters.items(), key=lambda item: order[item[1].layer]))
+
+
+class _Candidates:
+    """Layers by the sizes of their kernels, those that no filter was found for first."""
+
+    def __init__(self, books: Mapping[str, Book]) -> None:
+        self.found: set[str] = set()
+        self._kernels: dict[int, dict[str, npt.NDArray[np.float32]]] = defaultdict(dict)
+        self._equal: dict[bytes, list[str]] = defaultdict(list)
+        self._key: dict[str, bytes] = {}
+        for layer, book in books.items():
+            kernel = book.decode()
+            self._kernels[kernel.size][layer] = kernel
+            # Equal layers may have one filter.
+            self._key[layer] = hashlib.sha256(kernel.tobytes()).digest()
+            self._equal[self._key[layer]].append(layer)
+
+    def match(
+        self, weights: npt.NDArray[np.float32], axis: int, transposed: bool
+    ) -> tuple[str, npt.NDArray[np.float32]] | None:
+        """Returns the layer that a filter is of, and its gains; None if there is none."""
+        kernels = self._kernels.get(weights.size, {})
+        for layer in sorted(kernels, key=self.found.__contains__):
+            gains = _match(kernels[layer], weights, axis, transposed)
+            if gains is not None:
+                self.found.update(self._equal[self._key[layer]])
+                return layer, gains
+        return None
 
 
 def reads_filter(model: flatbuffer.Model, operator: Any) -> bool:

@@ -23,6 +23,7 @@ _Output = TypeVar("_Output", int, list[int])
 
 _TYPES = {"float32": FLOAT32, "int32": INT32, "int8": INT8, "uint8": UINT8}
 _OP_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
+_IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # what the schema asks of buffers, and the Python packer does not do
 
 
@@ -108,12 +109,13 @@ class Graph:
         options = schema.ReshapeOptionsT(newShape=np.array(shape, np.int32))
         return self.op("RESHAPE", [tensor], output, options=options)
 
-    def gather(self, table: int, positions: int) -> int:
-        """Appends a GATHER of the table's rows, one for each position."""
+    def gather(self, table: int, positions: int, axis: int = 0) -> int:
+        """Appends a GATHER of the table's rows (or along another axis), one for each position."""
         rows, kind = self.subgraph.tensors[table], self.subgraph.tensors[table].type
-        shape = [*self.subgraph.tensors[positions].shape, *rows.shape[1:]]
+        places = self.subgraph.tensors[positions].shape
+        shape = [*rows.shape[:axis], *places, *rows.shape[axis + 1 :]]
         version = 2 if kind == INT8 else 1
-        options = schema.GatherOptionsT(axis=0)
+        options = schema.GatherOptionsT(axis=axis)
         output = self.tensor(shape, kind)
         return self.op("GATHER", [table, positions], output, version=version, options=options)
 
@@ -232,7 +234,7 @@ def write(model: Model) -> bytes:
     model.buffers = [_PlacedBuffer(data=buffer.data) for buffer in model.buffers]
     contents = [buffer_bytes(model, index) for index in range(1, len(model.buffers))]
     builder = _Builder(contents)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -309,6 +311,7 @@ class _Builder(flatbuffers.Builder):
         self._buffers: dict[bytes, int] = {}
         for content in buffers:
             self._buffers[content] = self._write_buffer(content)
+        self._heads = {x: place for x, place in self._buffers.items() if x[4:8] == _IDENTIFIER}
 
     def buffer(self, content: bytes) -> int:
         """Returns the offset of a buffer's data."""
@@ -338,7 +341,7 @@ class _Builder(flatbuffers.Builder):
         if x.dtype not in (np.float32, np.int64):
             return None  # scales and zero points; other vectors are short
         vector = struct.pack("<I", x.size) + x.tobytes()
-        for content, offset in self._buffers.items():
+        for content, offset in self._heads.items():
             start = content.find(vector)
             # Buffers start at multiples of 16; the vector's first element must at its own size.
             if start >= 0 and (start + 4) % x.itemsize == 0:

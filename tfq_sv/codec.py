@@ -19,6 +19,12 @@ from tfq_sv.codebook import check_bits
 
 Bytes = npt.NDArray[np.uint8]
 
+FEWEST_GROUPED = 3
+"""Layers of one segment that a file decodes together: fewer are smaller if decoded alone."""
+
+_SEGMENT, _MOST_GROUPED = 1 << 19, 64
+_CHUNK, _SHORT_CHUNK = 1024, 64  # weights
+_LONGEST, _LONGEST_ODD = 1 << 17, 1 << 14  # weights: of a layer that is grouped
 _PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
 
 
@@ -75,6 +81,37 @@ def unpack_table(width: int) -> Bytes:
     """
     every = np.arange(256, dtype=np.uint8)[:, None]
     return (every >> _shifts(width)) & np.uint8(2**width - 1)
+
+
+def segments(weights: Sequence[int]) -> list[tuple[int, bool] | None]:
+    """Says which layers of a network a file decodes together, where they have as many bits.
+
+    At most half a million weights and 64 layers, so that little is in memory at once; and layers
+    whose codes fill whole chunks of bytes, because each chunk is of one layer. Small layers of
+    other sizes have shorter chunks, and segments of their own.
+
+    Args:
+        weights: how many each layer has, in the network's order.
+
+    Returns:
+        The segment of each layer; None if it is decoded alone.
+
+    >>> segments([288, 9216, 4608, 2048, 1_000_000])
+    [None, (0, True), (0, False), (0, True), None]
+    """
+    found: list[tuple[int, bool] | None] = []
+    filled = {True: [0, 0, 0], False: [0, 0, 0]}  # segment, weights and layers in it
+    for count in weights:
+        long = count % _CHUNK == 0
+        if count % _SHORT_CHUNK or count > (_LONGEST if long else _LONGEST_ODD):
+            found.append(None)
+            continue
+        state = filled[long]
+        if state[1] + count > _SEGMENT or state[2] == _MOST_GROUPED:
+            state[:] = state[0] + 1, 0, 0
+        state[1:] = state[1] + count, state[2] + 1
+        found.append((state[0], long))
+    return found
 
 
 def _shifts(width: int) -> Bytes:

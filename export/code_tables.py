@@ -1,0 +1,90 @@
+"""Tables that say which codes are in a byte: each is appended when it is first asked for."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfq_sv import codec
+from tfq_sv.export.flatbuffer import Graph
+
+BYTE = 256
+
+
+class CodeTables:
+    """The tables of one subgraph, which all layers share."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._shared: dict[tuple[str | int, ...], int] = {}
+
+    def codes(self, bits: int, negated: bool = False) -> int:
+        """The codes of every row: int32 (rows, codes a row).
+
+        With `negated`, as many rows again, for bytes of negated channels: codes + 2**bits.
+        """
+        graph, widths = self._graph, codec.planes(bits)
+        cells = 8 // widths[0]
+
+        def make() -> int:
+            if negated:
+                return self._twice(self.codes(bits), 2**bits)
+            codes, rows, shift = self.unpacked(widths[0]), BYTE, widths[0]
+            for width in widths[1:]:
+                values = 2 ** (width * cells)
+                every = codec.unpack_table(width)[:values, None, :cells] << np.uint8(shift)
+                added = graph.cast_int32(graph.constant(every))
+                rows, shift = rows * values, shift + width
+                codes = graph.arithmetic("ADD", added, codes)  # (values, rows before, cells)
+                codes = graph.reshape(codes, [rows, cells])
+            return codes
+
+        return self._once(make, "table", bits, negated)
+
+    def parts(self, bits: int, width: int, shift: int, negated: bool) -> int:
+        """What the parts of a byte add to the row, of a later plane: int32 (256, 2, 2, ...).
+
+        `shift`: how many bits of a code are in the planes before.
+
+        With `negated`, as many rows again, for bytes of negated channels, which lead to the second
+        half of the table.
+        """
+        graph, first = self._graph, codec.planes(bits)[0]
+        step = 2 ** (shift * 8 // first)
+
+        def make() -> int:
+            if negated:
+                return self._twice(self.parts(bits, width, shift, False), 2 ** (bits * 8 // first))
+            part = width * 8 // first  # bits of a part
+            every = codec.unpack_table(part).reshape(BYTE, *twos(8 // part))
+            values = graph.cast_int32(graph.constant(every))
+            return graph.arithmetic("MUL", values, graph.constant(np.array([step], np.int32)))
+
+        return self._once(make, "parts", width, first, step, bits if negated else 0)
+
+    def unpacked(self, width: int) -> int:
+        """The codes in every byte: int32 (256, 8 / width)."""
+        every = codec.unpack_table(width)
+        return self._once(
+            lambda: self._graph.cast_int32(self._graph.constant(every)), "unpacked", width
+        )
+
+    def _twice(self, table: int, step: int) -> int:
+        """A table, and once more with `step` added."""
+        graph = self._graph
+        more = graph.arithmetic("ADD", table, graph.constant(np.array([step], np.int32)))
+        return graph.concatenate([table, more], 0)
+
+    def _once(self, make: Callable[[], int], *key: str | int) -> int:
+        """What `make` appended when it was first called with that key."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+
+def twos(cells: int) -> list[int]:
+    """The shape (2, 2, ...) of so many cells.
+
+    >>> twos(8)
+    [2, 2, 2]
+    """
+    return [2] * (cells.bit_length() - 1)
