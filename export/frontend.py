@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv import features
+from tfq_sv.export import speechbrain_frontend
 from tfq_sv.features import FbankOptions
 
 _MIN_SECONDS = 0.2  # less speech says next to nothing about a voice
@@ -27,6 +28,8 @@ def constants(options: FbankOptions) -> dict[str, npt.NDArray[np.float32]]:
     >>> sum(table.nbytes for table in constants(features.WESPEAKER).values())
     3976
     """
+    if options.kind == "speechbrain":
+        return speechbrain_frontend.constants(options)
     nyquist, bins = options.sample_rate / 2, options.fft_length // 2 + 1
     low, high = features.mel([options.low_freq, options.high_freq])
     step = (high - low) / (options.num_bins + 1)
@@ -71,6 +74,8 @@ def log_mel(waveform: Any, options: FbankOptions, tables: Mapping[str, Any]) -> 
     import tensorflow as tf
 
     frames = _frames(waveform, options)
+    if options.kind == "speechbrain":
+        return speechbrain_frontend.log_mel(frames, options, tables)
     frames -= tf.reduce_mean(frames, axis=-1, keepdims=True)
     previous = tf.concat([frames[:, :1], frames[:, :-1]], axis=-1)
     frames = (frames - options.preemphasis * previous) * tables["window"]
@@ -93,7 +98,9 @@ def _frames(waveform: Any, options: FbankOptions) -> Any:
     import tensorflow as tf
 
     length, shift = options.frame_length, options.frame_shift
-    if not options.snip_edges:
+    if options.kind == "speechbrain":
+        waveform = tf.pad(waveform, [[0, 0], [length // 2, length // 2]])
+    elif not options.snip_edges:
         start = shift // 2 - length // 2
         # Just enough behind for the last frame.
         behind = length - shift + shift // 2 + start

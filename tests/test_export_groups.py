@@ -53,7 +53,8 @@ def test_segments_are_small_and_in_order(weights: list[int]) -> None:
         assert numbers == sorted(numbers)
     for segment in set(found) - {None}:
         members = [w for w, x in zip(weights, found, strict=True) if x == segment]
-        assert sum(members) <= 1 << 19 and len(members) <= 64
+        assert sum(members) <= 1 << 19
+        assert len(members) <= 64
         assert all(count % (1024 if segment[1] else 64) == 0 for count in members)
 
 

@@ -1,7 +1,8 @@
-"""Kaldi filter banks (fbank), as WeSpeaker trains with: one definition, in NumPy and TensorFlow.
+"""Filter banks (fbank), Kaldi's and SpeechBrain's: one definition, in NumPy and TensorFlow.
 
-Follows `torchaudio.compliance.kaldi.fbank`. Written by hand because librosa's mel filters are
-triangles in Hz, Kaldi's are triangles in mel, and a network hears the difference.
+Kaldi's follow `torchaudio.compliance.kaldi.fbank`; WeSpeaker trains with them. Written by hand
+because librosa's mel filters are triangles in Hz, Kaldi's are triangles in mel, and a network hears
+the difference. SpeechBrain's are in `speechbrain_features`.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv import speechbrain_features
 from tfq_sv.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ class FbankOptions:
         subtract_mean: subtract each bin's mean over the utterance.
         snip_edges: take only frames that fit wholly into the signal; else one for each shift, and
             what they lack at both ends is the signal mirrored.
+        kind: "kaldi"; or "speechbrain", for which window, preemphasis and snip_edges say nothing:
+            frames centred on their shifts with zeros around the signal, a periodic Hamming window,
+            an FFT as long as the frame, triangles in Hz, dB down to 80 below the loudest.
     """
 
     sample_rate: int = 16000
@@ -53,27 +58,45 @@ class FbankOptions:
     sample_scale: float = 32768.0
     subtract_mean: bool = True
     snip_edges: bool = True
+    kind: str = "kaldi"
 
     def __post_init__(self) -> None:
         if self.window not in _WINDOWS:
             raise InputError(f"window must be one of {sorted(_WINDOWS)}, not {self.window!r}")
+        if self.kind not in KINDS:
+            raise InputError(f"kind must be one of {sorted(KINDS)}, not {self.kind!r}")
+        if self.kind == "speechbrain" and self.frame_length % (2 * RADIX):
+            raise InputError(
+                f"frames of SpeechBrain's kind have a multiple of {2 * RADIX} samples, not "
+                f"{self.frame_length}"
+            )
 
     @property
     def fft_length(self) -> int:
-        """The frame length rounded up to a power of two."""
+        """The frame length, rounded up to a power of two in Kaldi's kind."""
+        if self.kind == "speechbrain":
+            return self.frame_length
         return 1 << (self.frame_length - 1).bit_length()
 
     @property
     def min_samples(self) -> int:
         """Samples of the shortest signal that has a frame."""
+        if self.kind == "speechbrain":
+            return 1
         return self.frame_length if self.snip_edges else (self.frame_shift + 1) // 2
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a signal of so many samples."""
+        if self.kind == "speechbrain":
+            return 1 + num_samples // self.frame_shift
         if self.snip_edges:
             return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
         return (num_samples + self.frame_shift // 2) // self.frame_shift
 
+
+KINDS = ("kaldi", "speechbrain")
+RADIX = 8
+"""What half a frame of SpeechBrain's kind must be a multiple of: the graph's DFT has two steps."""
 
 _WINDOWS = {
     "hamming": lambda n: 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(n) / (n - 1)),
@@ -86,6 +109,11 @@ SHERPA = FbankOptions(
     window="povey", high_freq=7600.0, sample_scale=1.0, subtract_mean=False, snip_edges=False
 )
 """What sherpa-onnx computes unless a network's metadata says otherwise."""
+
+SPEECHBRAIN = FbankOptions(
+    kind="speechbrain", low_freq=0.0, preemphasis=0.0, sample_scale=1.0, snip_edges=False
+)
+"""What SpeechBrain's ECAPA-TDNN is trained with; see `speechbrain_features`."""
 
 
 def fbank(
@@ -114,6 +142,8 @@ def fbank(
             f"{samples.size} samples are too few for a frame; it takes {options.min_samples}"
         )
     check_level(samples)
+    if options.kind == "speechbrain":
+        return speechbrain_features.fbank(samples, options)
     samples = samples * np.float32(options.sample_scale)
     if not options.snip_edges:
         samples = samples[_mirrored(np.arange(*_reach(samples.size, options)), samples.size)]
@@ -145,6 +175,8 @@ def fbank_tensor(waveforms: "tf.Tensor", options: FbankOptions = WESPEAKER) -> A
     """
     import tensorflow as tf
 
+    if options.kind == "speechbrain":
+        return speechbrain_features.fbank_tensor(waveforms, options)
     samples = waveforms * options.sample_scale
     if not options.snip_edges:
         size = tf.shape(samples)[-1]
@@ -168,6 +200,8 @@ def mel(hertz: npt.ArrayLike) -> Any:
 @lru_cache
 def mel_matrix(options: FbankOptions) -> npt.NDArray[np.float32]:
     """Returns the filters, triangles in mel: float32 (fft_length // 2 + 1, num_bins)."""
+    if options.kind == "speechbrain":
+        return speechbrain_features.mel_matrix(options)
     low, high = mel(options.low_freq), mel(options.high_freq)
     edges = np.linspace(low, high, options.num_bins + 2)
     bins = mel(np.arange(options.fft_length // 2 + 1) * options.sample_rate / options.fft_length)
@@ -197,4 +231,6 @@ def _mirrored(positions: Any, size: Any) -> Any:
 @lru_cache
 def window(options: FbankOptions) -> npt.NDArray[np.float32]:
     """Returns what a frame is multiplied with: float32 (frame_length,)."""
+    if options.kind == "speechbrain":
+        return speechbrain_features.window(options)
     return _WINDOWS[options.window](options.frame_length).astype(np.float32)

@@ -5,15 +5,18 @@ takes follows from the ops it is made of; how much each takes was fitted by leas
 files that `tfq_sv.export` writes (tests hold the sum to 0.1 % of real ones).
 """
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
-from tfq_sv.codec import planes
+from tfq_sv.codec import FEWEST_GROUPED, planes, segments
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
@@ -27,11 +30,18 @@ _OPS = {
     "Dense": 297,
     "ZeroPadding2D": 162,
     "AttentiveStatistics": 6106,
+    "Concatenate": 150,
+    "Multiply": 150,
+    "Activation": 150,
+    "MatMul": 150,
+    "GlobalAveragePooling2D": 150,
 }
+_NORM = 300
 _DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
 _ONCE = {"codes": 174, "unpacked": 213, "joined": 427, "parts": 351, "twice": 342, "signs": 981}
-_ONCE |= {"trellis": 1102, "trellis group": 600}
+_ONCE |= {"trellis": 1102, "trellis group": 600, "group": 1100}
 _TRELLIS_LAYER, _TRELLIS_ALONE, _TRELLIS_STEP = 267, 1443, 650
+_MEMBER = 130
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
 _BYTE = 256
 
@@ -46,10 +56,18 @@ class LayerSize:
     Attributes:
         bytes: codes, levels and the ops that decode them.
         once: decoding tables and the like, which the file holds once for all layers.
+        alone: bytes where too few layers of its segment have this width to be decoded together;
+            None if it is decoded alone in any case.
     """
 
     bytes: int
     once: frozenset[Once] = frozenset()
+    alone: int | None = None
+
+    @property
+    def group(self) -> Once | None:
+        """What it is decoded together with: the one of `once` that stands for it."""
+        return next((thing for thing in self.once if thing[0] == "group"), None)
 
 
 @dataclass(frozen=True)
@@ -71,19 +89,26 @@ class FileSize:
         model = plain_layers(model)
         layers = quantizable(model)
         found = {name: _Kernel.of(layer, model) for name, layer in layers.items()}
+        groups = _segments(list(found.values()))
         fixed = _GRAPH + (_WAVEFORM if input == "waveform" else 0)
         fixed += sum(_OPS.get(type(layer).__name__, 0) for layer in model.layers)
         fixed += sum(_DEVIATION for layer in model.layers if getattr(layer, "deviation", False))
         fixed += sum(4 * kernel.scales for kernel in found.values())
         fixed += sum(8 * count for count in {kernel.scales for kernel in found.values()})
-        for bias in {kernel.bias for kernel in found.values() if kernel.bias}:
-            size = len(bias)
+        vectors = {kernel.bias for kernel in found.values() if kernel.bias}
+        for norm in unfolded(model):
+            fixed += _NORM
+            vectors |= {x.astype(np.float32).tobytes() for x in _scale_and_shift(norm)}
+        for vector in vectors:
+            size = len(vector)
             fixed += _BIAS + (size if size >= _SHARED else 2 * size)
         if compute == "float32":
             fixed += _DEQUANTIZE * sum(not kernel.depthwise for kernel in found.values())
+        else:
+            fixed += _DEQUANTIZE * sum(kernel.dilated for kernel in found.values())
         sizes: dict[str, dict[int | str, LayerSize]] = {
-            name: {bits: kernel.size(bits) for bits in (*range(1, 9), 32)}
-            for name, kernel in found.items()
+            name: {bits: kernel.size(bits, segment) for bits in (*range(1, 9), 32)}
+            for (name, kernel), segment in zip(found.items(), groups, strict=True)
         }
         for name, kernel in found.items():
             for bits in trellis.WIDTHS:
@@ -101,8 +126,11 @@ class FileSize:
             sizes[_form(recipe.layers[name]) if name in recipe.layers else 32]
             for name, sizes in self.layers.items()
         ]
-        once = {thing for size in chosen for thing in size.once}
-        return self.fixed + sum(size.bytes for size in chosen) + sum(map(once_bytes, once))
+        groups = Counter(size.group for size in chosen)
+        few = {group for group, count in groups.items() if group and count < FEWEST_GROUPED}
+        once = {thing for size in chosen for thing in size.once} - few
+        own = sum(size.bytes if size.group not in few else size.alone or 0 for size in chosen)
+        return self.fixed + own + sum(map(once_bytes, once))
 
     def measured(self, recipe: QuantizationRecipe, bytes: int) -> "FileSize":
         """Returns these sizes, set right by one real file: its recipe and its bytes."""
@@ -151,6 +179,8 @@ def once_bytes(thing: Once) -> int:
         bits, width = map(int, which)
         cells = 8 // planes(bits)[0]
         stored = 2 ** (width * cells) * cells
+    elif kind == "group":
+        stored = _PLANE * (len(planes(int(which[-1]))) - 1)
     elif kind == "trellis":
         table = trellis.table(float(which[0]))
         # Each step of the table's expansion doubles the codes per row, up to a byte of them.
@@ -172,6 +202,7 @@ class _Kernel:
     scales: int
     signed: bool
     bias: bytes
+    dilated: bool
 
     @classmethod
     def of(cls, layer: keras.layers.Layer, model: keras.Model) -> "_Kernel":
@@ -190,9 +221,10 @@ class _Kernel:
             scales=1 if one else channels,
             signed=bool((gains < 0).any()),
             bias=b"" if no_bias else bias.astype(np.float32).tobytes(),
+            dilated=max(getattr(layer, "dilation_rate", (1,))) > 1,
         )
 
-    def size(self, bits: int) -> LayerSize:
+    def size(self, bits: int, segment: "_Segment | None" = None) -> LayerSize:
         """What it takes at so many bits, 32 for float."""
         if bits >= 8:
             return LayerSize(_aligned(packed_bytes(self.weights, bits)))
@@ -206,6 +238,10 @@ class _Kernel:
                 once |= {("joined", bits, width), ("parts", width, widths[0], shift)}
                 once.add(("codes", 8 * width // widths[0]))
             shift += width
+        if segment is not None and not self.signed:
+            together = _MEMBER + packed_bytes(self.weights, bits) + 2**bits
+            once.add(("group", *segment.key, bits))
+            return LayerSize(together + self.weights // segment.chunk, frozenset(once), count)
         if self.signed and whole:
             once |= {("twice", bits)} | ({("twice", bits, "parts")} if len(widths) > 1 else set())
         if self.signed:
@@ -228,6 +264,27 @@ class _Kernel:
         return LayerSize(codes + _TRELLIS_LAYER, frozenset(once))
 
 
+class _Segment(NamedTuple):
+    """Layers that are decoded together, where they have as many bits; see `codec.segments`.
+
+    Attributes:
+        key: tells segments apart.
+        chunk: weights of which the file holds a layer's number, one byte for each chunk.
+    """
+
+    key: tuple[int, bool]
+    chunk: int
+
+
+def _segments(kernels: Sequence[_Kernel]) -> list[_Segment | None]:
+    keys = segments([kernel.weights for kernel in kernels])
+    chunks: dict[tuple[int, bool], int] = {}
+    for kernel, key in zip(kernels, keys, strict=True):
+        if key is not None:
+            chunks[key] = math.gcd(chunks.get(key, 0), kernel.weights)
+    return [None if key is None else _Segment(key, chunks[key]) for key in keys]
+
+
 def _form(entry: LayerRecipe) -> int | str:
     return f"trellis_{entry.bits:g}" if entry.kind == "trellis" else int(entry.bits)
 
@@ -237,17 +294,48 @@ def _folded(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The gains and the bias that the converter gives a layer: those of the BatchNorm behind it."""
     bias = layer.bias.numpy() if layer.use_bias else np.zeros(channels)
+    norm = _folded_norm(layer)
+    if norm is None:
+        return np.ones(channels), bias
+    gains, shift = _scale_and_shift(norm)
+    return gains, gains * bias + shift
+
+
+def _folded_norm(layer: keras.layers.Layer) -> keras.layers.BatchNormalization | None:
+    """The BatchNorm that the converter folds into a layer; None if there is none."""
     followers = [node.layer for node in layer.outbound_nodes]
-    linear = layer.activation in (None, keras.activations.linear)
+    linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
     if not linear or len(followers) != 1:
-        return np.ones(channels), bias
+        return None
     norm = followers[0]
-    if not isinstance(norm, keras.layers.BatchNormalization):
-        return np.ones(channels), bias
+    return norm if isinstance(norm, keras.layers.BatchNormalization) else None
+
+
+def unfolded(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the BatchNorms that stay in a file, because no convolution or dense layer feeds them.
+
+    Each costs two vectors of floats and two operators.
+
+    >>> from tfq_sv import models
+    >>> [len(unfolded(models.build(name, channels=8))) for name in ("ResNet18", "CAMPPlus")]
+    [0, 56]
+    """
+    folded = {id(_folded_norm(layer)) for layer in quantizable(model).values()}
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and id(layer) not in folded
+    ]
+
+
+def _scale_and_shift(
+    norm: keras.layers.BatchNormalization,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What a BatchNorm multiplies with, and adds."""
     gains = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon, dtype=np.float64)
     gains *= norm.gamma.numpy() if norm.scale else 1
     shift = norm.beta.numpy() if norm.center else 0
-    return gains, gains * (bias - norm.moving_mean.numpy()) + shift
+    return gains, shift - gains * norm.moving_mean.numpy()
 
 
 def _aligned(count: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tfq_sv.errors import InputError
-from tfq_sv.models import df_resnet, ecapa_tdnn, resnet
+from tfq_sv.models import df_resnet, ecapa_tdnn, resnet, speechbrain
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint
 from tfq_sv.models.configuration import front_end, section
 from tfq_sv.models.registry import NAMES
@@ -18,6 +18,7 @@ _ENDS = {
     **dict.fromkeys(df_resnet.DEPTHS, ("downsample_layers.0.0.weight", "seg_1.weight")),
     "CAMPPlus": ("head.conv1.weight", "xvector.dense.linear.weight"),
     **dict.fromkeys(ecapa_tdnn.WIDTHS, ("layer1.conv.weight", "linear.weight")),
+    speechbrain.NAME: ("blocks.0.conv.conv.weight", "fc.conv.weight"),
 }
 """Keys of the first and the last kernel: their sizes are the network's."""
 
@@ -68,6 +69,8 @@ def architecture(checkpoint: Checkpoint, model_name: str | None) -> dict[str, An
 
 def pooling_of(checkpoint: Checkpoint) -> str:
     """Returns the name of a checkpoint's pooling."""
+    if "asp.conv.conv.weight" in checkpoint.state:
+        return "ASTP"
     usual = "ASTP" if "pool.linear1.weight" in checkpoint.state else "TSTP"
     return str(section(checkpoint, "model_args").get("pooling_func", usual))
 
@@ -102,6 +105,8 @@ def _network(checkpoint: Checkpoint) -> str | None:
         )
     if any(key.startswith("xvector.") for key in state):
         return "CAMPPlus"
+    if "blocks.1.res2net_block.blocks.0.conv.conv.weight" in state:
+        return speechbrain.NAME
     if "layer2.se_res2block.0.conv.weight" in state:
         return _ecapa_tdnn(checkpoint)
 

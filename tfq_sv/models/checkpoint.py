@@ -1,8 +1,8 @@
 """Checkpoint files: tensors by key, and the configuration beside them.
 
 Keys and configurations are those of wenet-e2e/wespeaker, of pyannote's copies of it, of Golden
-Gemini's own files (`embedding` for `seg_1`), and of 3D-Speaker, with whatever prefix a wrapper put
-before every key (`resnet.`, `module.`, `model.encoder.`, ...).
+Gemini's own files (`embedding` for `seg_1`), of 3D-Speaker, and of SpeechBrain, with whatever
+prefix a wrapper put before every key (`resnet.`, `module.`, `model.encoder.`, ...).
 
 Needs PyTorch and PyYAML (`pip install 'tfq-sv[torch]'`). Nothing that a file holds is ever run.
 """
@@ -21,12 +21,13 @@ import numpy.typing as npt
 from tfq_sv.errors import InputError
 from tfq_sv.files import existing
 from tfq_sv.models.checkpoint_files import average, read_tensors
+from tfq_sv.models.speechbrain_files import HYPERPARAMS, WEIGHTS, read_hyperparams
 
 CONFIG = "config.yaml"
 THREE_D_SPEAKER_CONFIG = "configuration.json"
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".zip", ".onnx")
 _READ = SUFFIXES[:5]
-_USUAL = ("avg_model.pt", "models/avg_model.pt", "pytorch_model.bin", "model.safetensors")
+_USUAL = ("avg_model.pt", "models/avg_model.pt", WEIGHTS, "pytorch_model.bin", "model.safetensors")
 """Where a folder has its weights, the first that is there."""
 
 EPOCHS = 10
@@ -34,6 +35,7 @@ EPOCHS = 10
 
 _EPOCH = re.compile(r"model[-_]?(\d+)\.pt")
 _FIRST_KERNELS = (
+    "blocks.0.conv.conv.weight",
     "downsample_layers.0.0.weight",
     "xvector.tdnn.linear.weight",
     "layer1.conv.weight",
@@ -44,16 +46,16 @@ _FIRST_KERNELS = (
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What is on disk, under WeSpeaker's own keys, or 3D-Speaker's.
+    """What is on disk, under the keys of its origin.
 
     Attributes:
         path: the file of the weights.
         state: key -> float32 array, in PyTorch's layout; counters and training head left out.
         dropped: keys of the training head, which no embedding needs.
-        config: what config.yaml says, or 3D-Speaker's configuration.json in WeSpeaker's words;
-            empty without one.
+        config: what config.yaml says, or 3D-Speaker's configuration.json or SpeechBrain's
+            hyperparams.yaml in WeSpeaker's words; empty without one.
         epsilon: what the pooling adds to its variance.
-        origin: who trained it: "WeSpeaker" or "3D-Speaker".
+        origin: whose it is: "WeSpeaker", "3D-Speaker" or "SpeechBrain".
         averaged: how many epochs `state` is the mean of; 1 where it was read as it is.
     """
 
@@ -103,8 +105,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             name, epsilon = name.replace("embedding.", "seg_1."), 1e-10
         state[name] = tensor
     origin = _origin(state, config, trained=bool(dropped))
-    if origin == "3D-Speaker":
-        epsilon = 0.0
+    epsilon = {"3D-Speaker": 0.0, "SpeechBrain": 1e-12}.get(origin, epsilon)
     averaged = max(1, len(epochs))
     return Checkpoint(weights, state, tuple(dropped), config, epsilon, origin, averaged)
 
@@ -137,6 +138,8 @@ def _origin(state: Mapping[str, Any], config: Mapping[str, Any], trained: bool) 
     """
     if config:
         return str(config.get("origin", "WeSpeaker"))
+    if "blocks.0.conv.conv.weight" in state:
+        return "SpeechBrain"
     end = state.get("xvector.dense.linear.weight")
     return "3D-Speaker" if end is not None and len(end) == 192 and not trained else "WeSpeaker"
 
@@ -153,7 +156,9 @@ def _locate(path: Path) -> tuple[Path, list[Path], dict[str, Any]]:
             found = sorted(file for file in path.iterdir() if file.suffix in _READ)
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
-            raise InputError(f"{path} should hold avg_model.pt or a single .pt file; found {names}")
+            raise InputError(
+                f"{path} should hold avg_model.pt, {WEIGHTS} or a single .pt file; found {names}"
+            )
         weights = found[0]
     existing(weights, "checkpoint")
     # An experiment keeps its weights in models/, and config.yaml beside that folder.
@@ -161,6 +166,8 @@ def _locate(path: Path) -> tuple[Path, list[Path], dict[str, Any]]:
     for folder in [weights.parent, *upper]:
         if (folder / CONFIG).is_file():
             return weights, epochs, _read_config(folder / CONFIG)
+    if (weights.parent / HYPERPARAMS).is_file():
+        return weights, epochs, read_hyperparams(weights.parent / HYPERPARAMS)
     if (weights.parent / THREE_D_SPEAKER_CONFIG).is_file():
         return weights, epochs, _three_d_speaker(weights.parent / THREE_D_SPEAKER_CONFIG)
     return weights, epochs, {}

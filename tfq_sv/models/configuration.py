@@ -1,4 +1,4 @@
-"""What the configurations of WeSpeaker and 3D-Speaker say about the front end."""
+"""What the configurations of WeSpeaker, 3D-Speaker and SpeechBrain say about the front end."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tfq_sv.errors import InputError
-from tfq_sv.features import THREE_D_SPEAKER, WESPEAKER, FbankOptions
+from tfq_sv.features import SPEECHBRAIN, THREE_D_SPEAKER, WESPEAKER, FbankOptions
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint
 
 _OWN: dict[str, dict[str, Any]] = {
@@ -23,6 +23,8 @@ def front_end(checkpoint: Checkpoint, bins: int) -> FbankOptions:
     Raises:
         InputError: one that `features` does not compute.
     """
+    if checkpoint.origin == "SpeechBrain":
+        return replace(SPEECHBRAIN, num_bins=bins)
     return replace(_read(checkpoint, bins), **_OWN.get(checkpoint.origin, {}))
 
 

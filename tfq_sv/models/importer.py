@@ -20,12 +20,15 @@ _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def load_checkpoint(path: str | os.PathLike[str], model_name: str | None = None) -> keras.Model:
-    """Loads a checkpoint of WeSpeaker or 3D-Speaker as a Keras model of the same embeddings.
+    """Loads a checkpoint as a Keras model that gives the same embeddings.
+
+    WeSpeaker's, 3D-Speaker's and SpeechBrain's are told apart by what they hold.
 
     Args:
         path: a model folder (avg_model.pt and config.yaml, as WeSpeaker publishes them; or an
-            experiment folder that holds them as models/avg_model.pt; or 3D-Speaker's, with
-            configuration.json), or a file of weights, with its configuration beside it or not.
+            experiment folder that holds them as models/avg_model.pt; 3D-Speaker's, with
+            configuration.json; SpeechBrain's, embedding_model.ckpt and hyperparams.yaml), or a
+            file of weights, with its configuration beside it or not.
         model_name: one of `tfq_sv.models.NAMES`; from the configuration, or else from the keys,
             if None.
 

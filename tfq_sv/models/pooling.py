@@ -72,19 +72,21 @@ class GlobalContext(keras.layers.Layer):
 
     Args:
         epsilon: added to the variance, an unbiased one.
+        biased: whether the variance is divided by T instead of T - 1; `epsilon` bounds it from
+            below then.
 
     >>> GlobalContext()(tf.zeros([2, 1, 50, 8])).shape
     TensorShape([2, 1, 50, 24])
     """
 
-    def __init__(self, epsilon: float = 1e-7, **kwargs: Any) -> None:
+    def __init__(self, epsilon: float = 1e-7, biased: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.epsilon, self.biased = epsilon, biased
 
     def call(self, sequence: tf.Tensor) -> tf.Tensor:
         """Finds the statistics in float32; the answer has the compute type."""
         wide = tf.cast(sequence, tf.float32)
-        mean, deviation = _moments(wide, self.epsilon)
+        mean, deviation = _moments(wide, self.epsilon, self.biased)
         # Sums with zeros, because a shape to broadcast to would be computed at run time.
         zeros = tf.zeros_like(wide)
         seen = tf.concat([wide, zeros + mean, zeros + deviation], axis=-1)
@@ -92,7 +94,7 @@ class GlobalContext(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The layer's configuration."""
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "epsilon": self.epsilon, "biased": self.biased}
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -167,9 +169,12 @@ def pool_frames(
     return AttentiveStatistics(epsilon, name="pool")((sequence, logits))
 
 
-def _moments(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _moments(x: tf.Tensor, epsilon: float, biased: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns mean and sqrt(variance + epsilon) over time: (..., T, C) -> (..., 1, C)."""
     mean = tf.reduce_mean(x, axis=-2, keepdims=True)
+    if biased:
+        variance = tf.reduce_mean(tf.square(x - mean), axis=-2, keepdims=True)
+        return mean, tf.sqrt(tf.maximum(variance, epsilon))
     # One frame has no deviation: 0 there, where torch.var gives NaN.
     freedom = tf.maximum(tf.cast(tf.shape(x)[-2], tf.float32) - 1.0, 1.0)
     squares = tf.reduce_sum(tf.square(x - mean), axis=-2, keepdims=True)

@@ -8,8 +8,8 @@ from typing import Any
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
-from tfq_sv.features import WESPEAKER, FbankOptions
-from tfq_sv.models import campplus, df_resnet, ecapa_tdnn, resnet
+from tfq_sv.features import SPEECHBRAIN, WESPEAKER, FbankOptions
+from tfq_sv.models import campplus, df_resnet, ecapa_tdnn, resnet, speechbrain
 from tfq_sv.models.frontend import FrontEnd
 from tfq_sv.models.layers import embedding
 from tfq_sv.models.pooling import POOLINGS, pool
@@ -32,6 +32,7 @@ class Family:
         step: what the number of mel bins must be a multiple of.
         groups: what `channels` must be a multiple of.
         two_emb_layer: whether it can have a second embedding layer.
+        fbank: its usual front end, but for the number of bins.
     """
 
     network: Callable[..., Any]
@@ -41,6 +42,7 @@ class Family:
     step: int = 8
     groups: int = 1
     two_emb_layer: bool = False
+    fbank: FbankOptions = WESPEAKER
 
 
 def _resnets(trunk: Callable[..., Any], step: int = 8) -> Family:
@@ -77,6 +79,15 @@ FAMILIES = {
         )
         for name, width in ecapa_tdnn.WIDTHS.items()
     },
+    speechbrain.NAME: Family(
+        speechbrain.network,
+        ("ASTP",),
+        embed_dim=192,
+        channels=speechbrain.CHANNELS,
+        step=1,
+        groups=8,
+        fbank=SPEECHBRAIN,
+    ),
 }
 NAMES = tuple(FAMILIES)
 
@@ -101,7 +112,8 @@ def build(
         two_emb_layer: a second dense layer after the first, as some ResNets' checkpoints have.
         channels: width of the first layer, which other widths are in proportion to; the field's,
             32, or an ECAPA's 512 or 1024, if None. Those must be multiples of 8.
-        fbank: the front end the features come from; WeSpeaker's with `feat_dim` bins if None.
+        fbank: the front end the features come from; the family's usual one with
+            `feat_dim` bins if None.
         pooling_epsilon: added to the variance before the root; Golden Gemini's authors took 1e-10,
             3D-Speaker's 0.
 
@@ -134,7 +146,7 @@ def build(
         raise InputError(
             f"channels of {name} must be a multiple of {family.groups}, not {channels}"
         )
-    fbank = fbank or FbankOptions(**{**vars(WESPEAKER), "num_bins": feat_dim})
+    fbank = fbank or FbankOptions(**{**vars(family.fbank), "num_bins": feat_dim})
     features = keras.Input((None, feat_dim), name="features")
     image = FrontEnd(fbank, name="front_end")(features)
     answer = family.network(

@@ -39,9 +39,9 @@ def frame_conv(
     strides: int = 1,
     dilation: int = 1,
     bias: bool = False,
+    padding: str = "same",
 ) -> Any:
-    """A convolution over time, zeros on both ends as PyTorch pads them."""
-    padding = "same"
+    """A convolution over time, zeros on both ends as PyTorch pads them, or none: "valid"."""
     if strides > 1:
         # `same` would pad even lengths more on one side.
         x = layers.ZeroPadding2D((0, size // 2), name=f"{name}.pad")(x)

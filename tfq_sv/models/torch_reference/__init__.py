@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfq_sv.models.torch_reference import campplus, df_resnet, ecapa_tdnn, resnet
+from tfq_sv.models.torch_reference import campplus, df_resnet, ecapa_tdnn, resnet, speechbrain
 from tfq_sv.models.torch_reference.layers import State, norm
 from tfq_sv.models.torch_reference.pooling import POOLINGS
 
@@ -22,7 +22,7 @@ def embed(
     """Computes what the checkpoint's own network answers in evaluation mode.
 
     Args:
-        state: a network's state dict with WeSpeaker's keys, or 3D-Speaker's, float.
+        state: a network's state dict with WeSpeaker's keys, 3D-Speaker's or SpeechBrain's, float.
         features: float (B, T, F).
         pooling: "TSTP", "TAP", "TSDP" or "ASTP".
         epsilon: added to the variance under the square root; the floor under it for ASTP.
@@ -38,6 +38,8 @@ def embed(
             return campplus.embed(state, features, epsilon)
         if "layer2.se_res2block.0.conv.weight" in state:
             return ecapa_tdnn.embed(state, features, pooling, epsilon)
+        if "blocks.0.conv.conv.weight" in state:
+            return speechbrain.embed(state, features)
         image = features.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
         trunk = resnet.trunk if "conv1.weight" in state else df_resnet.trunk
         statistics = POOLINGS[pooling](state, trunk(state, image), epsilon)
