@@ -24,6 +24,7 @@ from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.mixed_precision.probes import Estimate
 from tfq_sv.mixed_precision.problem import MixedPrecisionProblem
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
 
 def random_problem(layers: int, choices: int, tables: int, seed: int) -> MixedPrecisionProblem:
@@ -192,6 +193,26 @@ def test_files_keep_to_their_target() -> None:
     model = trained("ResNet18", channels=16)
     for input, target in (("waveform", 300_000), ("features", 700_000)):
         check_target(model, some_costs(model), target, input, FileSize.of(model, input))
+
+
+FAMILIES = {"ECAPA_TDNN_GLOB_c512": 64, "DF_ResNet56": 8, "CAMPPlus": 8}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x == "CAMPPlus")) for x in FAMILIES]
+)
+def test_sizes_of_layers_that_are_decoded_together(name: str) -> None:
+    """Their number differs by width, so that some groups are large and some too small to be one."""
+    keras.utils.set_random_seed(0)
+    model = models.build(name, channels=FAMILIES[name])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(keras.backend.random_normal(layer.moving_mean.shape))
+    names = list(quantizable(model))
+    bits = {layer: 2 if i in (3, 40) else 3 if i % 9 == 0 else 4 for i, layer in enumerate(names)}
+    recipe = QuantizationRecipe({layer: LayerRecipe("kmeans", b) for layer, b in bits.items()})
+    real = exported_bytes(model, recipe, "features")
+    assert abs(tfq_sv.predict_bytes(model, recipe, input="features") - real) <= 2e-3 * real
 
 
 @pytest.mark.slow

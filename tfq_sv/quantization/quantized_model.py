@@ -198,20 +198,22 @@ def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras
     }
 
     def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
-        inner = getattr(layer, "layer", layer) if layer in wrappers.values() else layer
+        wrapped = isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
+        inner = layer.layer if wrapped else layer
         config = inner.get_config()
         if inner.compute_dtype != inner.variable_dtype:  # made under a mixed policy
             config["dtype"] = "float32"
         return type(inner).from_config(config)
 
     plain = keras.models.clone_model(model, clone_function=unwrap)
+    originals = {layer.name: layer for layer in model.layers}  # get_layer searches through all
     for layer in plain.layers:
         if layer.name in wrappers:
             bias = wrappers[layer.name].layer.bias
             kernel = kernels[layer.name]
             layer.set_weights([kernel] if bias is None else [kernel, bias.numpy()])
         else:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
+            layer.set_weights(originals[layer.name].get_weights())
     return plain
 
 
