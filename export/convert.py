@@ -25,6 +25,7 @@ from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
 from tfq_sv.export.filters import Book, Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
+from tfq_sv.features import FbankOptions
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.trellis import TrellisCodebook
 
@@ -186,7 +187,7 @@ def build(
         "embed_dim": int(float_model.outputs[0].shape[-1]),
         "sample_rate": options.sample_rate,
         "min_samples": frontend.min_samples(options) if input == "waveform" else None,
-        "frontend": None if entry.takes_waveform(float_model) else dataclasses.asdict(options),
+        "frontend": None if entry.takes_waveform(float_model) else _front_end_fields(options),
         "recipe": {layer: _label(book) for layer, book in books.items()},
         "score": "cosine",
         "thresholds": None,
@@ -196,6 +197,12 @@ def build(
     }
     metadata.attach(outer, check({**standard, **(about or {})}, "the about given"))
     return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))
+
+
+def _front_end_fields(options: FbankOptions) -> dict[str, Any]:
+    """The options as the metadata hold them: readers from before SpeechBrain's know no kinds."""
+    fields = dataclasses.asdict(options)
+    return fields if options.kind != "kaldi" else {k: v for k, v in fields.items() if k != "kind"}
 
 
 def float_network(

@@ -30,6 +30,7 @@ COMMANDS = {
     "search": "choose each layer's bits, so that the file has at most a wanted size",
     "finetune": "train a quantized network a little more, to win back what it lost",
     "reproduce": "make the paper's whole table from one network: every quantization, measured",
+    "compare": "compare networks at several bit widths and file sizes, on one corpus",
     "export": "write a quantized network as a standard .tflite",
     "inflate": "write the fast int8 .tflite that a small one holds",
     "embed": "embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be",

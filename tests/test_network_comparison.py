@@ -1,0 +1,88 @@
+"""`tfq-sv compare`: two networks at two widths and a size, resumed, on a small corpus."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tf_keras as keras
+from hypothesis import given
+from hypothesis import strategies as st
+from test_reproduction import cells
+from train_small import small
+
+from tfq_sv import cli
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation.measurement import evaluate
+from tfq_sv.experiments import network_comparison
+from tfq_sv.experiments.network_comparison_report import pareto
+from tfq_sv.export import SpeakerEncoder
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.keras", tmp_path / "b.keras"]
+    for seed, path in enumerate(paths):
+        keras.utils.set_random_seed(seed)
+        small().save(path)
+    return paths
+
+
+def command(networks: list[Path], corpus: Path, out: Path, *more: str) -> list[str]:
+    quick = ["--batch_size=2", "--seconds=0.5", "--minutes=0.02", "--probes=2"]
+    folders = [f"--train={corpus / 'train'}", f"--test={corpus / 'test'}", f"--out={out}"]
+    return ["compare", f"--models={','.join(map(str, networks))}", *folders, *quick, *more]
+
+
+def test_rows_are_measured_once_and_added_to(
+    networks: list[Path], corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, measured = tmp_path / "out", []
+    real = network_comparison._Run._measure
+
+    def measure(self: Any, name: str, row: Any, *rest: Any) -> None:
+        real(self, name, row, *rest)
+        measured.append((name, row.name))
+
+    monkeypatch.setattr(network_comparison._Run, "_measure", measure)
+    assert cli.main(command(networks[:1], corpus_dir, out, "--bits=4")) == 0
+    assert measured == [("a", "FP32"), ("a", "4 bits")]
+    assert cli.main(command(networks, corpus_dir, out, "--bits=4,2", "--target_mb=0.001,9")) == 0
+    mixed = "mixed, 9 MB"
+    assert measured[2:] == [("a", "2 bits"), ("a", mixed)] + [
+        ("b", row) for row in ("FP32", "4 bits", "2 bits", mixed)
+    ]
+    table = cells((out / "report.md").read_text())
+    assert sorted(table) == sorted(f"{name}, {row}" for name, row in measured)
+    assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
+    corpus = Corpus.read(corpus_dir / "test")
+    trials = Trials.read(corpus_dir / "test" / "trials.txt", corpus)
+    file = out / "b" / "2-bits" / "model.tflite"
+    rate = evaluate(SpeakerEncoder(file), corpus, trials).eer
+    row = json.loads((file.parent / "results.json").read_text())
+    assert row["eer"] == pytest.approx(rate)
+    assert row["bytes"] == file.stat().st_size
+    assert (file.parent / "embeddings" / "network.json").is_file()
+    assert cli.main(command(networks, corpus_dir, out, "--bits=4", "--seed=1")) == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12))
+def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
+    rows = [{"bytes": size, "eer": rate} for size, rate in points]
+    front = pareto(rows)
+
+    def beaten(a: dict[str, int]) -> bool:
+        return any(b["bytes"] <= a["bytes"] and b["eer"] <= a["eer"] and b != a for b in rows)
+
+    best = {(row["bytes"], row["eer"]) for row in rows if not beaten(row)}
+    assert {(row["bytes"], row["eer"]) for row in front} == best
+    assert len(front) == len(best)
+
+
+def test_a_missing_network_is_an_error(
+    corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = command([tmp_path / "none.keras"], corpus_dir, tmp_path / "out")
+    assert cli.main(missing) == 1
+    assert "none.keras" in capsys.readouterr().err
