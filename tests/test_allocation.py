@@ -213,7 +213,7 @@ def test_sizes_of_layers_that_are_decoded_together(name: str) -> None:
     bits = {layer: 2 if i in (3, 40) else 3 if i % 9 == 0 else 4 for i, layer in enumerate(names)}
     recipe = QuantizationRecipe({layer: LayerRecipe("kmeans", b) for layer, b in bits.items()})
     real = exported_bytes(model, recipe, "features")
-    assert abs(tfq_sv.predict_bytes(model, recipe, input="features") - real) <= 2e-3 * real
+    assert abs(tfq_sv.predict_bytes(model, recipe, input="features") - real) <= 3e-3 * real
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ SMALLER = {
     "demo": ["--test_speakers=4", "--steps=1"],
     "benchmark": ["--rounds=1"],
     "enroll": ["--nocheck"],
+    "compare": ["--batch_size=2", "--seconds=0.5", "--minutes=0.02", "--probes=1"],
     "reproduce": ["--model=resnet18.keras", "--steps=1", "--batch_size=2", "--probes=1"],
 }
 RECIPE = ["--num_epochs=1", "--num_avg=1", "--batch_size=9", "--seconds=0.3", "--network=ResNet18"]

@@ -6,7 +6,8 @@ the table, report.png the EER against the file size with its Pareto front. All i
 same command resumes, and takes further networks, --bits and --target_mb.
 
 example:
-  tfq-sv compare --models=resnet34.keras,campplus.pt --train=my/train --test=my/test --out=compared
+  tfq-sv compare --models=resnet18.keras,model.keras --train=my/train --test=my/test \
+    --bits=4,2 --target_mb=1 --out=compared
 """
 
 import json
