@@ -1,4 +1,4 @@
-"""compare networks, each at several bit widths and file sizes, on one corpus
+r"""compare networks, each at several bit widths and file sizes, on one corpus
 
 Each network is quantized, calibrated to a minute of speech (and fine-tuned, with --steps),
 exported, and measured as a .tflite: size, multiply-accumulates, latency, EER, minDCF. report.md has
