@@ -161,7 +161,7 @@ def predict_bytes(
     >>> from tfq_sv import models
     >>> network = models.build("ResNet34")
     >>> predict_bytes(network, QuantizationRecipe.uniform(network, bits=4)) // 10_000
-    340
+    339
     """
     return FileSize.of(model, input, compute).total(recipe)
 
@@ -319,7 +319,7 @@ def unfolded(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
     >>> from tfq_sv import models
     >>> [len(unfolded(models.build(name, channels=8))) for name in ("ResNet18", "CAMPPlus")]
-    [0, 56]
+    [0, 55]
     """
     folded = {id(_folded_norm(layer)) for layer in quantizable(model).values()}
     return [
