@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from workers import THREADS, cluster
+from train_small import small
+from workers import PATIENCE, THREADS, cluster
 
 from tfq_sv import cli
 from tfq_sv.cli import train
@@ -26,6 +26,7 @@ SMALL = ["--network=ResNet18", "--channels=16", "--embed_dim=8"]
 SHORT = ["--seconds=0.3", "--batch_size=9", "--num_epochs=1", "--num_avg=1", "--warm_up_epoch=0"]
 
 
+@pytest.mark.slow
 def test_the_recipe_and_its_large_margin_stage(
     corpus_dir: Path,
     musan: Path,
@@ -192,40 +193,59 @@ def test_values_that_no_flag_takes(
     assert name in said or (name == "--bits" and "bits" in said)
 
 
+# The command, which says each step, and dies at the one that DIE_AT names.
+WORKER = """
+import os, signal
+from tfq_sv.cli import run
+from tfq_sv.training import loop, step
+
+loop.CHECKPOINT_EVERY = 4
+real = step.TrainingStep.__call__
+
+def noted(self, number, batch):
+    if str(number) == os.environ.get("DIE_AT"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("step", number, flush=True)
+    return real(self, number, batch)
+
+step.TrainingStep.__call__ = noted
+run()
+"""
+
+
 @pytest.mark.slow
 def test_a_lost_worker_is_waited_for(corpus_dir: Path, tmp_path: Path) -> None:
     """One worker is killed after a checkpoint and begun anew; the other one sees to itself."""
     out = tmp_path / "m.keras"
+    small().save(tmp_path / "small.keras")
     command = [
-        sys.executable, "-c", "from tfq_sv.cli import run; run()", "train",
-        f"--corpus={corpus_dir / 'train'}", f"--out={out}", *SMALL,
-        "--seconds=0.3", "--batch_size=4", "--steps=250",
+        sys.executable, "-c", WORKER, "train", f"--corpus={corpus_dir / 'train'}", f"--out={out}",
+        f"--init={tmp_path}/small.keras", "--seconds=0.3", "--batch_size=4", "--steps=10",
     ]  # fmt: skip
     configs = cluster()
 
-    def begin(number: int) -> subprocess.Popen[str]:
-        environment = {**os.environ, **THREADS, "TF_CONFIG": json.dumps(configs[number])}
+    def begin(number: int, **more: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, **THREADS, "TF_CONFIG": json.dumps(configs[number]), **more}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, env=environment, text=True, **pipes)
 
-    first, second = begin(0), begin(1)
-    for _ in range(3000):
-        if (Path(f"{out}.state") / "checkpoint").exists() or first.poll() is not None:
-            break
-        time.sleep(0.1)
-    second.send_signal(signal.SIGKILL)
-    second.communicate()
+    first, second = begin(0), begin(1, DIE_AT="6")
+    second.communicate(timeout=PATIENCE)
+    assert second.returncode == -signal.SIGKILL
     second = begin(1)
-    said, _ = first.communicate(timeout=500)
+    said, _ = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0, said
-    assert second.wait(60) == 0
-    second.communicate()
-    assert "a worker was lost" in said
-    assert f"wrote {out}" in said
-    assert re.search(r"\b1\d\d/250", said)  # it went on from the checkpoint
+    other, _ = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 0, other
+    before, after = said.split("a worker was lost")
+    assert f"wrote {out}" in after
+    steps = [[int(n) for n in re.findall(r"step (\d+)", part)] for part in (before, after)]
+    assert steps[0][:6] == list(range(6))
+    assert steps[1] == list(range(4, 10))  # it went on from the checkpoint
     assert load_model(out).output_shape == (None, 8)
 
 
+@pytest.mark.slow
 def test_wrong_settings_are_found_without_tensorflow() -> None:
     script = (
         "import sys; from tfq_sv import cli; "

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from checkpoints import save, state_like
 from nbclient import NotebookClient
+from workers import PATIENCE
 
 import tfq_sv
 from tfq_sv.export import read_about
@@ -25,7 +26,11 @@ def run(notebook: Any, folder: Path, patch: pytest.MonkeyPatch) -> str:
     for setting, value in SMALLER.items():
         patch.setenv(setting, value)
     client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
+        notebook,
+        timeout=PATIENCE,
+        startup_timeout=PATIENCE,
+        kernel_name="python3",
+        resources={"metadata": {"path": folder}},
     )
     client.execute()
     return "".join(

