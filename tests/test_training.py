@@ -1,4 +1,5 @@
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+import train_small
 
-import tfq_sv
 from tfq_sv import training
 from tfq_sv.data.chunks import Batches
 from tfq_sv.data.corpus import Corpus
@@ -22,15 +23,19 @@ def test_aam_softmax_is_its_formula() -> None:
     labels = rng.integers(5, size=8).astype(np.int32)
     head(embeddings, labels)
     head.margin.assign(0.2)
+    centers = head.centers.numpy()
+    embeddings[0] = 0.01 * embeddings[0] - centers[:, labels[0]]  # the angle and the margin pass pi
     loss, accuracy = head(embeddings, labels)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    centers = head.centers.numpy()
     cosines = unit @ (centers / np.linalg.norm(centers, axis=0))
     angles = np.arccos(cosines)
+    assert angles[0, labels[0]] + 0.2 > np.pi > np.delete(angles[range(8), labels] + 0.2, 0).max()
     logits = 30.0 * cosines
     for row, label in enumerate(labels):
         if angles[row, label] + 0.2 < np.pi:
             logits[row, label] = 30.0 * np.cos(angles[row, label] + 0.2)
+        else:  # on from -1, which it has at pi - 0.2, as the cosine falls
+            logits[row, label] = 30.0 * (cosines[row, label] - np.cos(np.pi - 0.2) - 1)
     shifted = logits - logits.max(axis=1, keepdims=True)
     expected = -np.mean(shifted[np.arange(8), labels] - np.log(np.exp(shifted).sum(axis=1)))
     assert float(loss) == pytest.approx(expected, rel=1e-4)
@@ -50,7 +55,7 @@ def test_the_class_centers_are_trained() -> None:
 
 def small() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return tfq_sv.models.build("ResNet18", embed_dim=16, channels=16)
+    return train_small.small()
 
 
 OPTIONS = TrainingOptions(steps=6, batch_size=4, seconds=0.5, learning_rate=1e-3)
@@ -94,6 +99,14 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
         training.train(small(), train_corpus, other, checkpoint_dir=tmp_path, progress=False)
 
 
+@pytest.fixture(scope="module")
+def state(train_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a whole run leaves."""
+    folder = tmp_path_factory.mktemp("state")
+    training.train(small(), train_corpus, OPTIONS, checkpoint_dir=folder, progress=False)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("part", "left"),
     [
@@ -102,9 +115,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     ],
 )  # fmt: skip
 def test_a_damaged_state_says_so(
-    part: str, left: int, train_corpus: Corpus, tmp_path: Path
+    part: str, left: int, state: Path, train_corpus: Corpus, tmp_path: Path
 ) -> None:
-    training.train(small(), train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+    shutil.copytree(state, tmp_path, dirs_exist_ok=True)
     (file,) = tmp_path.glob(part)
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(InputError, match="holds a damaged state; delete that folder"):
