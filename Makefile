@@ -1,5 +1,6 @@
-# `make demo` shows the main job, `make test` runs every check. Both set everything up themselves:
-# a virtual environment in .venv with Python 3.11 or later. PYTHON=... chooses another interpreter.
+# `make demo` shows the main job, `make test` runs every check, `make quick` the fast tests alone.
+# All set everything up themselves: a virtual environment in .venv with Python 3.11 or later.
+# PYTHON=... chooses another interpreter.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -7,14 +8,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.ready-dev
 
-.PHONY: demo test lint typecheck clean
+.PHONY: demo test quick lint typecheck clean
 
 demo: $(READY)
 	$(BIN)/tfq-sv demo --out=demo
 
-# Two processes: each holds a TensorFlow and its networks, some 3 GB. A file stays in one of them.
+# Two processes: each holds a TensorFlow and its networks, some 3 GB. A file stays in one of them;
+# files with slow tests come first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint typecheck
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+# Without the tests that are marked as slow.
+quick: $(TOOLS)
+	$(PYTEST) -q -m 'not slow'
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .

@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import soundfile
 import tf_keras as keras
+from train_small import small
 
 import tfq_sv
 from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
+from tfq_sv.models import FrontEnd, df_resnet, pool, resnet
+from tfq_sv.models.layers import conv, embedding, norm
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process works long after the other has ended."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,9 +71,10 @@ def made(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train, quantize and export on an own folder; returns where everything is."""
     root = tmp_path_factory.mktemp("cli")
     own = own_folder(root / "own", corpus_dir)
+    small().save(root / "untrained.keras")
     steps = [
         ["train", f"--corpus={own}", f"--out={root}/model.keras", "--steps=3", "--batch_size=4",
-         "--seconds=0.5", "--embed_dim=16"],
+         "--seconds=0.5", f"--init={root}/untrained.keras"],
         ["quantize", f"--model={root}/model.keras", f"--out={root}/small.keras", "--bits=4",
          f"--recipe_out={root}/recipe.json"],
         ["export", f"--model={root}/small.keras", f"--out={root}/small.tflite"],
@@ -86,10 +96,33 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
+def tiny_resnet(channels: int = 8, embed_dim: int = 16) -> keras.Model:
+    """Five layers of a ResNet, its shortcut included: for all that needs no depth."""
+    keras.utils.set_random_seed(0)
+    features = keras.Input((None, 80), name="features")
+    x = norm(conv(FrontEnd()(features), "conv1", channels, 3, 2), "bn1", relu=True)
+    x = pool(resnet._basic(x, "layer1.0", 2 * channels, 2), "TSTP")
+    return randomize(keras.Model(features, embedding(x, embed_dim, False), name="tiny"))
+
+
 @pytest.fixture
 def network() -> keras.Model:
+    return tiny_resnet()
+
+
+@pytest.fixture
+def resnet18() -> keras.Model:
+    """21 layers, for claims on what depth does to accuracy: each use costs seconds."""
     keras.utils.set_random_seed(0)
     return randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=16))
+
+
+def shallow(patch: pytest.MonkeyPatch) -> None:
+    """Gives the ResNets one block a stage: every kind of layer, and a fraction of the work."""
+    for name, (_, bottleneck) in resnet.DEPTHS.items():
+        patch.setitem(resnet.DEPTHS, name, ((1, 1, 1, 1), bottleneck))
+    for name in df_resnet.DEPTHS:
+        patch.setitem(df_resnet.DEPTHS, name, (1, 1, 1, 1))
 
 
 RATE = 16000

@@ -19,16 +19,23 @@ SPEECH = [np.random.default_rng(i).normal(0, 1, (60, 80)).astype(np.float32) for
 
 
 @pytest.fixture
-def quantized(network: keras.Model) -> Any:
-    return tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=4))
+def quantized(resnet18: keras.Model) -> Any:
+    return tfq_sv.quantize(resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=4))
 
 
+@pytest.mark.slow
 def test_all_forms_of_a_network(
-    network: keras.Model, quantized: Any, test_corpus: Corpus, tmp_path: Path
+    resnet18: keras.Model, quantized: Any, test_corpus: Corpus, tmp_path: Path
 ) -> None:
     trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
     result = experiments.benchmark_network(
-        network, {"4 bit": quantized}, SPEECH, tmp_path, corpus=test_corpus, trials=trials, rounds=2
+        resnet18,
+        {"4 bit": quantized},
+        SPEECH,
+        tmp_path,
+        corpus=test_corpus,
+        trials=trials,
+        rounds=2,
     )
     assert not result.skipped
     found = result.forms
@@ -38,7 +45,7 @@ def test_all_forms_of_a_network(
     sizes = [by_name[name].bytes for name in ("float32", "float16", "4 bit, inflated", ours[0])]
     assert sizes == sorted(sizes, reverse=True)
     assert by_name["float32"].cosine == pytest.approx(1)
-    expected = evaluate(KerasEncoder(network), test_corpus, trials).eer
+    expected = evaluate(KerasEncoder(resnet18), test_corpus, trials).eer
     assert by_name["float32"].eer == pytest.approx(expected)
     for one in found:
         assert one.load_ms > 0
@@ -52,11 +59,12 @@ def test_all_forms_of_a_network(
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_memory_is_that_of_the_run_alone(network: keras.Model, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_memory_is_that_of_the_run_alone(resnet18: keras.Model, tmp_path: Path) -> None:
     large = tfq_sv.models.build("ResNet18", embed_dim=32)
     forms = {
         name: baselines.converter_forms(model, tmp_path / name, SPEECH)["float32"]
-        for name, model in {"small": network, "large": large}.items()
+        for name, model in {"small": resnet18, "large": large}.items()
     }
     ballast = np.ones(50_000_000)  # this process's memory must not count
     small, big = experiments.benchmark_files(forms, SPEECH, threads=[1], rounds=1)

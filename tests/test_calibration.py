@@ -8,12 +8,14 @@ import tf_keras as keras
 from test_fine_tuning import distance
 
 import tfq_sv
+from tfq_sv import assets
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
 from tfq_sv.quantization import calibration, gptq
 from tfq_sv.quantization.batch_norm import batch_norms
+from tfq_sv.quantization.quantizers import KMeans
 from tfq_sv.training.fine_tuning import FineTuningOptions
 
 
@@ -91,12 +93,12 @@ def test_a_failure_leaves_the_model_as_it_was(network: keras.Model) -> None:
         tfq_sv.reestimate_batch_norm(plain, [], progress=False)
 
 
-def test_calibration_keeps_far_more_than_rounding(
-    network: keras.Model, train_corpus: Corpus
-) -> None:
+@pytest.mark.slow
+def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
+    """Of a trained network, which the corpus' voices are new to."""
+    network = assets.load("resnet18-small")
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
-    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
     rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
     tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
@@ -115,22 +117,52 @@ def test_calibration_keeps_far_more_than_rounding(
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
-def test_noise_stands_for_speech_that_is_not_there(
-    network: keras.Model, train_corpus: Corpus
+def plain_alternate(kernel: Any, gram: Any, centroids: Any) -> Any:
+    return gptq.reconstruct(kernel, gram, centroids), centroids
+
+
+@pytest.mark.parametrize("part", ["correction", "centroids", "importance"])
+def test_each_part_of_calibration_pays(
+    part: str, network: keras.Model, train_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each switched off by itself leaves the network farther from the float one."""
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     unseen = fbank_tensor(next(stream)[0])
-    for bits in (1, 2, 3, 4):
-        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
-        rounded, kept = (tfq_sv.quantize(network, recipe) for _ in range(2))
-        tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
-        assert tfq_sv.calibrate(kept, progress=False) == 21
-        # Better than rounding, even if that has its BatchNorms fitted to speech.
-        assert distance(kept, network, unseen) < 0.9 * distance(rounded, network, unseen)
-        with pytest.raises(InputError, match="is calibrated already"):
-            tfq_sv.calibrate(kept, dataset, progress=False)
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
+    whole, without = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    tfq_sv.calibrate(whole, dataset, progress=False)
+    if part == "correction":
+        monkeypatch.setattr(calibration, "corrected", lambda kernel, gram, cross: kernel)
+    elif part == "centroids":
+        monkeypatch.setattr(calibration, "alternate", plain_alternate)
+    else:
+        refit = KMeans.refit
+        monkeypatch.setattr(
+            KMeans, "refit", lambda self, strength: refit(self, np.ones_like(strength))
+        )
+    tfq_sv.calibrate(without, dataset, progress=False)
+    assert distance(whole, network, unseen) < 0.98 * distance(without, network, unseen)
+
+
+@pytest.mark.parametrize("bits", [1, pytest.param(2, marks=pytest.mark.slow), 3, 4])
+def test_noise_stands_for_speech_that_is_not_there(
+    bits: int, request: pytest.FixtureRequest, train_corpus: Corpus
+) -> None:
+    network = request.getfixturevalue("resnet18" if bits == 2 else "network")
+    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    dataset = [next(stream) for _ in range(6)]
+    tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
+    unseen = fbank_tensor(next(stream)[0])
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
+    rounded, kept = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
+    assert tfq_sv.calibrate(kept, progress=False) == len(recipe.layers)
+    # Better than rounding, even if that has its BatchNorms fitted to speech.
+    assert distance(kept, network, unseen) < 0.9 * distance(rounded, network, unseen)
+    with pytest.raises(InputError, match="is calibrated already"):
+        tfq_sv.calibrate(kept, dataset, progress=False)
 
 
 def test_noise_leaves_no_statistics_of_its_own(network: keras.Model) -> None:
@@ -195,27 +227,28 @@ def test_a_network_of_two_inputs_is_refused() -> None:
             tfq_sv.calibrate(small, dataset, progress=False)
 
 
-@pytest.mark.parametrize("file", ["calibrated.keras", "calibrated.h5", "calibrated"])
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [1, 2])
 def test_calibrated_codebooks_stay_in_fine_tuning(
-    file: str, network: keras.Model, train_corpus: Corpus, tmp_path: Path
+    bits: int, network: keras.Model, train_corpus: Corpus, tmp_path: Path
 ) -> None:
+    """Saved and loaded, too; that every format keeps the mark, the test of `once` proves."""
     stream = batches(train_corpus, batch_size=4, seconds=0.5)
-    for bits in (1, 2):
-        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
-        if bits == 1:
-            recipe = tfq_sv.QuantizationRecipe.binary(network, "adaptive")
-        rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
-        tfq_sv.calibrate(calibrated, [next(stream)], progress=False)
-        calibrated.save(tmp_path / file)
-        options = FineTuningOptions(steps=3, learning_rate=1e-2, follow_every=1, freeze=0)
-        moved = []
-        for model in (rounded, calibrated, tfq_sv.load_model(tmp_path / file)):
-            before = tfq_sv.codebooks(model)
-            tfq_sv.finetune(model, stream, teacher=network, options=options, progress=False)
-            after = tfq_sv.codebooks(model)
-            moved.append(any(np.any(after[n].centroids != b.centroids) for n, b in before.items()))
-            assert any(np.any(after[n].codes != b.codes) for n, b in before.items())
-        assert moved == [True, False, False]
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
+    if bits == 1:
+        recipe = tfq_sv.QuantizationRecipe.binary(network, "adaptive")
+    rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    tfq_sv.calibrate(calibrated, [next(stream)], progress=False)
+    calibrated.save(tmp_path / "calibrated.keras")
+    options = FineTuningOptions(steps=3, learning_rate=1e-2, follow_every=1, freeze=0)
+    moved = []
+    for model in (rounded, calibrated, tfq_sv.load_model(tmp_path / "calibrated.keras")):
+        before = tfq_sv.codebooks(model)
+        tfq_sv.finetune(model, stream, teacher=network, options=options, progress=False)
+        after = tfq_sv.codebooks(model)
+        moved.append(any(np.any(after[n].centroids != b.centroids) for n, b in before.items()))
+        assert any(np.any(after[n].codes != b.codes) for n, b in before.items())
+    assert moved == [True, False, False]
 
 
 @pytest.mark.parametrize("kind", ["adaptive", "static"])
@@ -235,14 +268,18 @@ def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus
     assert all(same) if kind == "static" else not any(same)
 
 
+@pytest.mark.parametrize("file", ["calibrated.keras", "calibrated.h5", "calibrated"])
 @pytest.mark.parametrize("kind", ["adaptive", "static"])
-def test_calibration_is_done_once(kind: str, network: keras.Model, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_calibration_is_done_once(
+    kind: str, file: str, network: keras.Model, tmp_path: Path
+) -> None:
     """Afterwards the latent weights are no longer the float network's."""
     speech = [np.random.default_rng(0).normal(size=(2, 40, 80)).astype(np.float32)]
     model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
     tfq_sv.calibrate(model, speech, progress=False)
-    model.save(tmp_path / "calibrated.keras")
-    for again in (model, tfq_sv.load_model(tmp_path / "calibrated.keras")):
+    model.save(tmp_path / file)
+    for again in (model, tfq_sv.load_model(tmp_path / file)):
         with pytest.raises(InputError, match="is calibrated already; quantize the float network"):
             tfq_sv.calibrate(again, speech, progress=False)
 
@@ -280,7 +317,7 @@ def test_an_interrupted_calibration_leaves_the_model_as_it_was(
     for a, b in zip(before, quantized.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     monkeypatch.undo()
-    assert tfq_sv.calibrate(quantized, progress=False) == 21
+    assert tfq_sv.calibrate(quantized, progress=False) == 5
 
 
 def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -> None:

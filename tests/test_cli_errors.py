@@ -14,6 +14,7 @@ import soundfile
 from tfq_sv import cli
 
 
+@pytest.mark.slow
 def test_bad_recordings_are_skipped_and_listed(
     made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -32,8 +33,9 @@ def test_bad_recordings_are_skipped_and_listed(
     assert len(said) == start + 3
     assert str(second) in said[-1] or str(second) in said[-2]
     assert cli.main([*base, "--strict"]) == 1
-    assert cli.main(["train", f"--corpus={folder}", f"--out={tmp_path}/x.keras", "--steps=1",
-                     "--batch_size=2", "--seconds=0.3", "--embed_dim=8"]) == 0  # fmt: skip
+    train = ["train", f"--corpus={folder}", f"--out={tmp_path}/x.keras", "--steps=1"]
+    train += ["--batch_size=2", "--seconds=0.3", f"--init={made}/untrained.keras"]
+    assert cli.main(train) == 0
     assert cli.main(["finetune", "--help"]) == 0
 
 
@@ -61,6 +63,7 @@ def test_bad_recordings_beside_keras(
     assert found["trials"] + found["trials_skipped"] == listed
 
 
+@pytest.mark.slow
 def test_bad_recordings_in_calibration_and_search(
     made: Path, with_bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +81,7 @@ def test_bad_recordings_in_calibration_and_search(
         assert "is silent" in next(iter(json.loads(said.out)["skipped"].values()))
 
 
+@pytest.mark.slow
 def test_bad_recordings_in_a_benchmark(
     made: Path, with_bad: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +220,7 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
     assert not (tmp_path / "out.keras").exists()
 
 
+@pytest.mark.slow
 def test_the_console_script_says_one_line_and_no_traceback(tmp_path: Path) -> None:
     """In a process of its own: TensorFlow's native log must not bury the message."""
     text = tmp_path / "text.keras"

@@ -28,6 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_results_for_machines(
     made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def spoken(environment: dict[str, str], *arguments: str, redirect: str = "") -> 
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_names_that_no_terminal_can_show(
     encoding: str, made: Path, corpus_dir: Path, tmp_path: Path
@@ -117,6 +119,7 @@ def test_names_that_no_terminal_can_show(
     assert r"/caf\xe9.wav" in (tmp_path / "scores").read_text()
 
 
+@pytest.mark.slow
 def test_closed_outputs_are_no_error(made: Path, tmp_path: Path) -> None:
     info = ["info", f"--model={made}/small.tflite"]
     assert spoken({}, *info, redirect=">&-") == (0, "")
@@ -133,6 +136,7 @@ def test_a_quiet_call_leaves_the_environment_as_it_was(made: Path) -> None:
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_as_it_is(
     corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

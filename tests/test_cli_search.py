@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import randomize
+from conftest import tiny_resnet
 
 import tfq_sv
 from tfq_sv import cli
@@ -14,8 +14,7 @@ from tfq_sv.quantization.quantizers import quantizable
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("search") / "model.keras"
-    # With biases as training leaves them: equal ones, all zero for instance, are in a file once.
-    randomize(tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)).save(path)
+    tiny_resnet(channels=24).save(path)
     return path
 
 
@@ -26,35 +25,40 @@ def search(model: Path, corpus_dir: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_from_a_size_to_a_file(
     model: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.json"
-    assert cli.main(search(model, corpus_dir, recipe, "--target_mb=0.25")) == 0
+    assert cli.main(search(model, corpus_dir, recipe, "--target_mb=0.07")) == 0
     said = capsys.readouterr().out
-    assert re.search(r"layer4\.1\.conv2 +147,456 +\S+ +\S+ +[124]\n", said)
+    assert re.search(r"layer1\.0\.conv2 +20,736 +\S+ +\S+ +[124]\n", said)
     assert f"wrote {recipe}" in said
     assert (tmp_path / "recipe.png").read_bytes().startswith(b"\x89PNG")
     # What was measured is used again.
-    assert cli.main(search(model, corpus_dir, recipe, "--target_mb=0.25")) == 0
+    assert cli.main(search(model, corpus_dir, recipe, "--target_mb=0.07")) == 0
     tuned, file = tmp_path / "tuned.keras", tmp_path / "tuned.tflite"
     train = f"--corpus={corpus_dir}/train"
     stages = ["finetune", f"--model={model}", f"--recipe={recipe}", train, f"--out={tuned}"]
     assert cli.main([*stages, "--steps=1", "--batch_size=2", "--seconds=0.5"]) == 0
     assert not list(tmp_path.glob("*.state"))
     assert cli.main(["export", f"--model={tuned}", f"--out={file}"]) == 0
-    assert 0.98 * 250_000 < file.stat().st_size <= 250_000
+    # Five layers fill a target less closely than many; that none fills it better without costing
+    # more, test_allocation proves.
+    assert 0.95 * 70_000 < file.stat().st_size <= 70_000
+    layers = tfq_sv.QuantizationRecipe.from_json(recipe).layers
+    assert len({entry.bits for entry in layers.values()}) > 1
 
 
 def test_a_curve_of_sizes(
     model: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--target_mb=0.25,0.35", "--method=sections", "--sensitivity=hessian"]
+    more = ["--target_mb=0.07,0.08", "--method=sections", "--sensitivity=hessian"]
     more += [f"--test_corpus={corpus_dir}/test", f"--plot={tmp_path}/curve.png"]
     assert cli.main(search(model, corpus_dir, tmp_path / "recipe.json", *more)) == 0
     assert capsys.readouterr().out.count(" %\n") == 2
     network = tfq_sv.load_model(model)
-    for size in ("0.25", "0.35"):
+    for size in ("0.07", "0.08"):
         recipe = tfq_sv.QuantizationRecipe.from_json(tmp_path / f"recipe-{size}MB.json")
         assert recipe.layers.keys() == quantizable(network).keys()
     assert (tmp_path / "curve.png").exists()

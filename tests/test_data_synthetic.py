@@ -76,6 +76,7 @@ def test_trials_are_balanced_without_duplicates(corpus: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_workers_and_interruptions_change_nothing(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     shutil.copytree(corpus, out)

@@ -29,6 +29,7 @@ def test_the_keras_encoder_is_front_end_and_model(
         np.testing.assert_allclose(embedded, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", assets.NAMES)
 def test_shipped_networks_tell_unheard_voices_apart(name: str, test_corpus: Corpus) -> None:
     trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)

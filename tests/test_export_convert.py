@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
-from conftest import randomize
+from conftest import randomize, shallow
 from learned_scale import with_learned_scales
 
 import tfq_sv
@@ -130,7 +130,11 @@ def check(path: Path, model: Any, books: dict[str, Codebook], compute: str) -> N
                 assert cosine(encoder.embed(x), expected) > 0.999
 
 
-@pytest.mark.parametrize("bits", [*([b] for b in range(1, 9)), MIXED], ids=str)
+@pytest.mark.parametrize(
+    "bits",
+    [MIXED, *(pytest.param([b], marks=pytest.mark.slow) for b in range(1, 9))],
+    ids=str,
+)
 def test_both_signatures_equal_keras_at_all_bits(tmp_path: Path, bits: list[int]) -> None:
     model = image_network()
     check(tmp_path / "a.tflite", model, quantized(model, bits), "float32")
@@ -305,8 +309,14 @@ FAMILY = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
-def test_every_kind_of_network_in_the_family(name: str, tmp_path: Path) -> None:
-    """Three bits, which are two planes and have gammas of both signs in each layer."""
+def test_every_kind_of_network_in_the_family(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three bits, which are two planes and have gammas of both signs in each layer.
+
+    One block a stage has every kind of layer; full depth is test_benchmarks' part.
+    """
+    shallow(monkeypatch)
     keras.utils.set_random_seed(0)
     model = models.build(name, feat_dim=32, embed_dim=12, channels=8, **FAMILY[name])
     network = tfq_sv.quantize(randomize(model), tfq_sv.QuantizationRecipe.uniform(model, bits=3))

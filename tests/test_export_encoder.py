@@ -250,6 +250,7 @@ def mutated(good: bytes, count: int) -> Iterator[bytes]:
             yield bytes(bad)
 
 
+@pytest.mark.slow
 def test_a_thousand_bad_files_are_one_clear_line_each(
     path: Path, good: bytes, network: tuple[Any, dict[str, Codebook]]
 ) -> None:
@@ -343,6 +344,7 @@ def test_threads_may_share_an_encoder(path: Path, fast: bool) -> None:
     np.testing.assert_array_equal(found, 100 * expected)
 
 
+@pytest.mark.slow
 def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
     program = (
         "import numpy as np; from tfq_sv.export import SpeakerEncoder;"
@@ -355,6 +357,7 @@ def test_processes_may_open_a_file_at_once(path: Path, tmp_path: Path) -> None:
     assert kept.read_bytes() == inflate(path)
 
 
+@pytest.mark.slow
 def test_tensorflow_is_a_runtime_too(path: Path) -> None:
     program = (
         "import sys, numpy as np; sys.modules['ai_edge_litert'] = None;"
@@ -383,6 +386,7 @@ def test_a_foreign_network_is_refused(
         inflate(tmp_path)
 
 
+@pytest.mark.slow
 def test_running_a_file_loads_no_tensorflow(path: Path) -> None:
     program = (
         "import sys, numpy as np; from tfq_sv.export import SpeakerEncoder, write_about;"

@@ -95,6 +95,7 @@ def mixed(model: Any, bits: float) -> dict[str, Book]:
     return books
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", trellis.WIDTHS)
 @pytest.mark.parametrize("negative", [False, True])
 def test_both_signatures_equal_keras(tmp_path: Path, bits: float, negative: bool) -> None:

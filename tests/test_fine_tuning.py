@@ -26,18 +26,19 @@ def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> 
     return float(1 - np.mean(np.sum(a * b, axis=1)))
 
 
+@pytest.mark.slow
 def test_fine_tuning_brings_two_bits_back_to_the_teacher(
-    network: keras.Model, train_corpus: Corpus
+    resnet18: keras.Model, train_corpus: Corpus
 ) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    quantized = tfq_sv.quantize(resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=2))
     before = {name: book.centroids for name, book in tfq_sv.codebooks(quantized).items()}
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     options = FineTuningOptions(steps=30, follow_every=5)
-    tfq_sv.finetune(quantized, dataset, teacher=network, options=options, progress=False)
+    tfq_sv.finetune(quantized, dataset, teacher=resnet18, options=options, progress=False)
     features = fbank_tensor(dataset[0][0])
-    fresh = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
-    assert distance(quantized, network, features) < 0.7 * distance(fresh, network, features)
+    fresh = tfq_sv.quantize(resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=2))
+    assert distance(quantized, resnet18, features) < 0.7 * distance(fresh, resnet18, features)
     books = tfq_sv.codebooks(quantized)
     assert any(np.abs(books[name].centroids - before[name]).max() > 0 for name in books)
     for book in books.values():
@@ -65,6 +66,7 @@ def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
     assert all(moved) if kind == "adaptive" else not any(moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_fine_tuning_in_sixteen_bits(precision: str) -> None:
     keras.utils.set_random_seed(0)
@@ -264,46 +266,50 @@ import tensorflow as tf
 import tf_keras as keras
 from tfq_sv.training.fine_tuning import FineTuningOptions
 from tfq_sv.training import loop
+from train_small import small
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 loop.CHECKPOINT_EVERY = 2
-folder, stop = sys.argv[1], int(sys.argv[2])
-keras.utils.set_random_seed(0)
-network = tfq_sv.models.build("ResNet18", embed_dim=16, channels=16)
-model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network))
 rng = np.random.default_rng(0)
 batches = [rng.normal(size=(4, 40, 80)).astype("f4") for _ in range(5)]
 
-def stream():
+def stream(stop):
     for number, batch in enumerate(batches * 2):
         if number == stop:
             raise KeyboardInterrupt
         yield batch
 
 options = FineTuningOptions(steps=8, follow_every=2, batch_norm_batches=2)
-try:
-    tfq_sv.finetune(model, stream() if stop else batches, teacher=network, options=options,
-                    checkpoint_dir=folder, progress=False)
-except KeyboardInterrupt:
-    print("interrupted")
-else:
-    print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest())
+for folder, stop in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    keras.utils.set_random_seed(0)
+    network = small()
+    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network))
+    try:
+        tfq_sv.finetune(model, stream(stop) if stop else batches, teacher=network,
+                        options=options, checkpoint_dir=folder, progress=False)
+    except KeyboardInterrupt:
+        print("interrupted")
+    else:
+        print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
-    def run(folder: str, stop: int) -> str:
+    def run(*arguments: str) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-c", INTERRUPTED, str(tmp_path / folder), str(stop)],
+            [sys.executable, "-c", INTERRUPTED, *arguments],
+            cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout.strip()
+        return done.stdout.split()
 
-    whole = run("whole", 0)
-    assert len(whole) == 64
-    assert run("broken", 5) == "interrupted"
-    assert run("broken", 0) == whole
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    ended, interrupted = run(whole, "0", broken, "5")
+    assert len(ended) == 64
+    assert interrupted == "interrupted"
+    assert run(broken, "0") == [ended]  # in another process

@@ -47,6 +47,7 @@ def fit(model: keras.Model, *, jit: bool = False) -> tuple[float, float]:
     return history.history["loss"][0], history.history["loss"][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 3])
 @pytest.mark.parametrize("jit", [False, True])
 def test_compile_and_fit(bits: int, jit: bool) -> None:
@@ -110,6 +111,7 @@ print("trained on", strategy.num_replicas_in_sync)
 """
 
 
+@pytest.mark.slow
 def test_two_devices() -> None:
     # Logical devices must be set before TensorFlow starts: another process.
     done = subprocess.run(

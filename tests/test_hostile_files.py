@@ -14,6 +14,7 @@ LISTS = ["embeddings .ark", "embeddings .npy", "embeddings .scp", "raw.list", "s
 LISTS += ["trials", "utt2spk", "wav.scp"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "names"), [("sounds", SOUNDS), ("lists", LISTS)])
 def test_a_result_or_one_clear_line(group: str, names: list[str], tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()

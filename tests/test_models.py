@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
-from conftest import randomize
+from conftest import randomize, shallow
 
 import tfq_sv
 from tfq_sv import models
@@ -55,7 +56,13 @@ def test_every_network_is_counted() -> None:
     assert {*PARAMETERS, *OTHERS} == set(models.NAMES)
 
 
-@pytest.mark.parametrize("name", [*PARAMETERS, *OTHERS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if re.search(r"_?ResNet[12]\d\d", name) else name
+        for name in (*PARAMETERS, *OTHERS)
+    ],
+)
 def test_parameter_counts(name: str) -> None:
     model = models.build(name)
     # One flat graph without code in it, which tfmot and every file format ask for.
@@ -65,11 +72,12 @@ def test_parameter_counts(name: str) -> None:
     assert sum(int(np.prod(weight.shape)) for weight in weights) == {**PARAMETERS, **OTHERS}[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ResNet34", "DF_ResNet56", "Gemini_DF_ResNet60", "CAMPPlus", "ECAPA_TDNN_GLOB_c512"]
 )
 def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
-    model = randomize(models.build(name, channels=64 if name in WIDTHS else None))
+    model = randomize(models.build(name, channels=64 if name in WIDTHS else 8))
     export_float32(model, tmp_path / "float.tflite", input="features")
     interpreter = Interpreter(str(tmp_path / "float.tflite"))
     entry, end = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
@@ -84,10 +92,15 @@ def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
         assert np.max(np.abs(found - expected)) < 1e-4 * np.max(np.abs(expected))
 
 
-@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+@pytest.mark.parametrize(
+    "form", ["model.keras", "model.h5", pytest.param("saved_model", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", SAVED)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
+def test_saves_and_loads(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shallow(monkeypatch)
     model = randomize(
         models.build(name, channels=WIDTHS.get(name, 4), embed_dim=8, fbank=THREE_D_SPEAKER)
     )
@@ -101,7 +114,10 @@ def test_saves_and_loads(name: str, form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["w.weights.h5", "w.h5", "checkpoint"])
 @pytest.mark.parametrize("name", SAVED)
-def test_saves_and_loads_weights(name: str, form: str, tmp_path: Path) -> None:
+def test_saves_and_loads_weights(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shallow(monkeypatch)
     first, second = (
         models.build(name, channels=WIDTHS.get(name, 4), embed_dim=8) for _ in range(2)
     )

@@ -49,6 +49,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUNDING)
 def test_golden_answers(name: str, tmp_path: Path) -> None:
     """The answers were computed by WeSpeaker's own PyTorch networks on these weights."""

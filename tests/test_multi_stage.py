@@ -99,6 +99,7 @@ class BrokenError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [list, iter])
 @pytest.mark.parametrize("after", [8, 12])
 def test_a_broken_run_ends_as_a_whole_one(

@@ -44,6 +44,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_every_file_is_in_the_wheel(environment: Path) -> None:
     (site,) = environment.glob("lib/python*/site-packages")
     for folder, package in (("tfq_sv", "tfq_sv"), ("export", "tfq_sv/export")):
@@ -55,6 +56,7 @@ def test_every_file_is_in_the_wheel(environment: Path) -> None:
                 assert (site / package / place).read_bytes() == path.read_bytes(), place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["tfq_sv", "tfq_sv.export", "tfq_sv.export.encoder"])
 def test_imports_load_no_tensorflow(environment: Path, tmp_path: Path, module: str) -> None:
     code = f"import sys, {module}; print({module}.__file__, 'tensorflow' in sys.modules)"
@@ -63,6 +65,7 @@ def test_imports_load_no_tensorflow(environment: Path, tmp_path: Path, module: s
     assert loaded == "False"
 
 
+@pytest.mark.slow
 def test_the_command_works(environment: Path, tmp_path: Path) -> None:
     command, python = environment / "bin" / "tfq-sv", environment / "bin" / "python"
     assert "tfq-sv verify model.tflite" in say(command, "verify", "--help", cwd=tmp_path)

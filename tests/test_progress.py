@@ -10,6 +10,7 @@ from tfq_sv.export import export_tflite
 from tfq_sv.progress import counted, tick
 
 
+@pytest.mark.slow
 def test_a_layer_a_tick(
     network: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,7 @@ def exact_traces(model: keras.Model, loss: Any) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [False, True])
 def test_hessian_traces_are_the_exact_ones(labelled: bool) -> None:
     model, aam = tiny(), head()
@@ -82,6 +83,7 @@ def test_hessian_traces_are_the_exact_ones(labelled: bool) -> None:
         assert trace.standard_error < 0.2 * max(exact.values())
 
 
+@pytest.mark.slow
 def test_without_labels_fisher_and_hessian_have_one_trace() -> None:
     model = tiny()
     exact = exact_traces(model, lambda e: cosine_distillation(e, tf.stop_gradient(e)))
@@ -91,6 +93,7 @@ def test_without_labels_fisher_and_hessian_have_one_trace() -> None:
         assert abs(trace - exact[name]) < 4 * trace.standard_error, name
 
 
+@pytest.mark.slow
 def test_the_empirical_fisher_is_the_mean_squared_gradient() -> None:
     model = tiny()
 
@@ -207,6 +210,6 @@ def test_what_cannot_be_used_says_why(network: keras.Model) -> None:
 def test_a_real_network_from_waveforms(network: keras.Model) -> None:
     waveforms = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
     traces = tfq_sv.hessian_traces(network, [waveforms], options=ProbeOptions(2), progress=False)
-    assert len(traces) == 21
+    assert len(traces) == 5
     fisher = tfq_sv.fisher_traces(network, [waveforms], options=ProbeOptions(2), progress=False)
     assert 0.2 < sum(traces.values()) / sum(fisher.values()) < 5

@@ -125,6 +125,7 @@ def test_feedback_without_correlation_is_plain_encoding() -> None:
     np.testing.assert_array_equal(codes, trellis.encode(kernel.T / scales, trellis.table(2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 2])
 def test_the_size_is_known_before_the_export(bits: float, tmp_path: Path) -> None:
     network = tfq_sv.models.build("ResNet18", channels=16, embed_dim=64)
