@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tfq_sv import assets
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.features import fbank_tensor
+from tfq_sv.features import FbankOptions, fbank_tensor
+from tfq_sv.models import FrontEnd
 from tfq_sv.quantization import calibration, gptq
 from tfq_sv.quantization.batch_norm import batch_norms
 from tfq_sv.quantization.quantizers import KMeans
@@ -177,7 +179,8 @@ def test_noise_leaves_no_statistics_of_its_own(network: keras.Model) -> None:
 
 @pytest.mark.parametrize("shape", [(None, 40), (8,), (None, 12, 3)])
 def test_noise_is_as_smooth_and_as_loud_as_said(shape: tuple[int | None, ...]) -> None:
-    noise = calibration._noise((None, *shape)).numpy()
+    model = keras.Sequential([keras.layers.ReLU(input_shape=shape)])
+    noise = calibration._noise(model).numpy()
     assert noise.shape == (10, *(size or 200 for size in shape))
     if shape == (None, 40):
         assert noise.std() == pytest.approx(2, rel=0.1)
@@ -186,7 +189,19 @@ def test_noise_is_as_smooth_and_as_loud_as_said(shape: tuple[int | None, ...]) -
         for axis, near in ((1, 0.87), (2, 0.77)):
             one, other = (np.delete(noise, end, axis).ravel() for end in (0, -1))
             assert np.corrcoef(one, other)[0, 1] == pytest.approx(near, abs=0.02)
-    np.testing.assert_array_equal(noise, calibration._noise((None, *shape)))
+    np.testing.assert_array_equal(noise, calibration._noise(model))
+
+
+def test_noise_is_as_loud_as_speech_where_no_mean_is_subtracted() -> None:
+    loud = FbankOptions(subtract_mean=False, num_bins=40)
+    shape, noise = (None, 40), {}
+    for fbank in (loud, replace(loud, sample_scale=1.0), replace(loud, subtract_mean=True)):
+        model = keras.Sequential([FrontEnd(fbank, input_shape=shape)])
+        noise[fbank] = calibration._noise(model).numpy()
+    means = [values.mean() for values in noise.values()]
+    assert means[0] == pytest.approx(14, abs=1)  # of log mel energies in int16's scale
+    assert means[0] - means[1] == pytest.approx(2 * np.log(32768), abs=1e-3)
+    assert means[2] == pytest.approx(0, abs=1e-5)
 
 
 def test_every_kind_of_layer_without_speech() -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import tfq_sv
 from tfq_sv import codebook
-from tfq_sv.quantization import calibration
+from tfq_sv.quantization import patches
 from tfq_sv.quantization.gptq import (
     alternate,
     corrected,
@@ -182,7 +182,7 @@ def test_the_gram_foretells_a_layers_output(
     layer: keras.layers.Layer, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the gram says a change of the kernel does is what it does to Keras' own output."""
-    monkeypatch.setattr(calibration, "_ROWS_AN_INPUT", 10_000)  # every position
+    monkeypatch.setattr(patches, "_ROWS_PER_INPUT", 10_000)  # every position
     layer = type(layer).from_config(layer.get_config())
     inputs = tf.constant(np.random.default_rng(0).normal(size=(5, *shape)), tf.float32)
     before = layer(inputs).numpy()
@@ -192,9 +192,9 @@ def test_the_gram_foretells_a_layers_output(
     changed = np.random.default_rng(1).normal(size=kernel.shape)
     variable.assign(changed)
     found = np.mean(np.sum((layer(inputs).numpy() - before) ** 2, axis=-1))
-    a, b = (calibration._grouped(k.astype(np.float64), layer) for k in (kernel, changed))
-    np.testing.assert_array_equal(calibration._ungrouped(a, kernel.shape), kernel)
-    gram, cross = calibration._moments_of_inputs(layer, inputs, 3 * inputs, *a.shape[:2])
+    a, b = (patches.grouped(k.astype(np.float64), layer) for k in (kernel, changed))
+    np.testing.assert_array_equal(patches.ungrouped(a, layer, kernel.shape), kernel)
+    gram, cross = patches.second_moments(layer, inputs, 3 * inputs, *a.shape[:2])
     np.testing.assert_allclose(cross, 2 * gram, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(output_error(a, b, gram), found, rtol=1e-4)
 

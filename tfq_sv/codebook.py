@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.floating]
 _MIN_BINS, _BINS_A_CENTROID = 2048, 20
 
 _SHRINK = 0.95  # from one step of the grid that is tried to the next
+_CLIP = 0.75  # of the greatest centroid, again and again: where the grid may end
+_NEAR = 1.003  # times the squared error without a grid: good enough
 _CROWD = 32  # centroids: from here on rounding them to the grid is not enough
 
 GRID_LEVELS = 127
@@ -351,18 +353,47 @@ def _on_grid(
 ) -> npt.NDArray[np.float32]:
     """Moves fitted centroids onto the int8 grid that their greatest sets, or one that errs less."""
     low, high = float(centroids[0]), float(centroids[-1])
-    if centroids.size < _CROWD or not max(-low, high) > 0:
+    if not max(-low, high) > 0:
         return snap(centroids)
     total = np.concatenate([[0.0], np.cumsum(mass)])
     moment = np.concatenate([[0.0], np.cumsum(mass * values)])
-    least, chosen, step = np.inf, centroids.astype(np.float64), grid_scale(centroids)
-    while True:
-        error, levels = _best_levels(values, total, moment, centroids.size, step, high >= -low)
+
+    def best(step: float) -> tuple[float, npt.NDArray[np.float64]]:
+        return _best_levels(values, total, moment, centroids.size, step, high >= -low)
+
+    start = grid_scale(centroids)
+    if centroids.size < _CROWD:
+        rounded = snap(centroids)
+        square = float(np.sum(mass * values**2))
+        free, snapped = (_error(values, total, moment, c) + square for c in (centroids, rounded))
+        if not shrink or snapped <= _NEAR * free:
+            return rounded
+        # One weight far out spans a grid that is too coarse for the rest: it may be worth clipping.
+        trials = [best(start)]
+        while len(trials) - 1 <= np.argmin([trial[0] for trial in trials]) + 1:  # two worse ones
+            trials.append(best(start * _CLIP ** len(trials)))
+        least, chosen = min(trials, key=lambda trial: trial[0])
+    else:
+        least, chosen = best(start)
+    while shrink:
+        error, levels = best(grid_scale(chosen) * _SHRINK)
         if not error < least:
-            return snap(chosen)
-        least, chosen, step = error, levels, step * _SHRINK
-        if not shrink:
-            return snap(chosen)
+            break
+        least, chosen = error, levels
+    return snap(chosen)
+
+
+def _error(
+    values: npt.NDArray[np.float64],
+    total: npt.NDArray[np.float64],
+    moment: npt.NDArray[np.float64],
+    centroids: npt.NDArray[np.float32],
+) -> float:
+    """The squared error of the nearest centroids, less the sum of the weights' squares."""
+    table = centroids.astype(np.float64)
+    inner = np.searchsorted(values, (table[1:] + table[:-1]) / 2)
+    bounds = np.concatenate([[0], inner, [values.size]])
+    return float(np.sum(table * (table * np.diff(total[bounds]) - 2 * np.diff(moment[bounds]))))
 
 
 def _best_levels(

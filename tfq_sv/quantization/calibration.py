@@ -1,40 +1,39 @@
 """What can be mended in a quantized network without training, by a little speech or none."""
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
-from math import prod
+import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from scipy.signal import lfilter
 
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
-from tfq_sv.models import front_end, network_input
+from tfq_sv.models import FrontEnd, front_end, network_input
 from tfq_sv.models.entry import as_entry, takes_waveform
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
+from tfq_sv.quantization.equalization import equalize
 from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
+from tfq_sv.quantization.graph import Call, inputs_of_calls
+from tfq_sv.quantization.patches import in_pieces, second_moments, ungrouped
 from tfq_sv.quantization.quantized_model import latent_model, quantizers_of
-from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute
+from tfq_sv.quantization.quantizers import TRANSPOSED, kernel_attribute
 from tfq_sv.quantization.trellis_quantizer import Trellis
 
-_ROWS_AN_INPUT = 64
-"""Positions of a layer's input that are looked at, for each input of its kernel."""
 _NOT_FINITE = "activations are not finite in calibration"
 # What stands for speech is as loud and as smooth as its log mel energies without their mean.
 # Neighbours go together by exp(-distance): this much from frame to frame of 10 ms; over all bins,
 # 16 for the one part of it and 3 for the other.
 _NOISE_CHUNKS, _NOISE_FRAMES, _NOISE_DEVIATION = 10, 200, 2.0
 _NOISE_FRAME, _NOISE_BINS = 0.14, ((0.6, 16.0), (0.4, 3.0))
+# Mean log mel energy of LibriSpeech's recordings, samples in [-1, 1]: 14.0 in int16's scale. From
+# recording to recording it deviates by 1.2.
+_LEVEL, _LEVEL_DEVIATION = -6.8, 1.2
 
 
 def calibrate(
@@ -113,7 +112,7 @@ def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
 
 
 def _noise(model: keras.Model) -> tf.Tensor:
-    """Smooth Gaussian noise in a network's input shape, the same every time."""
+    """Smooth Gaussian noise for a network's input, the same every time."""
     if takes_waveform(model):
         return 0.1 * tf.random.stateless_normal([_NOISE_CHUNKS, 2 * 16000], (0, 0))
     shape = model.inputs[0].shape[1:]
@@ -127,6 +126,11 @@ def _noise(model: keras.Model) -> tf.Tensor:
         noise += _smooth(part, len(sizes), np.exp(-distance / sizes[-1]))
     if len(sizes) > 1:
         noise -= noise.mean(axis=1, keepdims=True)  # as CMN does
+    for layer in model.layers:
+        if isinstance(layer, FrontEnd) and not layer.fbank.subtract_mean:
+            level = _LEVEL + 2 * np.log(layer.fbank.sample_scale)
+            levels = rng.normal(level, _LEVEL_DEVIATION, _NOISE_CHUNKS)
+            noise += levels.reshape(-1, *[1] * len(sizes))
     if turned:
         noise = noise.transpose(0, 2, 1)
     return tf.constant(noise, tf.float32)
@@ -141,149 +145,73 @@ def _smooth(noise: Array, axis: int, near: float) -> Array:
 
 def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: bool) -> None:
     """Fits layer after layer, and BatchNorms, which may have own statistics on the way."""
-    beside = _Beside(latent_model(model), features, own_statistics=own_statistics)
-    errors: list[InputError] = []
-    found: dict[Any, Moments] = {}
-
-    def named(layer: Any, change: Callable[[Any, Any], None], inputs: tf.Tensor) -> None:
+    reference = latent_model(model)
+    strengths = {}
+    for call, inputs in _in_order(reference, features, own_statistics=own_statistics):
+        if kernel_attribute(call.layer):
+            strengths[call.layer.name] = strength = _strength(inputs)
+            if not np.isfinite(strength).all():
+                raise InputError(f"layer {call.layer.name}: {_NOT_FINITE}")
+    if os.environ.get("EQ", "1") == "1":
+        equalize(model, strengths)
+        equalize(reference, strengths)
+    moments: dict[Any, Moments] = {}
+    pairs = zip(
+        _in_order(model, features, own_statistics=False),
+        _in_order(reference, features, own_statistics=own_statistics),
+        strict=True,
+    )
+    for (call, inputs), (_, wanted) in pairs:
+        layer = call.layer
         try:
-            change(inputs, beside.inputs(layer.name))
+            if isinstance(layer, keras.layers.BatchNormalization):
+                twin = reference.get_layer(layer.name)
+                now = _moments(layer, inputs)
+                moments[layer] = moved(layer, _moments(twin, wanted), now)
+                _check(*moments[layer])
+                _set(layer, now if own_statistics else moments[layer])
+            elif call.quantizer is not None:
+                _fit_codes(layer, call.quantizer, inputs, wanted)
+                bar.update()
         except InputError as error:
-            errors.append(InputError(f"layer {layer.name}: {error}"))
-            raise
-
-    def fit(wrapper: Any, inputs: tf.Tensor) -> None:
-        quantizer = wrapper.quantize_config.quantizer
-        named(wrapper.layer, partial(_fit_codes, wrapper.layer, quantizer), inputs)
-        bar.update()
-
-    def move(layer: Any, inputs: tf.Tensor) -> None:
-        def change(inputs: tf.Tensor, wanted: tf.Tensor) -> None:
-            was, now = _moments(layer, wanted), _moments(layer, inputs)
-            found[layer] = moved(layer, was, now)
-            if not all(np.isfinite(moment).all() for moment in found[layer]):
-                raise InputError(_NOT_FINITE)
-            _set(layer, now if own_statistics else found[layer])
-
-        named(layer, change, inputs)
-
-    hooks: dict[Any, Callable[[tf.Tensor], None]] = {}
-    for layer in model.layers:
-        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
-            hooks[layer] = partial(fit, layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            hooks[layer] = partial(move, layer)
-    try:
-        with beside, _before_first_calls(hooks):
-            model(features, training=False)
-    except BaseException:
-        if errors:  # Keras has wrapped it in a page about the layer's arguments
-            raise errors[0] from None
-        raise
-    for layer, moments in found.items():
-        _set(layer, moments)
+            raise InputError(f"layer {layer.name}: {error}") from error
+    for layer, values in moments.items():
+        _set(layer, values)
 
 
-@contextmanager
-def _before_first_calls(hooks: Mapping[Any, Callable[[tf.Tensor], None]]) -> Iterator[None]:
-    """Shows each layer's input to its hook just before the layer is first called.
-
-    Keras has no such hook, and a model cut off before every layer would run the first ones again
-    for each of those that follow.
-    """
-
-    def hooked(layer: Any, hook: Callable[[tf.Tensor], None]) -> Callable[..., Any]:
-        call, waiting = layer.call, [hook]
-
-        def look_and_call(inputs: tf.Tensor, *arguments: Any, **options: Any) -> Any:
-            if waiting:
-                waiting.pop()(inputs)
-            return call(inputs, *arguments, **options)
-
-        return look_and_call
-
-    try:
-        for layer, hook in hooks.items():
-            layer.call = hooked(layer, hook)
-        yield
-    finally:
-        for layer in hooks:
-            del layer.call
+def _in_order(
+    model: keras.Model, features: tf.Tensor, *, own_statistics: bool
+) -> Iterator[tuple[Call, tf.Tensor]]:
+    """The layers with kernels and BatchNorms when they are first called, and what comes in."""
+    for call, inputs in inputs_of_calls(model, features):
+        batch_norm = isinstance(call.layer, keras.layers.BatchNormalization)
+        if call.first and (batch_norm or kernel_attribute(call.layer)):
+            if batch_norm and own_statistics:
+                _set(call.layer, _moments(call.layer, inputs))
+            yield call, inputs
 
 
-class _Beside:
-    """A float network that runs beside another, so that both stand at the same layer.
-
-    It runs in a thread of its own, which waits before each layer until that layer's inputs are
-    asked for: never more than two layers' are in memory.
-    """
-
-    def __init__(self, model: keras.Model, features: tf.Tensor, *, own_statistics: bool) -> None:
-        self._model, self._features, self._own = model, features, own_statistics
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
-        self._ended = threading.Event()
-        self._found: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def inputs(self, layer: str) -> tf.Tensor:
-        """What comes into a layer when it is first called. Each may be asked for once."""
-        while layer not in self._found:
-            name, inputs = self._queue.get()
-            if isinstance(inputs, BaseException):
-                raise inputs
-            self._found[name] = inputs
-        return self._found.pop(layer)
-
-    def __enter__(self) -> "_Beside":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        layers = [
-            layer
-            for layer in self._model.layers
-            if kernel_attribute(layer) or isinstance(layer, keras.layers.BatchNormalization)
-        ]
-        try:
-            with _before_first_calls({layer: partial(self._show, layer) for layer in layers}):
-                self._model(self._features, training=False)
-            raise RuntimeError("the float network ended before a layer that the quantized one has")
-        except BaseException as error:
-            with suppress(_EndedError):
-                self._put("", error)  # for whoever still asks
-
-    def _show(self, layer: Any, inputs: tf.Tensor) -> None:
-        if self._own and isinstance(layer, keras.layers.BatchNormalization):
-            _set(layer, _moments(layer, inputs))
-        self._put(layer.name, inputs)
-
-    def _put(self, name: str, inputs: Any) -> None:
-        while not self._ended.is_set():
-            try:
-                return self._queue.put((name, inputs), timeout=0.1)
-            except queue.Full:
-                continue
-        raise _EndedError
+def _strength(inputs: tf.Tensor) -> Array:
+    """E[x^2] of each channel."""
+    return np.square(inputs.numpy().astype(np.float64)).reshape(-1, inputs.shape[-1]).mean(axis=0)
 
 
-class _EndedError(Exception):
-    """Nobody asks any more."""
+def _check(*values: npt.NDArray[Any]) -> None:
+    if not all(np.isfinite(value).all() for value in values):
+        raise InputError(_NOT_FINITE)
 
 
 def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
     if isinstance(layer, TRANSPOSED):
         return  # its outputs are sums over different inputs at each place; codes stay the nearest
     shape = quantizer.latent.shape
-    kernel = _grouped(quantizer.latent.numpy().astype(np.float64), layer)
-    gram, cross = _moments_of_inputs(layer, inputs, wanted, *kernel.shape[:2])
-    if not (np.isfinite(gram).all() and np.isfinite(cross).all()):
-        raise InputError(_NOT_FINITE)
+    kernel = in_pieces(quantizer.latent.numpy().astype(np.float64), layer)
+    gram, cross = second_moments(layer, inputs, wanted, *kernel.shape[:2])
+    _check(gram, cross)
     target = corrected(kernel, gram, cross)
-    quantizer.latent.assign(_ungrouped(target, shape))
+    quantizer.latent.assign(ungrouped(target, layer, shape))
+    if isinstance(quantizer, Trellis) and len(target) > 1:  # pieces: their scales would differ
+        return quantizer.set(*quantizer.fit(quantizer.latent.numpy()))
     if isinstance(quantizer, Trellis):
         per_channel = quantizer.per_channel
         codes = trellis_feedback.reconstruct(
@@ -291,14 +219,14 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
         )
         return quantizer.set(*codes)
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
-    quantizer.refit(_ungrouped(np.broadcast_to(strength, target.shape), shape))
+    quantizer.refit(ungrouped(np.broadcast_to(strength, target.shape), layer, shape))
     centroids = quantizer.centroids.numpy()
     if quantizer.levels_stay:
         rounded = reconstruct(target, gram, centroids)
     else:
         rounded, centroids = alternate(target, gram, centroids)
         quantizer.centroids.assign(centroids)
-    quantizer.latent.assign(_ungrouped(latent_weights(target, rounded, centroids), shape))
+    quantizer.latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
 
 
 def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
@@ -310,65 +238,3 @@ def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
 def _set(layer: Any, moments: Moments) -> None:
     layer.moving_mean.assign(moments[0])
     layer.moving_variance.assign(moments[1])
-
-
-def _grouped(kernel: npt.NDArray[Any], layer: Any) -> npt.NDArray[Any]:
-    """A kernel as (groups, inputs, outputs), see `reconstruct`."""
-    if isinstance(layer, DEPTHWISE):
-        groups, inputs = kernel.shape[-2], prod(kernel.shape[:-2])
-    else:
-        groups, inputs = getattr(layer, "groups", 1), prod(kernel.shape[:-1])
-    return kernel.reshape(inputs, groups, -1).transpose(1, 0, 2)
-
-
-def _ungrouped(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """(groups, inputs, outputs) as a kernel again."""
-    return values.transpose(1, 0, 2).reshape(shape)
-
-
-def _moments_of_inputs(
-    layer: Any, inputs: tf.Tensor, wanted: tf.Tensor, groups: int, size: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Second moments of what a kernel is multiplied with, over some positions.
-
-    E[x x^T] and E[x (y - x)^T], (groups, size, size) each: x of `inputs`, y of `wanted`.
-    """
-    gram, cross, rows = np.zeros((groups, size, size)), np.zeros((groups, size, size)), 0
-    each = -(-_ROWS_AN_INPUT * size // len(inputs))
-    rng = np.random.default_rng(0)
-    taps = prod(getattr(layer, "kernel_size", ()))
-    for pair in zip(inputs, wanted, strict=True):
-        patches = [_patches(layer, item[None]) for item in pair]
-        chosen = rng.permutation(len(patches[0]))[:each]
-        x, y = (
-            # A row holds taps, then channels; a group has its own share of the channels.
-            tf.gather(found, chosen)
-            .numpy()
-            .reshape(len(chosen), taps, groups, -1)
-            .transpose(2, 0, 1, 3)
-            .reshape(groups, len(chosen), size)
-            for found in patches
-        )
-        with np.errstate(all="ignore"):  # who calls looks at whether all is finite
-            gram += x.transpose(0, 2, 1) @ x
-            cross += x.transpose(0, 2, 1) @ (y - x)
-        rows += len(chosen)
-    return gram / rows, cross / rows
-
-
-def _patches(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
-    """What a kernel is multiplied with, a row a position: (positions, taps * channels)."""
-    if isinstance(layer, keras.layers.Dense):
-        return tf.reshape(inputs, (-1, inputs.shape[-1]))
-    size, strides, rates = layer.kernel_size, layer.strides, layer.dilation_rate
-    padding = layer.padding.upper()
-    if isinstance(layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D):
-        if padding == "CAUSAL":
-            inputs = tf.pad(inputs, [[0, 0], [rates[0] * (size[0] - 1), 0], [0, 0]])
-            padding = "VALID"
-        inputs = inputs[:, :, None]
-        size, strides, rates = (*size, 1), (*strides, 1), (*rates, 1)
-    found = tf.image.extract_patches(
-        inputs, [1, *size, 1], [1, *strides, 1], [1, *rates, 1], padding
-    )
-    return tf.reshape(found, (-1, found.shape[-1]))

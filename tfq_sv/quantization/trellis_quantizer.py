@@ -57,7 +57,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         codes, scales = np.zeros((channels, columns), np.uint8), np.ones(channels, np.float32)
         if trained:
             try:
-                codes, scales = self._fit(self.latent.numpy())
+                codes, scales = self.fit(self.latent.numpy())
             except InputError as error:
                 raise InputError(f"layer {inner.name}: {error}") from None
         tick()
@@ -71,7 +71,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         )
         return {"codes": self.codes, "scales": self.scales}
 
-    def _fit(self, kernel: np.ndarray) -> tuple[trellis.Bytes, trellis.Floats]:
+    def fit(self, kernel: np.ndarray) -> tuple[trellis.Bytes, trellis.Floats]:
         matrix = trellis.as_matrix(kernel)
         codes, scales = trellis.fit(matrix, self.bits, per_channel=self.per_channel)
         return codes, scales[:, 0]

@@ -1,0 +1,306 @@
+"""The same network, its channels scaled so that codebooks fit its kernels best.
+
+Through ReLUs, poolings and sums a channel may be twice as loud, if what makes it doubles its
+weights and what takes it halves its own. Before and after a BatchNorm it may be scaled apart. The
+function stays, the kernels change. Inputs that are faint, and have large weights for that, give
+published networks much of their heavy tails.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras as keras
+from scipy.optimize import minimize
+
+from tfq_sv.models.context import MatMul, Segments
+from tfq_sv.models.pooling import FrameSequence
+from tfq_sv.models.sequence import FrameRow
+from tfq_sv.quantization.graph import Call, calls
+from tfq_sv.quantization.patches import grouped, taps, ungrouped
+from tfq_sv.quantization.quantizers import TRANSPOSED, kernel_attribute
+
+Array = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+
+layers = keras.layers
+
+_MOVES = (layers.Reshape, layers.Flatten, layers.Permute, FrameRow, FrameSequence)
+_PASSES = (
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.Dropout,
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.Cropping1D,
+    layers.Cropping2D,
+    layers.UpSampling1D,
+    layers.UpSampling2D,
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+)
+_SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum)
+_HOMOGENEOUS = (keras.activations.linear, keras.activations.relu)
+_FLOOR = 1e-6  # of the mean: what is next to nothing is not made loud
+_STEPS = 200
+import os
+_TAU = float(os.environ.get('TAU', 1))
+
+
+def equalize(model: keras.Model, strengths: Mapping[str, Array]) -> dict[str, Array]:
+    """Scales channels, in place, so that rounding each kernel costs its output least.
+
+    Levels with the same spacing for a whole kernel err alike in every weight. The output's error,
+    in parts of the output, is then the weights' mean square times the inputs' power over the
+    output's power, summed over outputs. The logarithms of these, summed over kernels, are a convex
+    function of the logarithms of the scales, and their least does not depend on how the network
+    was scaled before.
+
+    Args:
+        model: a functional network, quantized or not, with channels last.
+        strengths: kernel layer -> E[x^2] of each channel that comes in. Kernels that are not
+            named do not count, but are scaled with the others.
+
+    Returns:
+        The same strengths after scaling.
+
+    Source: the scaling is that of Nagel et al., Data-Free Quantization Through Weight
+    Equalization and Bias Correction, ICCV 2019, section 4.1, and Lin et al., AWQ, MLSys 2024;
+    here all kernels share one objective.
+
+    >>> model = keras.Sequential([keras.layers.Dense(2, input_shape=(1,)), keras.layers.Dense(1)])
+    >>> model.set_weights([np.float32([[1, 4]]), np.zeros(2), np.float32([[4], [1]]), np.zeros(1)])
+    >>> _ = equalize(model, {"dense": np.ones(1), "dense_1": np.array([1.0, 16.0])})
+    >>> np.abs(model.get_weights()[0]).round(2).tolist()
+    [[2.0, 2.0]]
+    >>> round(float(model(np.float32([[1]]))), 4)
+    8.0
+    """
+    scales = _Scales()
+    scaled = _trace(model, scales)
+    kernels = {
+        name: _Kernel.of(call, strengths[name], scales.roots(came), scales.roots(went))
+        for name, (call, came, went) in scaled.items()
+        if name in strengths
+    }
+    logs = _least(list(kernels.values()), scales.count)
+    for call, came, went in scaled.values():
+        _rescale(call, logs[scales.roots(came)], logs[scales.roots(went)])
+    return {
+        name: strengths[name] * np.exp(2 * logs[kernel.inputs.ravel()])
+        for name, kernel in kernels.items()
+    }
+
+
+class _Scales:
+    """One number for each channel that can be scaled on its own; number 0 cannot be scaled."""
+
+    def __init__(self) -> None:
+        self._parents = [0]
+
+    @property
+    def count(self) -> int:
+        return len(self._parents)
+
+    def new(self, channels: int) -> Ids:
+        ids = np.arange(self.count, self.count + channels)
+        self._parents += ids.tolist()
+        return ids
+
+    def roots(self, ids: Ids) -> Ids:
+        return np.array([self._root(index) for index in ids], np.int64)
+
+    def tie(self, one: Ids, other: Ids) -> Ids:
+        """Makes channels share their scales. One channel goes with many."""
+        for a, b in zip(*np.broadcast_arrays(one, other), strict=True):
+            low, high = sorted((self._root(a), self._root(b)))
+            self._parents[high] = low  # 0 stays 0
+        return max(one, other, key=len)
+
+    def fix(self, ids: Ids) -> None:
+        self.tie(ids, _FIXED)
+
+    def fixed(self, ids: Ids) -> bool:
+        return not self.roots(ids).any()
+
+    def _root(self, index: int) -> int:
+        while self._parents[index] != index:
+            self._parents[index] = self._parents[self._parents[index]]
+            index = self._parents[index]
+        return index
+
+
+_FIXED = np.zeros(1, np.int64)
+
+
+def _trace(model: keras.Model, scales: _Scales) -> dict[str, tuple[Call, Ids, Ids]]:
+    """Kernel layers and BatchNorms by name, each with its channels' numbers before and after."""
+    tensors = {str(id(tensor)): _FIXED for tensor in model.inputs}
+    scaled: dict[str, tuple[Call, Ids, Ids]] = {}
+    for call in calls(model):
+        came = [tensors[key] for key in call.inputs]
+        went = _through(call, came, scales)
+        if went is None:
+            for ids in came:
+                scales.fix(ids)
+            went = _FIXED
+        tensors.update(dict.fromkeys(call.outputs, went))
+        if _holds_scales(call.layer):
+            # What has no number for each channel is one channel with a scale of 1.
+            if not call.first:  # the same weights again
+                scales.tie(scaled[call.layer.name][1], came[0])
+                scales.tie(scaled[call.layer.name][2], went)
+            scaled.setdefault(call.layer.name, (call, came[0], went))
+    for tensor in model.outputs:
+        scales.fix(tensors[str(id(tensor))])
+    return scaled
+
+
+def _holds_scales(layer: Any) -> bool:
+    if isinstance(layer, layers.BatchNormalization):
+        return True
+    return bool(kernel_attribute(layer)) and not isinstance(layer, TRANSPOSED)
+
+
+def _through(call: Call, came: list[Ids], scales: _Scales) -> Ids | None:
+    """The channels that a layer gives for those that it gets; None: no channel may be scaled."""
+    layer = call.layer
+    if isinstance(layer, TRANSPOSED):
+        return None
+    if kernel_attribute(layer):
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            return None
+        return scales.new(call.channels) if layer.activation in _HOMOGENEOUS else _FIXED
+    if isinstance(layer, layers.BatchNormalization):
+        free = layer.scale and list(layer.axis) == [call.rank - 1]
+        return scales.new(call.channels) if free else None
+    if isinstance(layer, layers.ReLU):
+        return came[0] if layer.max_value is None and not layer.threshold else None
+    if isinstance(layer, layers.Activation):
+        return came[0] if layer.activation in _HOMOGENEOUS else None
+    if isinstance(layer, _PASSES):
+        last = getattr(layer, "data_format", "channels_last") == "channels_last"
+        return came[0] if last else None
+    if isinstance(layer, _MOVES):
+        return _moved(call, came[0])
+    if isinstance(layer, Segments):  # looks at the length alone
+        return _FIXED
+    if isinstance(layer, _SUMS):
+        for ids in came[1:]:
+            came[0] = scales.tie(came[0], ids)
+        return came[0]
+    if isinstance(layer, layers.Concatenate) and layer.axis in (-1, call.rank - 1):
+        widths = call.input_channels
+        return np.concatenate(
+            [np.broadcast_to(ids, width) for ids, width in zip(came, widths, strict=True)]
+        )
+    if isinstance(layer, layers.Multiply | MatMul) and len(came) == 2:
+        left, right = came
+        if scales.fixed(left):
+            return right
+        return left if scales.fixed(right) and isinstance(layer, layers.Multiply) else None
+    return None
+
+
+def _moved(call: Call, came: Ids) -> Ids | None:
+    """Where a layer that only moves values puts the channels."""
+    shape = [1, *(size or 2 for size in call.node.input_shapes[1:])]
+    moved = call.layer.call(tf.constant(np.broadcast_to(came, shape), tf.float64)).numpy()
+    rows = moved.reshape(-1, moved.shape[-1])
+    return rows[0].astype(np.int64) if (rows == rows[0]).all() else None
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """What the objective knows of a kernel of G groups, K channels in and O out in each."""
+
+    squares: Array
+    """(G, K, O), summed over taps."""
+    power: Array
+    """(G, K), E[x^2] of what comes in."""
+    signal: Array
+    """(G, O), about E[y^2] of what goes out."""
+    inputs: Ids
+    outputs: Ids
+
+    @classmethod
+    def of(cls, call: Call, strength: Array, inputs: Ids, outputs: Ids) -> "_Kernel":
+        kernel = grouped(call.kernel.numpy().astype(np.float64), call.layer)
+        groups, size, _ = kernel.shape
+        squares = np.square(kernel).reshape(groups, taps(call.layer), -1, kernel.shape[2]).sum(1)
+        squares = _floored(squares)
+        power = _floored(strength).reshape(groups, -1)
+        signal = _floored(np.einsum("gko,gk->go", squares, power))
+        return cls(
+            squares,
+            power,
+            signal,
+            np.broadcast_to(inputs, power.size).reshape(power.shape),
+            np.broadcast_to(outputs, signal.size).reshape(signal.shape),
+        )
+
+    def value(self, logs: Array, gradient: Array) -> float:
+        """The objective's part for this kernel; adds its gradient."""
+        came, went = np.exp(2 * logs[self.inputs]), np.exp(2 * logs[self.outputs])
+        weights = self.squares @ went[:, :, None]  # (G, K, 1)
+        mean = float((weights[:, :, 0] / came).sum())
+        outputs = ((1 / came)[:, None] @ self.squares)[:, 0] * went
+        power, signal = (self.power * came) ** _TAU, 1 / (self.signal * went) ** _TAU
+        error = float(power.sum(1) @ signal.sum(1))
+        inputs = power * signal.sum(1)[:, None] / error - weights[:, :, 0] / came / mean
+        outputs = outputs / mean - signal * power.sum(1)[:, None] / error
+        for ids, slopes in ((self.inputs, inputs), (self.outputs, outputs)):
+            gradient += np.bincount(ids.ravel(), 2 * slopes.ravel(), gradient.size)
+        return float(np.log(mean) + np.log(error) / _TAU)
+
+
+def _floored(values: Array) -> Array:
+    return values + _FLOOR * values.mean() + 1e-30
+
+
+def _least(kernels: list[_Kernel], count: int) -> Array:
+    """The logarithms of all scales, number 0's is 0."""
+
+    def objective(logs: Array) -> tuple[float, Array]:
+        gradient = np.zeros(count)
+        logs = np.concatenate([[0.0], logs])
+        value = sum(kernel.value(logs, gradient) for kernel in kernels)
+        return value, gradient[1:]
+
+    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-6, "ftol": 1e-10}
+    found = minimize(objective, np.zeros(count - 1), jac=True, method="L-BFGS-B", options=options)
+    return np.concatenate([[0.0], found.x])
+
+
+def _rescale(call: Call, came: Array, went: Array) -> None:
+    """Gives a layer the weights that do the same between scaled channels."""
+    layer = call.layer
+    if isinstance(layer, layers.BatchNormalization):
+        mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy().astype(float)
+        before, after = variance + layer.epsilon, variance * np.exp(2 * came) + layer.epsilon
+        layer.moving_mean.assign(mean * np.exp(came))
+        layer.moving_variance.assign(variance * np.exp(2 * came))
+        if layer.scale:
+            layer.gamma.assign(layer.gamma * np.exp(went - came) * np.sqrt(after / before))
+        if layer.center:
+            layer.beta.assign(layer.beta * np.exp(went))
+        return
+    kernel = call.kernel
+    values = grouped(kernel.numpy().astype(np.float64), layer)
+    groups, size, outputs = values.shape
+    inputs = size // taps(layer)
+    came = np.broadcast_to(came, groups * inputs).reshape(groups, inputs)
+    went = np.broadcast_to(went, groups * outputs).reshape(groups, 1, outputs)
+    values = values * np.exp(went - np.tile(came, taps(layer))[:, :, None])
+    kernel.assign(ungrouped(values, layer, kernel.shape))
+    if layer.use_bias:
+        layer.bias.assign(layer.bias * np.exp(went.ravel()))
