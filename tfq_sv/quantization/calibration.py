@@ -145,16 +145,9 @@ def _smooth(noise: Array, axis: int, near: float) -> Array:
 
 def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: bool) -> None:
     """Fits layer after layer, and BatchNorms, which may have own statistics on the way."""
-    reference = latent_model(model)
-    strengths = {}
-    for call, inputs in _in_order(reference, features, own_statistics=own_statistics):
-        if kernel_attribute(call.layer):
-            strengths[call.layer.name] = strength = _strength(inputs)
-            if not np.isfinite(strength).all():
-                raise InputError(f"layer {call.layer.name}: {_NOT_FINITE}")
     if os.environ.get("EQ", "1") == "1":
-        equalize(model, strengths)
-        equalize(reference, strengths)
+        equalize(model)
+    reference = latent_model(model)
     moments: dict[Any, Moments] = {}
     pairs = zip(
         _in_order(model, features, own_statistics=False),
@@ -189,11 +182,6 @@ def _in_order(
             if batch_norm and own_statistics:
                 _set(call.layer, _moments(call.layer, inputs))
             yield call, inputs
-
-
-def _strength(inputs: tf.Tensor) -> Array:
-    """E[x^2] of each channel."""
-    return np.square(inputs.numpy().astype(np.float64)).reshape(-1, inputs.shape[-1]).mean(axis=0)
 
 
 def _check(*values: npt.NDArray[Any]) -> None:

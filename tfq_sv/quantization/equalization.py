@@ -6,7 +6,6 @@ function stays, the kernels change. Inputs that are faint, and have large weight
 published networks much of their heavy tails.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,53 +51,39 @@ _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Min
 _HOMOGENEOUS = (keras.activations.linear, keras.activations.relu)
 _FLOOR = 1e-6  # of the mean: what is next to nothing is not made loud
 _STEPS = 200
-import os
-_TAU = float(os.environ.get('TAU', 1))
 
 
-def equalize(model: keras.Model, strengths: Mapping[str, Array]) -> dict[str, Array]:
-    """Scales channels, in place, so that rounding each kernel costs its output least.
+def equalize(model: keras.Model) -> None:
+    """Scales channels, in place, until all that come into a kernel have weights of one power.
 
-    Levels with the same spacing for a whole kernel err alike in every weight. The output's error,
-    in parts of the output, is then the weights' mean square times the inputs' power over the
-    output's power, summed over outputs. The logarithms of these, summed over kernels, are a convex
-    function of the logarithms of the scales, and their least does not depend on how the network
-    was scaled before.
+    And all that go out of it, as far as the graph lets channels be scaled: the mean square of each
+    kernel's weights comes as near as it can to their geometric mean over inputs and outputs. Its
+    logarithm is a convex function of the scales' logarithms, summed over kernels, so there is one
+    solution, and how the network was scaled before does not matter.
 
     Args:
-        model: a functional network, quantized or not, with channels last.
-        strengths: kernel layer -> E[x^2] of each channel that comes in. Kernels that are not
-            named do not count, but are scaled with the others.
-
-    Returns:
-        The same strengths after scaling.
+        model: a functional network, quantized or not, channels last. Its function stays.
 
     Source: the scaling is that of Nagel et al., Data-Free Quantization Through Weight
-    Equalization and Bias Correction, ICCV 2019, section 4.1, and Lin et al., AWQ, MLSys 2024;
-    here all kernels share one objective.
+    Equalization and Bias Correction, ICCV 2019, section 4.1; here of all kernels together, and
+    through BatchNorm. For one matrix it is matrix balancing, Sinkhorn and Knopp, 1967.
 
     >>> model = keras.Sequential([keras.layers.Dense(2, input_shape=(1,)), keras.layers.Dense(1)])
     >>> model.set_weights([np.float32([[1, 4]]), np.zeros(2), np.float32([[4], [1]]), np.zeros(1)])
-    >>> _ = equalize(model, {"dense": np.ones(1), "dense_1": np.array([1.0, 16.0])})
-    >>> np.abs(model.get_weights()[0]).round(2).tolist()
-    [[2.0, 2.0]]
-    >>> round(float(model(np.float32([[1]]))), 4)
-    8.0
+    >>> equalize(model)
+    >>> [kernel.round(2).ravel().tolist() for kernel in model.get_weights()[::2]]
+    [[2.0, 2.0], [2.0, 2.0]]
     """
     scales = _Scales()
     scaled = _trace(model, scales)
-    kernels = {
-        name: _Kernel.of(call, strengths[name], scales.roots(came), scales.roots(went))
-        for name, (call, came, went) in scaled.items()
-        if name in strengths
-    }
-    logs = _least(list(kernels.values()), scales.count)
+    kernels = [
+        _Kernel.of(call, scales.roots(came), scales.roots(went))
+        for call, came, went in scaled.values()
+        if kernel_attribute(call.layer)
+    ]
+    logs = _least(kernels, scales.count)
     for call, came, went in scaled.values():
         _rescale(call, logs[scales.roots(came)], logs[scales.roots(went)])
-    return {
-        name: strengths[name] * np.exp(2 * logs[kernel.inputs.ravel()])
-        for name, kernel in kernels.items()
-    }
 
 
 class _Scales:
@@ -221,50 +206,36 @@ def _moved(call: Call, came: Ids) -> Ids | None:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """What the objective knows of a kernel of G groups, K channels in and O out in each."""
+    """A kernel's squares (G, K, O), summed over taps, and the scales of its channels."""
 
     squares: Array
-    """(G, K, O), summed over taps."""
-    power: Array
-    """(G, K), E[x^2] of what comes in."""
-    signal: Array
-    """(G, O), about E[y^2] of what goes out."""
-    inputs: Ids
-    outputs: Ids
+    inputs: Ids  # (G, K)
+    outputs: Ids  # (G, O)
 
     @classmethod
-    def of(cls, call: Call, strength: Array, inputs: Ids, outputs: Ids) -> "_Kernel":
+    def of(cls, call: Call, inputs: Ids, outputs: Ids) -> "_Kernel":
         kernel = grouped(call.kernel.numpy().astype(np.float64), call.layer)
-        groups, size, _ = kernel.shape
-        squares = np.square(kernel).reshape(groups, taps(call.layer), -1, kernel.shape[2]).sum(1)
-        squares = _floored(squares)
-        power = _floored(strength).reshape(groups, -1)
-        signal = _floored(np.einsum("gko,gk->go", squares, power))
+        groups, size, width = kernel.shape
+        squares = np.square(kernel).reshape(groups, taps(call.layer), -1, width).sum(axis=1)
+        size //= taps(call.layer)
         return cls(
-            squares,
-            power,
-            signal,
-            np.broadcast_to(inputs, power.size).reshape(power.shape),
-            np.broadcast_to(outputs, signal.size).reshape(signal.shape),
+            squares + _FLOOR * squares.mean() + 1e-30,
+            np.broadcast_to(inputs, groups * size).reshape(groups, size),
+            np.broadcast_to(outputs, groups * width).reshape(groups, width),
         )
 
     def value(self, logs: Array, gradient: Array) -> float:
-        """The objective's part for this kernel; adds its gradient."""
-        came, went = np.exp(2 * logs[self.inputs]), np.exp(2 * logs[self.outputs])
-        weights = self.squares @ went[:, :, None]  # (G, K, 1)
-        mean = float((weights[:, :, 0] / came).sum())
-        outputs = ((1 / came)[:, None] @ self.squares)[:, 0] * went
-        power, signal = (self.power * came) ** _TAU, 1 / (self.signal * went) ** _TAU
-        error = float(power.sum(1) @ signal.sum(1))
-        inputs = power * signal.sum(1)[:, None] / error - weights[:, :, 0] / came / mean
-        outputs = outputs / mean - signal * power.sum(1)[:, None] / error
-        for ids, slopes in ((self.inputs, inputs), (self.outputs, outputs)):
+        """The logarithm of the mean square over the geometric one; adds its gradient."""
+        came, went = logs[self.inputs], logs[self.outputs]
+        rows = np.exp(-2 * came) * (self.squares @ np.exp(2 * went)[:, :, None])[:, :, 0]
+        columns = np.exp(2 * went) * (np.exp(-2 * came)[:, None] @ self.squares)[:, 0]
+        mean = rows.sum()
+        for ids, slopes in (
+            (self.inputs, 1 / rows.size - rows / mean),
+            (self.outputs, columns / mean - 1 / columns.size),
+        ):
             gradient += np.bincount(ids.ravel(), 2 * slopes.ravel(), gradient.size)
-        return float(np.log(mean) + np.log(error) / _TAU)
-
-
-def _floored(values: Array) -> Array:
-    return values + _FLOOR * values.mean() + 1e-30
+        return float(np.log(mean) + 2 * came.mean() - 2 * went.mean())
 
 
 def _least(kernels: list[_Kernel], count: int) -> Array:
@@ -276,7 +247,7 @@ def _least(kernels: list[_Kernel], count: int) -> Array:
         value = sum(kernel.value(logs, gradient) for kernel in kernels)
         return value, gradient[1:]
 
-    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-6, "ftol": 1e-10}
+    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-6, "ftol": 1e-8}
     found = minimize(objective, np.zeros(count - 1), jac=True, method="L-BFGS-B", options=options)
     return np.concatenate([[0.0], found.x])
 
