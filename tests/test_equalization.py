@@ -65,12 +65,14 @@ def test_how_a_network_was_scaled_is_forgotten() -> None:
     scaled = keras.models.clone_model(model)
     scaled.set_weights(model.get_weights())
     a, b, c = (np.exp(rng.normal(0, 0.6, n)).astype(np.float32) for n in (5, 5, 7))
-    first, norm, second, third = (
-        scaled.get_layer(n) for n in ("first", "norm", "second", "third")
-    )
+    first, norm, second, third = (scaled.get_layer(n) for n in ("first", "norm", "second", "third"))
     first.set_weights([first.kernel * a, first.bias * a])
-    gain = norm.gamma * b * np.sqrt((norm.moving_variance * a**2 + 1e-3) / (
-        norm.moving_variance + 1e-3)) / a
+    gain = (
+        norm.gamma
+        * b
+        * np.sqrt((norm.moving_variance * a**2 + 1e-3) / (norm.moving_variance + 1e-3))
+        / a
+    )
     norm.set_weights([gain, norm.beta * b, norm.moving_mean * a, norm.moving_variance * a**2])
     second.set_weights([second.kernel / b[:, None] * c, second.bias * c])
     third.set_weights([third.kernel / c[:, None], third.bias])
@@ -86,7 +88,6 @@ def test_how_a_network_was_scaled_is_forgotten() -> None:
 
 def test_channels_that_cannot_be_scaled_stay() -> None:
     """Sigmoids, clipped ReLUs, other layers: before and after them nothing is scaled."""
-    rng = np.random.default_rng(2)
     image = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="a")(image)
     x = layers.ReLU(max_value=6)(x)
@@ -95,7 +96,6 @@ def test_channels_that_cannot_be_scaled_stay() -> None:
     x = layers.Multiply()([x, layers.Reshape((1, 1, 4))(gate)])
     x = layers.LayerNormalization()(x)
     model = keras.Model(image, layers.Dense(2, name="d")(layers.Flatten()(x)))
-    features = rng.normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
     before = model.get_weights()
     equalize(model)
     for one, other in zip(before, model.get_weights(), strict=True):

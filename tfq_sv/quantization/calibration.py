@@ -1,6 +1,5 @@
 """What can be mended in a quantized network without training, by a little speech or none."""
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,18 +40,19 @@ def calibrate(
 ) -> int:
     """Fits a quantized network's codes and BatchNorms to a minute of speech or noise, in place.
 
-    One pass, layer by layer, beside the float network, which the latent weights still are. Each
-    layer sees what the layers before it, already mended, give it. Its kernel is corrected for what
-    they lost (`reconstruction.corrected`), its codebook is fitted with each weight counting as
-    much as its input is strong, codes and centroids are chosen to keep its output
-    (`reconstruction.alternate`), and each BatchNorm's statistics are moved by what quantization
-    changed in what comes in. No label, no gradient. Fine-tuning afterwards changes codes; these
-    codebooks stay.
+    Channels are scaled first, so that the weights of each kernel are as even as they can be
+    (`equalization.equalize`): the function stays. Then comes one pass, layer by layer, through
+    this network and the float one, which the latent weights still are. Each layer gets what the
+    layers before it, already fitted, give it. Its kernel is corrected for what they lost
+    (`gptq.corrected`), its codebook is fitted with each weight counting as much as its input is
+    strong, codes and centroids are chosen to keep its output (`gptq.alternate`), and each
+    BatchNorm's statistics are moved by what quantization changed in its input. No label, no
+    gradient. Fine-tuning afterwards changes codes; these codebooks stay.
 
-    Without speech, smooth noise stands for it, and in both networks each BatchNorm normalizes by
-    what the noise gives there. So the layers behind it see inputs as strong as speech gives them,
-    though not alike; what quantization changes in the noise's statistics is then changed in the
-    float network's own.
+    Without speech, smooth noise takes its place, and in both networks each BatchNorm normalizes by
+    what the noise gives there. So later layers get inputs as strong as speech gives them, though
+    not alike; what quantization changes in the noise's statistics is then changed in the float
+    network's own.
 
     Args:
         model: what `tfq_sv.quantize` returned, before any fine-tuning.
@@ -113,10 +113,10 @@ def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
 
 def _noise(model: keras.Model) -> tf.Tensor:
     """Smooth Gaussian noise for a network's input, the same every time."""
-    if takes_waveform(model):
+    shape = tuple(model.inputs[0].shape[1:])
+    if shape == (None,):  # a waveform
         return 0.1 * tf.random.stateless_normal([_NOISE_CHUNKS, 2 * 16000], (0, 0))
-    shape = model.inputs[0].shape[1:]
-    turned = shape.rank == 2 and shape[1] is None
+    turned = len(shape) == 2 and shape[1] is None
     sizes = [size or _NOISE_FRAMES for size in (reversed(shape) if turned else shape)]
     rng, noise = np.random.default_rng(0), np.zeros((_NOISE_CHUNKS, *sizes))
     for share, distance in _NOISE_BINS:
@@ -145,8 +145,7 @@ def _smooth(noise: Array, axis: int, near: float) -> Array:
 
 def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: bool) -> None:
     """Fits layer after layer, and BatchNorms, which may have own statistics on the way."""
-    if os.environ.get("EQ", "1") == "1":
-        equalize(model)
+    equalize(model)
     reference = latent_model(model)
     moments: dict[Any, Moments] = {}
     pairs = zip(
@@ -199,7 +198,8 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     target = corrected(kernel, gram, cross)
     quantizer.latent.assign(ungrouped(target, layer, shape))
     if isinstance(quantizer, Trellis) and len(target) > 1:  # pieces: their scales would differ
-        return quantizer.set(*quantizer.fit(quantizer.latent.numpy()))
+        nearest = quantizer.fit(ungrouped(target, layer, shape))
+        return quantizer.set(*nearest)
     if isinstance(quantizer, Trellis):
         per_channel = quantizer.per_channel
         codes = trellis_feedback.reconstruct(

@@ -99,7 +99,8 @@ def inputs_of_calls(model: keras.Model, features: tf.Tensor) -> Iterator[tuple[C
         tensors[key] = [tensor] * uses[key]  # `map_arguments` takes one for each use
 
     # As the model itself does: types are cast, and a missing last axis is added.
-    for symbol, tensor in zip(model.inputs, model._flatten_to_reference_inputs(features)):
+    flat = model._flatten_to_reference_inputs(features)
+    for symbol, tensor in zip(model.inputs, flat, strict=True):
         keep(str(id(symbol)), model._conform_to_reference_input(tensor, ref_input=symbol))
     for call in calls(model):
         args, kwargs = call.node.map_arguments(tensors)

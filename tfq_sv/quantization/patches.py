@@ -44,9 +44,7 @@ def in_pieces(kernel: npt.NDArray[Any], layer: Any) -> npt.NDArray[Any]:
     return groups.reshape(pieces, inputs // pieces, -1)
 
 
-def ungrouped(
-    values: npt.NDArray[Any], layer: Any, shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
+def ungrouped(values: npt.NDArray[Any], layer: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Returns what `grouped` or `in_pieces` gave, in the kernel's shape again."""
     if isinstance(layer, keras.layers.Dense):
         return values.reshape(shape)

@@ -72,6 +72,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         return {"codes": self.codes, "scales": self.scales}
 
     def fit(self, kernel: np.ndarray) -> tuple[trellis.Bytes, trellis.Floats]:
+        """Returns codes and scales, (channels,), that are nearest to a kernel."""
         matrix = trellis.as_matrix(kernel)
         codes, scales = trellis.fit(matrix, self.bits, per_channel=self.per_channel)
         return codes, scales[:, 0]

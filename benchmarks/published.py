@@ -1,0 +1,142 @@
+"""A published network on real voices: what each width costs, measured in the TFLite interpreter.
+
+    python benchmarks/published.py --network=campplus_cn_en_common.pt \
+        --speech=librispeech --test=speechocean762/test --out=published
+
+`--speech` is unlabelled speech, of which at most `--minutes` are used; `--test` has a trials.txt.
+Rows that are in `--out` are not made again, and further `--rows` can be asked for. Cosines are of
+the embeddings with those of the float network; EERs are of raw cosines, their intervals and those
+of the differences to FP32 by a bootstrap over speakers.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import numpy as np
+
+import tfq_sv
+from tfq_sv.cli.common import load_network
+from tfq_sv.data.chunks import batches
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.evaluation.extraction import Cache
+from tfq_sv.evaluation.measurement import Evaluation, evaluate
+from tfq_sv.experiments.network_comparison import WaveformFile
+from tfq_sv.export.encoder import SpeakerEncoder
+from tfq_sv.export.float32 import export_float32
+from tfq_sv.files import atomic
+from tfq_sv.metrics import eer_interval
+from tfq_sv.reports.table import markdown
+
+FLOAT = "FP32"
+ROWS = (
+    *("8:round", "8:noise", "4:round", "4:noise", "4:speech", "3:speech", "2:speech"),
+    *("trellis4:speech", "trellis2:noise", "trellis2:speech", "trellis1:speech"),
+)
+HEADING = ("codes", "calibrated", "MB", "cosine", "EER %", "95 %", "to FP32", "95 %", "s")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Makes the rows that are missing, and prints all."""
+    network, test = load_network(options.network), Corpus.read(options.test)
+    trials = Trials.read(Path(options.test) / "trials.txt", test)
+    base, embeddings = measure(options, FLOAT, network, test, trials)
+    rows = []
+    for name in options.rows.split(","):
+        found, own = measure(options, name, network, test, trials)
+        whose = trials.speakers(test)
+        low, high = eer_interval(
+            found["scores"], trials.labels, whose, minus=base["scores"]
+        )
+        cosine = np.mean([np.dot(unit(own[key]), unit(embeddings[key])) for key in embeddings])
+        codes, how = name.split(":")
+        rows.append(
+            (
+                codes,
+                how,
+                f"{found['bytes'] / 1e6:.2f}",
+                f"{cosine:.4f}",
+                f"{100 * found['eer']:.2f}",
+                "{:.2f} to {:.2f}".format(*(100 * np.array(found["interval"]))),
+                f"{found['eer'] / base['eer'] - 1:+.1%}",
+                f"{100 * low:+.2f} to {100 * high:+.2f} points",
+                f"{found['seconds']:.0f}",
+            )
+        )
+        print(rows[-1], flush=True)
+    print(f"\n{len(trials):,} trials of {options.test}; speech for calibration: {options.speech}, ")
+    print(f"{options.minutes:g} min. FP32: {base['bytes'] / 1e6:.2f} MB, EER", end=" ")
+    print("{:.2f} % ({:.2f} to {:.2f})\n".format(*(100 * np.array([base["eer"], *base["interval"]]))))
+    print("\n".join(markdown(HEADING, rows)))
+
+
+def measure(
+    options: argparse.Namespace, name: str, network: Any, test: Corpus, trials: Trials
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a row's figures and embeddings, kept or made."""
+    folder = Path(options.out) / name.replace(":", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    file, results = folder / "model.tflite", folder / "results.json"
+    start = time.perf_counter()
+    if not file.exists() and name == FLOAT:
+        export_float32(network, file)
+    elif not file.exists():
+        tfq_sv.export_tflite(quantized(options, name, network), file)
+    seconds = time.perf_counter() - start
+    encoder = WaveformFile(file) if name == FLOAT else SpeakerEncoder(file, check_speech=False)
+    cache = Cache(folder / "embeddings", hashlib.sha256(file.read_bytes()).hexdigest())
+    result: Evaluation = evaluate(encoder, test, trials, cache=cache, progress=name)
+    if not results.exists():
+        with atomic(results) as temporary:
+            temporary.write_text(json.dumps({"seconds": seconds}))
+    assert result.extraction is not None
+    found = {
+        "seconds": json.loads(results.read_text())["seconds"],
+        "bytes": file.stat().st_size,
+        "eer": result.eer,
+        "interval": result.interval,
+        "scores": result.scores,
+    }
+    return found, result.extraction.embeddings
+
+
+def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
+    """A row's network: its codes, and what it is calibrated with."""
+    codes, how = name.split(":")
+    if codes.startswith("trellis"):
+        recipe = tfq_sv.QuantizationRecipe.trellis(network, float(codes.removeprefix("trellis")))
+    else:
+        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=int(codes))
+    small = tfq_sv.quantize(network, recipe)
+    if how == "noise":
+        tfq_sv.calibrate(small)
+    elif how == "speech":
+        stream = batches(Corpus.read(options.speech, unlabelled=True), batch_size=10, seconds=3.0)
+        count = round(60 * options.minutes / 30)
+        tfq_sv.calibrate(small, itertools.islice(stream, count))
+    return small
+
+
+def unit(vector: Any) -> Any:
+    """Of length one."""
+    return vector / np.linalg.norm(vector)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for flag in ("network", "speech", "test"):
+        parser.add_argument(f"--{flag}", required=True)
+    parser.add_argument("--out", default="published")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--rows", default=",".join(ROWS), help="widths, and what they see")
+    main(parser.parse_args())
