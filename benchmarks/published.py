@@ -30,6 +30,7 @@ from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation.extraction import Cache
 from tfq_sv.evaluation.measurement import Evaluation, evaluate
 from tfq_sv.experiments.network_comparison import WaveformFile
+from tfq_sv.export.convert import export_tflite
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
 from tfq_sv.files import atomic
@@ -53,9 +54,7 @@ def main(options: argparse.Namespace) -> None:
     for name in options.rows.split(","):
         found, own = measure(options, name, network, test, trials)
         whose = trials.speakers(test)
-        low, high = eer_interval(
-            found["scores"], trials.labels, whose, minus=base["scores"]
-        )
+        low, high = eer_interval(found["scores"], trials.labels, whose, minus=base["scores"])
         cosine = np.mean([np.dot(unit(own[key]), unit(embeddings[key])) for key in embeddings])
         codes, how = name.split(":")
         rows.append(
@@ -74,7 +73,9 @@ def main(options: argparse.Namespace) -> None:
         print(rows[-1], flush=True)
     print(f"\n{len(trials):,} trials of {options.test}; speech for calibration: {options.speech}, ")
     print(f"{options.minutes:g} min. FP32: {base['bytes'] / 1e6:.2f} MB, EER", end=" ")
-    print("{:.2f} % ({:.2f} to {:.2f})\n".format(*(100 * np.array([base["eer"], *base["interval"]]))))
+    print(
+        "{:.2f} % ({:.2f} to {:.2f})\n".format(*(100 * np.array([base["eer"], *base["interval"]])))
+    )
     print("\n".join(markdown(HEADING, rows)))
 
 
@@ -89,7 +90,7 @@ def measure(
     if not file.exists() and name == FLOAT:
         export_float32(network, file)
     elif not file.exists():
-        tfq_sv.export_tflite(quantized(options, name, network), file)
+        export_tflite(quantized(options, name, network), file)
     seconds = time.perf_counter() - start
     encoder = WaveformFile(file) if name == FLOAT else SpeakerEncoder(file, check_speech=False)
     cache = Cache(folder / "embeddings", hashlib.sha256(file.read_bytes()).hexdigest())
