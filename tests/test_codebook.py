@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.cluster import KMeans
 
 from tfq_sv import codebook
+from tfq_sv import grid as grid_module
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 
@@ -95,8 +96,8 @@ def test_the_grid_gives_snapped_centroids_back(weights: np.ndarray, bits: int) -
 @pytest.mark.parametrize("seed", range(10))
 def test_levels_are_the_best_there_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside all choices of four from a grid of nine levels, with the step that was found."""
-    monkeypatch.setattr(codebook, "GRID_LEVELS", 4)
-    monkeypatch.setattr(codebook, "_CROWD", 4)
+    monkeypatch.setattr(grid_module, "GRID_LEVELS", 4)
+    monkeypatch.setattr(grid_module, "_CROWD", 4)
     rng = np.random.default_rng(seed)
     weights, importance = rng.laplace(size=30), rng.uniform(0.1, 2, 30)
 
@@ -120,8 +121,10 @@ def test_levels_are_better_than_rounded_centroids_from_five_bits_on(bits: int, k
         codebook.snap(codebook.fit(weights, bits)),
     )
     lost = squared_error(weights, centroids)
-    if bits <= 4:
+    if bits <= 4 and kind == "trained":
         np.testing.assert_array_equal(centroids, rounded)
+    elif bits <= 4:
+        assert lost <= squared_error(weights, rounded)
     else:
         assert lost < 0.999 * squared_error(weights, rounded)
     np.testing.assert_array_equal(codebook.snap(centroids), centroids)
@@ -228,3 +231,26 @@ def test_weights_of_no_importance_beside_important_ones(bits: int) -> None:
 
     assert np.isfinite(centroids).all()
     assert error(centroids) <= 1.01 * error(alone) + 1e-6
+
+
+def squared(weights: np.ndarray, centroids: np.ndarray) -> float:
+    return float(np.sum((weights - centroids[codebook.assign(weights, centroids)]) ** 2))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("tail", ["3 degrees of freedom", "2 degrees of freedom", "one far out"])
+def test_far_weights_do_not_spoil_the_grid(tail: str, bits: int) -> None:
+    """What the grid costs. From 5 bits on no one grid serves both outliers and the rest."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "3 degrees of freedom": rng.standard_t(3, 50_000),
+        "2 degrees of freedom": rng.standard_t(2, 50_000),
+        "one far out": np.append(rng.normal(size=50_000), 64),
+    }[tail]
+    free = codebook.fit(weights, bits)
+    on_grid = codebook.fit_on_grid(weights, bits)
+    np.testing.assert_array_equal(codebook.snap(on_grid), on_grid)
+    assert squared(weights, on_grid) <= squared(weights, codebook.snap(free)) * (1 + 1e-6)
+    if tail.startswith("3"):
+        most = {1: 1.01, 2: 1.01, 3: 1.01, 4: 1.03, 5: 1.08}
+        assert squared(weights, on_grid) < most.get(bits, 3) * squared(weights, free)
