@@ -6,8 +6,8 @@ Prints the median and the greatest kurtosis of its kernels; a Gaussian has 3. Th
 scales that are free for each input and each output of each kernel, which no network can have.
 """
 
+import argparse
 import os
-import sys
 from typing import Any
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -52,4 +52,8 @@ def show(name: str, kernels: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("network", help="what `tfq-sv import` takes")
+    main(parser.parse_args().network)
