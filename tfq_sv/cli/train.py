@@ -1,13 +1,19 @@
-"""train an FP32 network to tell a folder's speakers apart (AAM-softmax)
+"""train an FP32 network: to tell speakers apart (AAM-softmax), or as a teacher embeds
 
-The folder is in VoxCeleb's form, speaker/.../file.wav, or holds wav.scp and utt2spk. The state is
-kept beside the output every 100 steps; the same command goes on after an interruption. The
-classifier is kept too (model.head.npz), for a large-margin stage that begins with --init.
+The folder is in VoxCeleb's form, speaker/.../file.wav, or holds wav.scp and utt2spk; --corpus may
+be repeated. The state is kept beside the output every 100 steps; the same command resumes after an
+interruption. The classifier is kept too (model.head.npz), for a large-margin stage that begins with
+--init.
 
 --config takes a YAML file of these flags, or a shipped recipe: resnet, resnet_lm, df_resnet,
 df_resnet_lm (WeSpeaker's for VoxCeleb); flags go before it. With --num_epochs, or a recipe, the
 learning rate falls exponentially after a warm-up, and the margin rises between two epochs;
 with --steps, the run is a short one.
+
+With --teacher, the network learns to embed as that one does (distillation), which is any network
+or published checkpoint. Nobody needs to know the speakers; --aam_weight adds the AAM-softmax. The
+teacher embeds each recording whole and without noise, once, and at five speeds with
+--speed_perturb. Its embeddings are kept in a folder teacher-... next to --out, for other runs too.
 
 All GPUs of a machine are used. Several machines each run the same command with TF_CONFIG
 in their environment, and --out in a folder that all of them see.
@@ -15,6 +21,8 @@ in their environment, and --out in a folder that all of them see.
 example:
   tfq-sv train --corpus=corpus/train --out=model.keras --steps=1500
   tfq-sv train --config=resnet --corpus=vox2_dev --musan=musan --rirs=RIRS_NOISES --out=model.keras
+  tfq-sv train --teacher=campplus.pt --corpus=librispeech --corpus=corpus/train \
+      --speed_perturb --out=model.keras
 """
 
 import dataclasses
@@ -23,7 +31,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -32,9 +40,11 @@ from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     define_chunks,
     define_speaker_level,
+    fingerprint,
     load_network,
     no_positional,
     number,
+    open_encoder,
     output,
     print_skipped,
     read_corpus,
@@ -45,14 +55,17 @@ from tfq_sv.cli.config import apply_config
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_folder
-from tfq_sv.training.augment import SPEEDS, Augmenter
+from tfq_sv.training.augment import SPEEDS, TEACHER_SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
+
+if TYPE_CHECKING:
+    from tfq_sv.training.distillation import TeacherEmbeddings
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 FLAGS = flags.FlagValues()
 DEFAULT = TrainingOptions()
-flags.DEFINE_string("corpus", None, "training speech, see above", flag_values=FLAGS)
+flags.DEFINE_multi_string("corpus", None, "training speech, see above", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("config", None, "YAML file of settings, or a recipe", flag_values=FLAGS)
 flags.DEFINE_string("network", "ResNet18", "ResNet18, DF_ResNet56, ...", flag_values=FLAGS)
@@ -66,6 +79,16 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("embed_dim", 128, "length of the embedding", flag_values=FLAGS)
 flags.DEFINE_string("init", None, "network to go on from, instead of --network", flag_values=FLAGS)
+flags.DEFINE_string(
+    "teacher", None, "network to learn from: .pt, .keras, a folder, ...", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "aam_weight",
+    DEFAULT.aam_weight,
+    "of the AAM-softmax beside the teacher's loss, 1 - cosine",
+    lower_bound=0.0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("steps", DEFAULT.steps, "optimizer steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_epochs", None, "epochs, instead of --steps", flag_values=FLAGS)
 flags.DEFINE_integer("num_avg", 1, "last epochs whose weights are averaged", flag_values=FLAGS)
@@ -119,17 +142,32 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     no_positional(arguments)
     if FLAGS.config:
         apply_config(FLAGS, FLAGS.config)
-    folder, out = required(FLAGS, "corpus", "out")
+    folders, out = required(FLAGS, "corpus", "out")
     output(out, ".keras", ".h5")
     if FLAGS.tensorboard:
         check_folder(FLAGS.tensorboard)
     if FLAGS.num_epochs and FLAGS["steps"].present:
         raise InputError("--steps and --num_epochs exclude each other; a recipe counts in epochs")
+    if FLAGS.aam_weight and not FLAGS.teacher:
+        raise InputError(
+            "--aam_weight goes with --teacher; without one, AAM-softmax is all there is"
+        )
     _check_channels()
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
-    added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
-    corpus = read_corpus(folder, strict=FLAGS.strict, speaker_level=FLAGS.speaker_level)
+    speeds = TEACHER_SPEEDS if FLAGS.teacher else SPEEDS
+    added = augmenter(FLAGS, speeds if FLAGS.speed_perturb else speeds[:1])
+    corpus = Corpus.joined(
+        [
+            read_corpus(
+                folder,
+                strict=FLAGS.strict,
+                speaker_level=FLAGS.speaker_level,
+                unlabelled=bool(FLAGS.teacher),
+            )
+            for folder in folders
+        ]
+    )
     return on_all_devices(lambda strategy: _train(strategy, corpus, options, added, Path(out)))
 
 
@@ -142,15 +180,20 @@ def _train(
 ) -> dict[str, Any] | None:
     import tf_keras as keras
 
-    from tfq_sv.training import train
+    from tfq_sv.training import AAMSoftmax, train
     from tfq_sv.training.classifier import beside, class_names, save_classifier
     from tfq_sv.training.devices import is_chief
 
+    speeds = added.speeds if added else SPEEDS[:1]
+    teacher = _teacher(corpus, speeds, out) if FLAGS.teacher else None
+    corpus = teacher.corpus if teacher else corpus
     keras.utils.set_random_seed(FLAGS.seed)
-    names = class_names(corpus, added.speeds if added else SPEEDS[:1])
+    head: AAMSoftmax | None = None
+    names: list[str] = []
     with strategy.scope():
         model = _network()
-        head, names = _head(model, names, options.scale)
+        if not teacher or FLAGS.aam_weight:
+            head, names = _head(model, class_names(corpus, speeds), options.scale)
     print(f"{model.name}: {model.count_params():,} parameters, {len(names):,} classes")
     if added:
         print("augmentation:", ", ".join(f"{k} {v}" for k, v in added.summary().items()))
@@ -161,13 +204,15 @@ def _train(
         options,
         augmenter=added,
         head=head,
+        teacher=teacher,
         checkpoint_dir=state,
         tensorboard=FLAGS.tensorboard,
         strict=FLAGS.strict,
         workers=FLAGS.num_workers,
     )
-    if result.skipped:
-        print_skipped(result.skipped, len(corpus.paths))
+    skipped = {**(teacher.skipped if teacher else {}), **result.skipped}
+    if skipped:
+        print_skipped(skipped, len(corpus.paths))
     print_bad_additions(added)
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
@@ -177,7 +222,8 @@ def _train(
         model.set_weights(weights)
     with atomic(out) as temporary:
         model.save(temporary)
-    save_classifier(beside(out), head, names)
+    if head is not None:
+        save_classifier(beside(out), head, names)
     shutil.rmtree(state)
     print(f"wrote {out}; mean loss of the last 100 steps {result.loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
@@ -187,8 +233,24 @@ def _train(
         "parameters": model.count_params(),
         "classes": len(names),
         "loss": number(result.loss),
-        "skipped": reasons(result.skipped),
+        "skipped": reasons(skipped),
     }
+
+
+def _teacher(corpus: Corpus, speeds: tuple[float, ...], out: Path) -> "TeacherEmbeddings":
+    """What the teacher says of the corpus; kept beside the output."""
+    from tfq_sv.training.distillation import teacher_embeddings
+
+    encoder = open_encoder(FLAGS.teacher)
+    name = fingerprint(FLAGS.teacher, encoder)
+    return teacher_embeddings(
+        encoder,
+        name,
+        corpus,
+        speeds,
+        folder=out.parent / f"teacher-{name[:8]}",
+        strict=FLAGS.strict,
+    )
 
 
 def _check_channels() -> None:

@@ -14,7 +14,7 @@ and a raw.list or shard.list of any name by its own path.
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import intern
@@ -127,6 +127,26 @@ class Corpus:
         if (train / "wav.scp").is_file() and not unlabelled:
             raise InputError(f"{root} holds two corpora; give {train} or {test}")
         return cls._from_tree(root, speaker_level, unlabelled=unlabelled)
+
+    @classmethod
+    def joined(cls, corpora: Sequence["Corpus"]) -> "Corpus":
+        """Several corpora as one, in which no name means two things.
+
+        The first one's utterances and speakers are called `1/...`, the second one's `2/...`, and so
+        on, because corpora like to number their speakers alike. One alone stays as it is.
+
+        >>> ann = Corpus(Path("a"), {"1": Path("a/1.wav")}, {"1": "ann"})
+        >>> Corpus.joined([ann, ann]).speakers
+        {'1/1': '1/ann', '2/1': '2/ann'}
+        """
+        if len(corpora) == 1:
+            return corpora[0]
+        paths: dict[str, Source] = {}
+        speakers: dict[str, str] = {}
+        for number, corpus in enumerate(corpora, 1):
+            paths.update({f"{number}/{key}": path for key, path in corpus.paths.items()})
+            speakers.update({f"{number}/{k}": f"{number}/{x}" for k, x in corpus.speakers.items()})
+        return cls(Path(", ".join(str(corpus.root) for corpus in corpora)), paths, speakers)
 
     @classmethod
     def of_files(cls, files: Iterable[str | os.PathLike[str]]) -> "Corpus":

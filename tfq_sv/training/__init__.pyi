@@ -1,7 +1,10 @@
+from . import distillation as distillation
 from . import fine_tuning as fine_tuning
 from . import loop as loop
 from . import multi_stage as multi_stage
 from .augment import Augmenter as Augmenter
+from .distillation import TeacherEmbeddings as TeacherEmbeddings
+from .distillation import teacher_embeddings as teacher_embeddings
 from .fine_tuning import FollowCodebooks as FollowCodebooks
 from .fine_tuning import finetune as finetune
 from .loop import TrainingResult as TrainingResult

@@ -1,4 +1,4 @@
-"""The training loop: AAM-softmax on random chunks, with checkpoints that a later run resumes."""
+"""The training loop on random chunks: AAM-softmax, a teacher or both; a later run resumes it."""
 
 import os
 import tempfile
@@ -23,6 +23,7 @@ from tfq_sv.run_folder import claim
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
 from tfq_sv.training.devices import Shares, is_chief, synchronized
+from tfq_sv.training.distillation import Lesson, TeacherEmbeddings
 from tfq_sv.training.losses import AAMSoftmax
 from tfq_sv.training.options import TrainingOptions
 from tfq_sv.training.precision import in_precision
@@ -58,23 +59,27 @@ def train(
     *,
     augmenter: Augmenter | None = None,
     head: AAMSoftmax | None = None,
+    teacher: TeacherEmbeddings | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
     strict: bool = False,
     workers: int = 2,
     progress: bool = True,
 ) -> TrainingResult:
-    """Trains a network in place to tell a corpus's speakers apart.
+    """Trains a network in place to tell a corpus's speakers apart, or to embed as a teacher does.
 
     On several devices, build the model (and the head) under a strategy's scope: the devices share
     every batch.
 
     Args:
         model: features -> embedding.
-        corpus: at least two speakers.
+        corpus: at least two speakers; with a teacher, what it has embedded, speakers known or not.
         options: settings; the defaults if None.
         augmenter: what is done to chunks; nothing if None.
-        head: the classifier, trained in place; a new one if None.
+        head: the classifier, trained in place; a new one if None and one is needed: without a
+            teacher, or with `aam_weight`.
+        teacher: what the student learns, embeddings at the augmenter's speeds; None: to tell the
+            speakers apart.
         checkpoint_dir: where the state is kept every 100 steps. A run that finds a state there
             goes on from it and ends as it would have without the break. Several workers need one
             that all of them see.
@@ -87,37 +92,36 @@ def train(
         The loss, and the recordings that were skipped.
 
     Raises:
-        InputError: fewer than two speakers, a head of too few classes, a batch that the devices
-            cannot share, a loss that is not finite, a checkpoint_dir of another run or a damaged
-            one, or a bad recording if `strict`.
+        InputError: fewer than two speakers to tell apart, a head of too few classes, a batch that
+            the devices cannot share, a teacher's embeddings of other utterances or speeds, a loss
+            that is not finite, a checkpoint_dir of another run or a damaged one, or a bad recording
+            if `strict`.
     """
     options = options or TrainingOptions()
-    speakers = len(corpus.speaker_ids)
-    if speakers < 2:
-        raise InputError(f"{corpus.root} has {speakers} speaker; training needs at least two")
-    classes = speakers * (len(augmenter.speeds) if augmenter else 1)
+    speeds = augmenter.speeds if augmenter else (1.0,)
+    classes = _classes(corpus, speeds, options, teacher)
+    lesson = None if teacher is None else Lesson(teacher, int(model.output_shape[-1]))
     strategy = model.distribute_strategy
     shares = Shares(strategy, options.batch_size)
     epoch = max(1, len(corpus.paths) // options.batch_size)
     with strategy.scope(), ExitStack() as stack:
-        if head is None:
-            head = AAMSoftmax(classes, options.scale)
-            head.build(model.output_shape)
-        if head.speakers < classes:
-            raise InputError(f"the head has {head.speakers} classes; {classes} are needed")
+        head = _head_of(head, classes, options.scale, model.output_shape)
         network = in_precision(model, options.precision)
         if options.sync_batch_norm and strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(network))
         step = TrainingStep(network, front_end(model), head, options, epoch, shares)
-        state = tf.train.Checkpoint(model=network, head=head, optimizer=step.optimizer)
+        state = tf.train.Checkpoint(model=network, optimizer=step.optimizer)
+        weights = list(network.weights)
+        if head is not None:
+            state.head = head
+            weights += head.trainable_variables
         average = None
         if options.num_avg > 1:
-            average = WeightAverage([*network.weights, *head.trainable_variables])
-            state.average = average
+            average = state.average = WeightAverage(weights)
         scalars = stack.enter_context(Scalars(tensorboard if is_chief(strategy) else None))
 
         def advance(number: int, batch: Batch) -> float:
-            values = step(number, batch)
+            values = step(number, lesson(batch) if lesson else batch)
             if number % LOG_EVERY == 0:
                 scalars.write(number, **values)
             epochs, rest = divmod(step.steps - (number + 1), epoch)
@@ -126,7 +130,7 @@ def train(
             return values["loss"]
 
         stream = batches(
-            corpus,
+            corpus if teacher is None else teacher.numbered(),
             batch_size=options.batch_size,
             seconds=options.seconds,
             seed=options.seed,
@@ -139,8 +143,9 @@ def train(
         settings = {
             "network": model.name,
             "parameters": model.count_params(),
-            "speakers": speakers,
-            "classes": head.speakers,
+            "speakers": len(corpus.speaker_ids),
+            "classes": head.speakers if head else 0,
+            "teacher": teacher.teacher if teacher else None,
             **(augmenter.summary() if augmenter else {}),
             **asdict(options),
         }
@@ -151,6 +156,45 @@ def train(
         if network is not model:
             model.set_weights(network.get_weights())
     return TrainingResult(loss, stream.skipped)
+
+
+def _classes(
+    corpus: Corpus,
+    speeds: tuple[float, ...],
+    options: TrainingOptions,
+    teacher: TeacherEmbeddings | None,
+) -> int:
+    """How many classes the head needs; 0 if no speaker is told apart. Checks what goes together."""
+    if teacher is not None:
+        if teacher.speeds != speeds:
+            raise InputError(
+                f"the teacher embedded speeds {teacher.speeds}, the augmenter makes {speeds}"
+            )
+        if teacher.corpus.paths.keys() != corpus.paths.keys():
+            raise InputError(
+                f"the teacher embedded {len(teacher.corpus.paths)} utterances, which are not the "
+                f"{len(corpus.paths)} of {corpus.root}; train on teacher.corpus"
+            )
+        if not options.aam_weight:
+            return 0
+    speakers = len(corpus.speaker_ids)
+    if speakers < 2:
+        raise InputError(f"{corpus.root} has {speakers} speaker; training needs at least two")
+    return speakers * len(speeds)
+
+
+def _head_of(
+    head: AAMSoftmax | None, classes: int, scale: float, embeddings: Any
+) -> AAMSoftmax | None:
+    """The classifier given or a new one; None if no class is needed."""
+    if not classes:
+        return None
+    if head is None:
+        head = AAMSoftmax(classes, scale)
+        head.build(embeddings)
+    if head.speakers < classes:
+        raise InputError(f"the head has {head.speakers} classes; {classes} are needed")
+    return head
 
 
 def run(

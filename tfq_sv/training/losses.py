@@ -34,7 +34,12 @@ class AAMSoftmax(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Embeddings (B, D), labels int (B,) -> (mean loss, share of right answers), scalars."""
+        """Embeddings (B, D), labels int (B,) -> (mean loss, share of right answers), scalars.
+
+        Rows with a negative label, whose speaker nobody knows, do not count.
+        """
+        known = tf.cast(labels >= 0, tf.float32)
+        labels = tf.maximum(labels, 0)
         cosines = tf.matmul(
             tf.math.l2_normalize(tf.cast(embeddings, tf.float32), axis=1),
             tf.math.l2_normalize(self.centers, axis=0),
@@ -46,7 +51,9 @@ class AAMSoftmax(keras.layers.Layer):
         logits = tf.where(tf.one_hot(labels, self.speakers, True, False), shifted, cosines)
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self.scale * logits)
         right = tf.equal(tf.argmax(cosines, axis=1, output_type=labels.dtype), labels)
-        return tf.reduce_mean(loss), tf.reduce_mean(tf.cast(right, tf.float32))
+        count = tf.maximum(tf.reduce_sum(known), 1.0)
+        right = tf.reduce_sum(known * tf.cast(right, tf.float32)) / count
+        return tf.reduce_sum(known * loss) / count, right
 
 
 def cosine_distillation(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:

@@ -40,6 +40,8 @@ class TrainingOptions:
         fix_start_epoch: when it is `margin`.
         precision: of the trunk: "fp32", "fp16" with loss scaling, or "bf16"; weights are float32
             and so are pooling, embedding and loss.
+        aam_weight: of the AAM-softmax where there is a teacher, whose loss is 1 - cosine; 0: no
+            speaker is told apart. Without a teacher the AAM-softmax is all there is.
         sync_batch_norm: on several devices, BatchNorm takes the statistics of the whole batch, so
             that the devices' number changes nothing; else each device takes its own.
     """
@@ -63,6 +65,7 @@ class TrainingOptions:
     increase_start_epoch: int = 20
     fix_start_epoch: int = 40
     precision: str = "fp32"
+    aam_weight: float = 0.0
     sync_batch_norm: bool = True
 
     def __post_init__(self) -> None:
@@ -72,7 +75,14 @@ class TrainingOptions:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("margin", "initial_margin", "weight_decay", "warm_up_epoch", "seed"):
+        for name in (
+            "margin",
+            "initial_margin",
+            "weight_decay",
+            "warm_up_epoch",
+            "seed",
+            "aam_weight",
+        ):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, as {getattr(self, name)} is")
         if not 0 <= self.momentum < 1:

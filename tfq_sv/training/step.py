@@ -1,15 +1,15 @@
 """One step of training: features, loss, gradients, update, on all devices together."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv.data.chunks import Batch
 from tfq_sv.features import FbankOptions, fbank_tensor
 from tfq_sv.training import schedules
 from tfq_sv.training.devices import Shares
-from tfq_sv.training.losses import AAMSoftmax
+from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 from tfq_sv.training.options import TrainingOptions
 from tfq_sv.training.precision import gradients_of, scaled_for
 
@@ -22,7 +22,7 @@ class TrainingStep:
     Args:
         network: features -> embedding.
         fbank: its front end.
-        head: the classifier.
+        head: the classifier; None with a teacher alone.
         options: settings.
         epoch: steps an epoch.
         shares: how devices share a batch.
@@ -36,7 +36,7 @@ class TrainingStep:
         self,
         network: keras.Model,
         fbank: FbankOptions,
-        head: AAMSoftmax,
+        head: AAMSoftmax | None,
         options: TrainingOptions,
         epoch: int,
         shares: Shares,
@@ -44,41 +44,71 @@ class TrainingStep:
         self._network, self._fbank, self._head = network, fbank, head
         self._options, self._epoch, self._shares = options, epoch, shares
         self._replicas = shares.strategy.num_replicas_in_sync
-        self._variables = [*network.trainable_variables, *head.trainable_variables]
+        self._variables = list(network.trainable_variables)
+        if head is not None:
+            self._variables += head.trainable_variables
         self.steps = options.num_epochs * epoch if options.num_epochs else options.steps
         self.optimizer = self._made_optimizer()
         self.optimizer.build(self._variables)
 
-    def __call__(self, number: int, batch: Batch) -> dict[str, float]:
-        """Returns what TensorBoard shows: loss, accuracy, margin, learning_rate."""
-        margin = self._margin(number)
-        self._head.margin.assign(margin)
-        loss, right = self._on_all_devices(tf.constant(number), *self._shares.spread(*batch))
-        rate = float(tf.convert_to_tensor(self.optimizer.learning_rate))
-        values = {"loss": float(loss), "accuracy": float(right)}
-        return {**values, "margin": margin, "learning_rate": rate}
+    def __call__(self, number: int, batch: Sequence[Any]) -> dict[str, float]:
+        """Trains by a step.
+
+        Args:
+            number: of the step, from 0.
+            batch: waveforms (B, N), speakers (B,) and, of a teacher, targets (B, embed_dim).
+
+        Returns:
+            What TensorBoard shows: loss and learning_rate; accuracy and margin of the classifier;
+            cosine to the teacher.
+        """
+        values = {}
+        if self._head is not None:
+            values["margin"] = self._margin(number)
+            self._head.margin.assign(values["margin"])
+        found = self._on_all_devices(tf.constant(number), *self._shares.spread(*batch))
+        values |= {name: float(value) for name, value in found.items()}
+        return values | {"learning_rate": float(tf.convert_to_tensor(self.optimizer.learning_rate))}
 
     @tf.function
-    def _on_all_devices(self, number: tf.Tensor, waveforms: Any, labels: Any) -> list[tf.Tensor]:
+    def _on_all_devices(self, number: tf.Tensor, *batch: Any) -> dict[str, tf.Tensor]:
         strategy = self._shares.strategy
-        found = strategy.run(self._on_one, (number, waveforms, labels))
-        return [strategy.reduce(tf.distribute.ReduceOp.SUM, x, axis=None) for x in found]
+        found = strategy.run(self._on_one, (number, *batch))
+        add = tf.distribute.ReduceOp.SUM
+        return {name: strategy.reduce(add, value, axis=None) for name, value in found.items()}
 
     def _on_one(
-        self, number: tf.Tensor, waveforms: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        self,
+        number: tf.Tensor,
+        waveforms: tf.Tensor,
+        labels: tf.Tensor,
+        targets: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         options, variables = self._options, self._variables
         features = fbank_tensor(waveforms + self._dither(number, waveforms), self._fbank)
         with tf.GradientTape() as tape:
-            loss, right = self._head(self._network(features, training=True), labels)
-            loss = loss / self._replicas  # the optimizer sums gradients over devices
+            values = self._losses(self._network(features, training=True), labels, targets)
+            loss = values["loss"] / self._replicas  # the optimizer sums gradients over devices
         gradients = gradients_of(tape, loss, variables, self.optimizer)
         if options.optimizer == "SGD" and options.weight_decay:
             # As PyTorch: a part of the gradient, so that momentum carries it on.
             decay = options.weight_decay / self._replicas
             gradients = [g + decay * v for g, v in zip(gradients, variables, strict=True)]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return loss, right / self._replicas
+        return {name: value / self._replicas for name, value in values.items()}
+
+    def _losses(
+        self, embeddings: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
+        """The loss and what it consists of, means over this device's rows."""
+        values = {}
+        if self._head is not None:
+            values["loss"], values["accuracy"] = self._head(embeddings, labels)
+        if targets is not None:
+            distance = cosine_distillation(embeddings, targets)
+            values["cosine"] = 1.0 - distance
+            values["loss"] = distance + self._options.aam_weight * values.get("loss", 0.0)
+        return values
 
     def _dither(self, number: tf.Tensor, waveforms: tf.Tensor) -> tf.Tensor:
         """Kaldi's: normal noise of one step of 16-bit samples.

@@ -1,0 +1,171 @@
+"""Learning from a teacher: where a published network puts each utterance, and targets made of that.
+
+The teacher embeds every utterance once, whole and without noise; the student sees augmented crops
+of it. Speed changes the voice, so the teacher embeds each speed as well.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.chunks import Batch
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation.extraction import Cache, Encoder, extract
+from tfq_sv.training.augment import change_speed
+
+UNKNOWN = -1
+"""The label of an utterance whose speaker nobody knows."""
+
+Targets = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherEmbeddings:
+    """A teacher's embeddings of a corpus's utterances, at every speed.
+
+    Attributes:
+        corpus: the utterances that could be embedded.
+        speeds: at which they were embedded.
+        matrix: float32 (speeds * utterances, D); utterance i, in the order of the sorted keys, at
+            speed s is row s * utterances + i.
+        teacher: which network it was.
+        skipped: recordings that could not be used -> why.
+    """
+
+    corpus: Corpus
+    speeds: tuple[float, ...]
+    matrix: npt.NDArray[np.float32]
+    teacher: str
+    skipped: Mapping[str, BadAudioError] = field(default_factory=dict)
+
+    def numbered(self) -> Corpus:
+        """The corpus with each utterance as its own speaker.
+
+        `data.chunks.batches` then labels a chunk with its row of the matrix.
+        """
+        return replace(self.corpus, speakers={key: key for key in self.corpus.paths})
+
+    def speakers(self) -> npt.NDArray[np.int32]:
+        """Each row's class: speaker + speed * number of speakers, or UNKNOWN; int32 (rows,)."""
+        names = self.corpus.speaker_ids
+        index = {name: i for i, name in enumerate(names)}
+        whose = [self.corpus.speakers.get(key) for key in sorted(self.corpus.paths)]
+        return np.array(
+            [
+                UNKNOWN if name is None else index[name] + speed * len(names)
+                for speed in range(len(self.speeds))
+                for name in whose
+            ],
+            np.int32,
+        )
+
+
+class Lesson:
+    """Turns a batch of `TeacherEmbeddings.numbered` into what a student learns.
+
+    Args:
+        embeddings: the teacher's.
+        embed_dim: length of the student's embedding.
+    """
+
+    def __init__(self, embeddings: TeacherEmbeddings, embed_dim: int) -> None:
+        self._speakers = embeddings.speakers()
+        self._targets = same_angles(embeddings.matrix, embed_dim)
+
+    def __call__(self, batch: Batch) -> Targets:
+        """(waveforms (B, N), rows (B,)) -> (waveforms, classes (B,), targets (B, embed_dim))."""
+        waveforms, rows = batch
+        return waveforms, self._speakers[rows], self._targets[rows]
+
+
+def teacher_embeddings(
+    teacher: Encoder,
+    name: str,
+    corpus: Corpus,
+    speeds: Sequence[float] = (1.0,),
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> TeacherEmbeddings:
+    """Embeds every utterance of a corpus at every speed, or reads what an earlier run has kept.
+
+    Args:
+        teacher: the network.
+        name: what tells it from others: a fingerprint.
+        corpus: the utterances; nobody needs to know the speakers.
+        speeds: as `Augmenter.speeds`.
+        folder: where embeddings are kept, one `Cache` per speed; nowhere if None.
+        strict: raise the first bad recording instead of leaving it out.
+        progress: show a bar per speed.
+
+    Raises:
+        InputError: no recording can be used, a bad one if `strict`, or a folder of something else.
+    """
+    keys, found = sorted(corpus.paths), []
+    skipped: dict[str, BadAudioError] = {}
+    for speed in speeds:
+        kept = None if folder is None else Cache(Path(folder) / f"sp{speed}", f"{name} {speed}")
+        bar = f"teacher, speed {speed}" if progress else None
+        found.append(
+            extract(_AtSpeed(teacher, speed), corpus, keys, cache=kept, strict=strict, progress=bar)
+        )
+        skipped |= found[-1].skipped
+    good = [key for key in keys if key not in skipped]
+    if not good:
+        raise InputError(f"{corpus.root} has no good recording: {next(iter(skipped.values()))}")
+    matrix = np.concatenate([x.embeddings.matrix[x.embeddings.rows(good)] for x in found])
+    return TeacherEmbeddings(corpus.without(skipped), tuple(speeds), matrix, name, skipped)
+
+
+def same_angles(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float32]:
+    """Moves embeddings to another number of dimensions with as little change of angles as can be.
+
+    To fewer: onto their principal directions (no mean subtracted, since cosines subtract none),
+    which changes the matrix of cosines least of all linear maps. To more: by a fixed rotation,
+    which changes no cosine. A student that meets such targets scores as its teacher does, with no
+    map to learn and none to drop afterwards. To equally many: as they are, so that the student's
+    embeddings can be compared with the teacher's.
+
+    Args:
+        embeddings: (N, D).
+        size: wanted dimensions.
+
+    Returns:
+        float32 (N, size), of length 1 before they were moved.
+
+    Source: classical scaling; Eckart and Young, 1936.
+
+    >>> same_angles(np.array([[2.0, 0.0], [0.0, 3.0]]), 2)
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    points = np.asarray(embeddings, np.float64)
+    points = points / np.linalg.norm(points, axis=1, keepdims=True)
+    given = points.shape[1]
+    if size < given:
+        _, vectors = np.linalg.eigh(points.T @ points)
+        basis = vectors[:, ::-1][:, :size]
+        # An eigenvector's sign is the library's choice; a resumed run must meet the same.
+        largest = np.abs(basis).argmax(axis=0)
+        points = points @ (basis * np.sign(basis[largest, np.arange(size)]))
+    elif size > given:
+        rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, given)))
+        points = points @ rotation.T
+    return points.astype(np.float32)
+
+
+class _AtSpeed:
+    """An encoder that hears everything faster or slower."""
+
+    def __init__(self, encoder: Encoder, speed: float) -> None:
+        self._encoder, self._speed = encoder, speed
+
+    def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return self._encoder.embed(change_speed(waveform, self._speed))
