@@ -12,8 +12,8 @@ with --steps, the run is a short one.
 
 With --teacher, the network learns to embed as that one does (distillation), which is any network
 or published checkpoint. Nobody needs to know the speakers; --aam_weight adds the AAM-softmax. The
-teacher embeds each recording whole and without noise, once, and at five speeds with
---speed_perturb. Its embeddings are kept in a folder teacher-... next to --out, for other runs too.
+teacher embeds each recording once, whole and without noise, at every speed; its embeddings are kept
+in a folder teacher-... next to --out, for other networks too.
 
 All GPUs of a machine are used. Several machines each run the same command with TF_CONFIG
 in their environment, and --out in a folder that all of them see.
@@ -21,8 +21,8 @@ in their environment, and --out in a folder that all of them see.
 example:
   tfq-sv train --corpus=corpus/train --out=model.keras --steps=1500
   tfq-sv train --config=resnet --corpus=vox2_dev --musan=musan --rirs=RIRS_NOISES --out=model.keras
-  tfq-sv train --teacher=campplus.pt --corpus=librispeech --corpus=corpus/train \
-      --speed_perturb --out=model.keras
+  tfq-sv train --teacher=voxceleb_resnet34_LM --corpus=corpus/train --corpus=my/train \
+      --speed_perturb --out=student.keras
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ from tfq_sv.cli.config import apply_config
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_folder
-from tfq_sv.training.augment import SPEEDS, TEACHER_SPEEDS, Augmenter
+from tfq_sv.training.augment import SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     _check_channels()
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
-    speeds = TEACHER_SPEEDS if FLAGS.teacher else SPEEDS
-    added = augmenter(FLAGS, speeds if FLAGS.speed_perturb else speeds[:1])
+    added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
     corpus = Corpus.joined(
         [
             read_corpus(

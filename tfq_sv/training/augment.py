@@ -25,8 +25,6 @@ from tfq_sv.errors import InputError
 Samples = npt.NDArray[np.float32]
 
 SPEEDS = (1.0, 0.9, 1.1)
-TEACHER_SPEEDS = (*SPEEDS, 0.8, 1.25)
-"""With a teacher, who says whose voice each speed makes: more voices from as much speech."""
 SNR = {"noise": (0.0, 15.0), "speech": (10.0, 30.0), "music": (5.0, 15.0)}
 """MUSAN's folders, and the range of signal-to-noise ratios in dB."""
 TALKERS = (3, 7)
