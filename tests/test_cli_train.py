@@ -112,12 +112,13 @@ def test_wrong_config_files_are_one_line(tmp_path: Path, text: str, message: str
 
 def test_config_files_hold_numbers_as_people_write_them(tmp_path: Path) -> None:
     path = tmp_path / "conf.yaml"
-    path.write_text("learning_rate: 1e-4\nspeed_perturb: yes\nmusan: /data/musan\n")
+    path.write_text("learning_rate: 1e-4\nspeed_perturb: yes\nmusan: /data/musan\ncorpus: [a, b]\n")
     cli.parse(train.FLAGS, "train", [])
     apply_config(train.FLAGS, str(path))
     assert train.FLAGS.learning_rate == 1e-4
     assert train.FLAGS.speed_perturb is True
     assert train.FLAGS.musan == "/data/musan"
+    assert train.FLAGS.corpus == ["a", "b"]
 
 
 def test_what_cannot_be_is_said_before_the_work(
@@ -133,6 +134,7 @@ def test_what_cannot_be_is_said_before_the_work(
         (["--init=none.keras"], "none.keras does not exist"),
         (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to go on from"),
         (["--optimizer=Lion"], "Lion"),
+        (["--aam_weight=0.1"], "--aam_weight goes with --teacher"),
     ]:
         assert cli.main([*base, *arguments]) == 1, arguments
         assert message in capsys.readouterr().err

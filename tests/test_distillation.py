@@ -24,7 +24,7 @@ from tfq_sv.quantization.quantized_model import load_model
 from tfq_sv.training import AAMSoftmax, Augmenter, TeacherEmbeddings, TrainingOptions
 from tfq_sv.training.augment import SPEEDS as ALL_SPEEDS
 from tfq_sv.training.augment import change_speed
-from tfq_sv.training.distillation import UNKNOWN, Lesson, same_angles, teacher_embeddings
+from tfq_sv.training.distillation import UNKNOWN, DistillationTargets, resized, teacher_embeddings
 
 SPEEDS = (1.0, 0.9)
 OPTIONS = TrainingOptions(steps=8, batch_size=6, seconds=0.5, learning_rate=1e-2)
@@ -55,7 +55,7 @@ def test_the_teacher_hears_whole_utterances_at_every_speed(
     by_row = batches(
         teacher.numbered(), batch_size=1, seconds=1.5, augmentation=Augmenter(speeds=SPEEDS)
     )
-    lesson = Lesson(teacher, 8)
+    targets = DistillationTargets(teacher, 8)
     speakers = train_corpus.speaker_ids
     rows = set()
     for _ in range(30):
@@ -63,7 +63,7 @@ def test_the_teacher_hears_whole_utterances_at_every_speed(
         chunk = next(by_row)
         speed, number = divmod(int(chunk[1][0]), len(train_corpus.paths))
         samples = change_speed(waveform, SPEEDS[speed])
-        _, (label,), (target,) = lesson(chunk)
+        _, (label,), (target,) = targets(chunk)
         assert label == speaker + speed * len(speakers)
         assert train_corpus.speakers[sorted(train_corpus.paths)[number]] == speakers[speaker]
         expected = encoder.embed(samples)
@@ -77,7 +77,7 @@ def test_the_teacher_hears_whole_utterances_at_every_speed(
 )
 def test_more_dimensions_keep_every_cosine(dims: int, extra: int, seed: int, count: int) -> None:
     points = np.random.default_rng(seed).normal(1, 2, (count, dims))
-    moved = same_angles(points, dims + extra)
+    moved = resized(points, dims + extra)
     assert moved.shape == (count, dims + extra)
     np.testing.assert_allclose(moved @ moved.T, cosines(points), atol=1e-5)
 
@@ -89,14 +89,14 @@ def test_fewer_dimensions_are_the_best_ones(dims: int, size: int, seed: int) -> 
     size = min(size, dims)
     points = rng.normal(1, 2, (30, dims)) * rng.uniform(0.1, 3, dims)
     wanted = cosines(points)
-    moved = same_angles(points, size)
+    moved = resized(points, size)
     values = np.linalg.eigvalsh(wanted)[::-1]
     error = np.linalg.norm(wanted - moved @ moved.T)
     assert error == pytest.approx(np.linalg.norm(values[size:]), abs=1e-4)
     # Rows in another order are the same points: nothing hangs on the library's signs.
     order = rng.permutation(30)
     if size == dims or np.min(-np.diff(values[: size + 1])) > 1e-3:
-        np.testing.assert_allclose(same_angles(points[order], size), moved[order], atol=1e-3)
+        np.testing.assert_allclose(resized(points[order], size), moved[order], atol=1e-3)
 
 
 def test_the_student_comes_to_embed_as_the_teacher(teacher: TeacherEmbeddings) -> None:
@@ -104,7 +104,7 @@ def test_the_student_comes_to_embed_as_the_teacher(teacher: TeacherEmbeddings) -
         learned = teacher_embeddings(
             KerasEncoder(student), "student", teacher.corpus, SPEEDS, progress=False
         )
-        wanted = same_angles(teacher.matrix, 8)
+        wanted = resized(teacher.matrix, 8)
         unit = learned.matrix / np.linalg.norm(learned.matrix, axis=1, keepdims=True)
         return float(np.mean(np.sum(unit * wanted, axis=1)))
 

@@ -118,7 +118,7 @@ def is_tflite(name: str) -> bool:
 def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
     """Returns the values of flags that must be given."""
     for name in names:
-        if flag_values[name].value in (None, ""):
+        if flag_values[name].value in (None, "", [""]):
             raise InputError(f"--{name} is missing: {flag_values[name].help}")
     return [flag_values[name].value for name in names]
 

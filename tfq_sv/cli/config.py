@@ -1,6 +1,7 @@
 """Settings from a YAML file, one `flag: value` a line; flags of the command line go before.
 
-A setting without a value is one that the command line must give.
+A setting without a value is one that the command line must give. A flag that may be repeated takes
+a list.
 """
 
 import difflib
@@ -67,7 +68,8 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
         if value is None:
             raise InputError(f"{path} asks for --{key}: {flag_values[key].help}")
         try:
-            flag_values[key].parse(str(value))
+            repeated = isinstance(value, list) and isinstance(flag_values[key], flags.MultiFlag)
+            flag_values[key].parse([str(x) for x in value] if repeated else str(value))
         except flags.Error as error:
             raise InputError(f"{path}: {' '.join(str(error).split())}") from None
     check_finite(flag_values)

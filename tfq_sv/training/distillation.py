@@ -1,4 +1,4 @@
-"""Learning from a teacher: where a published network puts each utterance, and targets made of that.
+"""Distillation from a teacher's embeddings: extracting them once, and the targets of each batch.
 
 The teacher embeds every utterance once, whole and without noise; the student sees augmented crops
 of it. Speed changes the voice, so the teacher embeds each speed as well.
@@ -22,7 +22,7 @@ from tfq_sv.training.augment import change_speed
 UNKNOWN = -1
 """The label of an utterance whose speaker nobody knows."""
 
-Targets = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+DistillationBatch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,10 @@ class TeacherEmbeddings:
             speed s is row s * utterances + i.
         teacher: which network it was.
         skipped: recordings that could not be used -> why.
+
+    >>> corpus = Corpus(Path(), {"a": Path("a"), "b": Path("b")}, {"a": "ann"})
+    >>> TeacherEmbeddings(corpus, (1.0,), np.eye(2, dtype=np.float32), "example").speakers()
+    array([ 0, -1], dtype=int32)
     """
 
     corpus: Corpus
@@ -66,19 +70,24 @@ class TeacherEmbeddings:
         )
 
 
-class Lesson:
-    """Turns a batch of `TeacherEmbeddings.numbered` into what a student learns.
+class DistillationTargets:
+    """Looks up what a student learns from a batch of `TeacherEmbeddings.numbered`.
 
     Args:
         embeddings: the teacher's.
         embed_dim: length of the student's embedding.
+
+    >>> corpus = Corpus(Path(), {"a": Path("a"), "b": Path("b")}, {"a": "ann"})
+    >>> teacher = TeacherEmbeddings(corpus, (1.0,), np.eye(2, dtype=np.float32), "example")
+    >>> DistillationTargets(teacher, 2)((np.zeros((1, 16000)), np.array([1])))[1:]
+    (array([-1], dtype=int32), array([[0., 1.]], dtype=float32))
     """
 
     def __init__(self, embeddings: TeacherEmbeddings, embed_dim: int) -> None:
         self._speakers = embeddings.speakers()
-        self._targets = same_angles(embeddings.matrix, embed_dim)
+        self._targets = resized(embeddings.matrix, embed_dim)
 
-    def __call__(self, batch: Batch) -> Targets:
+    def __call__(self, batch: Batch) -> DistillationBatch:
         """(waveforms (B, N), rows (B,)) -> (waveforms, classes (B,), targets (B, embed_dim))."""
         waveforms, rows = batch
         return waveforms, self._speakers[rows], self._targets[rows]
@@ -94,43 +103,52 @@ def teacher_embeddings(
     strict: bool = False,
     progress: bool = True,
 ) -> TeacherEmbeddings:
-    """Embeds every utterance of a corpus at every speed, or reads what an earlier run has kept.
+    """Embeds every utterance of a corpus at every speed, or reads what an earlier run has cached.
 
     Args:
-        teacher: the network.
-        name: what tells it from others: a fingerprint.
+        teacher: the network, `evaluation.measurement.KerasEncoder(model)` for instance.
+        name: of the network, unique: a fingerprint.
         corpus: the utterances; nobody needs to know the speakers.
         speeds: as `Augmenter.speeds`.
-        folder: where embeddings are kept, one `Cache` per speed; nowhere if None.
+        folder: of the cached embeddings, one `Cache` per speed; nothing is written if None.
         strict: raise the first bad recording instead of leaving it out.
         progress: show a bar per speed.
 
     Raises:
         InputError: no recording can be used, a bad one if `strict`, or a folder of something else.
+
+    >>> import tempfile, soundfile
+    >>> class Level:
+    ...     def embed(self, waveform):
+    ...         return np.array([1.0, np.abs(waveform).mean()], np.float32)
+    >>> path = Path(tempfile.mkdtemp()) / "a.wav"
+    >>> soundfile.write(path, np.full(16000, 0.5), 16000)
+    >>> corpus = Corpus.of_files([path])
+    >>> teacher_embeddings(Level(), "level", corpus, progress=False).matrix
+    array([[1. , 0.5]], dtype=float32)
     """
-    keys, found = sorted(corpus.paths), []
+    keys, extractions = sorted(corpus.paths), []
     skipped: dict[str, BadAudioError] = {}
     for speed in speeds:
-        kept = None if folder is None else Cache(Path(folder) / f"sp{speed}", f"{name} {speed}")
+        cache = None if folder is None else Cache(Path(folder) / f"sp{speed}", f"{name} {speed}")
         bar = f"teacher, speed {speed}" if progress else None
-        found.append(
-            extract(_AtSpeed(teacher, speed), corpus, keys, cache=kept, strict=strict, progress=bar)
-        )
-        skipped |= found[-1].skipped
+        encoder = _AtSpeed(teacher, speed)
+        extractions.append(extract(encoder, corpus, keys, cache=cache, strict=strict, progress=bar))
+        skipped |= extractions[-1].skipped
     good = [key for key in keys if key not in skipped]
     if not good:
         raise InputError(f"{corpus.root} has no good recording: {next(iter(skipped.values()))}")
-    matrix = np.concatenate([x.embeddings.matrix[x.embeddings.rows(good)] for x in found])
+    matrix = np.concatenate([x.embeddings.matrix[x.embeddings.rows(good)] for x in extractions])
     return TeacherEmbeddings(corpus.without(skipped), tuple(speeds), matrix, name, skipped)
 
 
-def same_angles(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float32]:
-    """Moves embeddings to another number of dimensions with as little change of angles as can be.
+def resized(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float32]:
+    """Moves embeddings to another number of dimensions; their cosines change as little as possible.
 
     To fewer: onto their principal directions (no mean subtracted, since cosines subtract none),
-    which changes the matrix of cosines least of all linear maps. To more: by a fixed rotation,
-    which changes no cosine. A student that meets such targets scores as its teacher does, with no
-    map to learn and none to drop afterwards. To equally many: as they are, so that the student's
+    whose inner products are nearest to the matrix of cosines. To more: by a fixed rotation, which
+    changes no cosine. A student that matches such targets scores as its teacher does, with no map
+    to learn and none to drop afterwards. To equally many: unchanged, so that the student's
     embeddings can be compared with the teacher's.
 
     Args:
@@ -142,7 +160,7 @@ def same_angles(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[
 
     Source: classical scaling; Eckart and Young, 1936.
 
-    >>> same_angles(np.array([[2.0, 0.0], [0.0, 3.0]]), 2)
+    >>> resized(np.array([[2.0, 0.0], [0.0, 3.0]]), 2)
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
@@ -152,7 +170,7 @@ def same_angles(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[
     if size < given:
         _, vectors = np.linalg.eigh(points.T @ points)
         basis = vectors[:, ::-1][:, :size]
-        # An eigenvector's sign is the library's choice; a resumed run must meet the same.
+        # An eigenvector's sign is the library's choice; a resumed run needs the same one.
         largest = np.abs(basis).argmax(axis=0)
         points = points @ (basis * np.sign(basis[largest, np.arange(size)]))
     elif size > given:
@@ -162,7 +180,7 @@ def same_angles(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[
 
 
 class _AtSpeed:
-    """An encoder that hears everything faster or slower."""
+    """An encoder whose input is played faster or slower first."""
 
     def __init__(self, encoder: Encoder, speed: float) -> None:
         self._encoder, self._speed = encoder, speed

@@ -23,7 +23,7 @@ from tfq_sv.run_folder import claim
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
 from tfq_sv.training.devices import Shares, is_chief, synchronized
-from tfq_sv.training.distillation import Lesson, TeacherEmbeddings
+from tfq_sv.training.distillation import DistillationTargets, TeacherEmbeddings
 from tfq_sv.training.losses import AAMSoftmax
 from tfq_sv.training.options import TrainingOptions
 from tfq_sv.training.precision import in_precision
@@ -100,7 +100,7 @@ def train(
     options = options or TrainingOptions()
     speeds = augmenter.speeds if augmenter else (1.0,)
     classes = _classes(corpus, speeds, options, teacher)
-    lesson = None if teacher is None else Lesson(teacher, int(model.output_shape[-1]))
+    targets = None if teacher is None else DistillationTargets(teacher, int(model.output_shape[-1]))
     strategy = model.distribute_strategy
     shares = Shares(strategy, options.batch_size)
     epoch = max(1, len(corpus.paths) // options.batch_size)
@@ -121,7 +121,7 @@ def train(
         scalars = stack.enter_context(Scalars(tensorboard if is_chief(strategy) else None))
 
         def advance(number: int, batch: Batch) -> float:
-            values = step(number, lesson(batch) if lesson else batch)
+            values = step(number, targets(batch) if targets else batch)
             if number % LOG_EVERY == 0:
                 scalars.write(number, **values)
             epochs, rest = divmod(step.steps - (number + 1), epoch)
