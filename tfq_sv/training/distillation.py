@@ -122,7 +122,7 @@ def teacher_embeddings(
     ...     def embed(self, waveform):
     ...         return np.array([1.0, np.abs(waveform).mean()], np.float32)
     >>> path = Path(tempfile.mkdtemp()) / "a.wav"
-    >>> soundfile.write(path, np.full(16000, 0.5), 16000)
+    >>> soundfile.write(path, np.tile([0.5, -0.5], 8000), 16000)
     >>> corpus = Corpus.of_files([path])
     >>> teacher_embeddings(Level(), "level", corpus, progress=False).matrix
     array([[1. , 0.5]], dtype=float32)
