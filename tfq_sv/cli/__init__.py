@@ -35,6 +35,7 @@ COMMANDS = {
     "inflate": "write the fast int8 .tflite that a small one holds",
     "embed": "embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be",
     "evaluate": "measure the EER of a network or a .tflite on a trial list",
+    "threshold": "measure your own recordings: which threshold to take, and what it does",
     "benchmark": "measure a network's .tflite forms: size, speed, memory, EER",
     "verify": "say whether two recordings are of the same voice, or one is an enrolled speaker's",
     "enroll": "enroll a speaker from some recordings",

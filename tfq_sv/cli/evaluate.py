@@ -13,7 +13,6 @@ example:
       --cohort=voxceleb2/dev --as_norm --embeddings=embedded --plot=det.png
 """
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from tfq_sv.cli.common import (
     reasons,
     required,
 )
+from tfq_sv.cli.stored import check_store, store
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -134,10 +134,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.report:
         _report([System(name, result)], trials.source)
     if FLAGS.store:
-        from tfq_sv.export import write_about
-
-        write_about(name, **result.thresholds())
-        print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
+        store(name, result)
     return _record(System(name, result)) | _skipped(result, trials)
 
 
@@ -223,10 +220,8 @@ def _check_flags() -> None:
     for other in ("cohort", "embeddings", "store", "scores_out", "det_out", "plot"):
         if FLAGS.reference and FLAGS[other].value:
             raise InputError(f"--reference only compares; leave --{other} out")
-    if FLAGS.store and not is_tflite(name):
-        raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
-    if FLAGS.store and not importlib.util.find_spec("ai_edge_litert"):
-        raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
+    if FLAGS.store:
+        check_store(name)
     if FLAGS.store and FLAGS.cohort:
         raise InputError("--store keeps thresholds of plain cosines; leave --cohort out")
     if FLAGS.as_norm and not FLAGS.cohort:

@@ -27,6 +27,9 @@ from tfq_sv.metrics import eer, eer_interval, min_dcf, threshold_at_far
 
 __all__ = ["Encoder", "Evaluation", "KerasEncoder", "evaluate", "measure"]
 
+LEAST_TRIALS = 10
+"""Target and nontarget trials below which no threshold is stored."""
+
 
 class KerasEncoder:
     """A Keras model with the front end it was trained with."""
@@ -88,7 +91,17 @@ class Evaluation:
         Raw cosines: at the EER, and where one in a hundred and one in a thousand nontarget trials
         is accepted (null where the trials are too few to say). Where an enrolment has several
         utterances they are scaled, see `scoring.enrolment_scale`, so that they hold for any number.
+
+        Raises:
+            InputError: fewer than `LEAST_TRIALS` target or nontarget trials.
         """
+        fewest = min(int(self.trials.labels.sum()), int((~self.trials.labels).sum()))
+        if fewest < LEAST_TRIALS:
+            raise InputError(
+                f"{self.trials.source}: thresholds of fewer than {LEAST_TRIALS} target and "
+                f"{LEAST_TRIALS} nontarget trials say nothing, and one kind has {fewest}; "
+                "record more speech"
+            )
         labels, scores, threshold = self.trials.labels, self.scores, self.threshold
         if self.trials.models:
             sizes = [len(self.trials.models[model]) for model in self.trials.enroll]

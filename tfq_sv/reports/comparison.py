@@ -106,6 +106,22 @@ def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: s
         figure.savefig(temporary, format="png", dpi=130)
 
 
+def score_figure(system: System, path: str | os.PathLike[str]) -> None:
+    """Draws histograms of target and nontarget scores with the threshold at the EER, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    labels, scores = system.result.trials.labels, system.result.scores
+    for name, chosen in (("different speakers", ~labels), ("same speaker", labels)):
+        axes.hist(scores[chosen], bins=60, density=True, alpha=0.6, label=name)
+    axes.axvline(system.result.threshold, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="score", ylabel="density")
+    axes.legend()
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+
+
 def det_curves(axes: Any, systems: Sequence[System]) -> None:
     """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 % into matplotlib axes."""
     from sklearn.metrics import DetCurveDisplay

@@ -1,0 +1,141 @@
+"""Operating points: rates with intervals, short tests, and tfq-sv threshold."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write
+
+from tfq_sv import cli
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation import operating_points
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.scoring import cosine
+from tfq_sv.export import read_about
+from tfq_sv.verification import decision
+
+RESOURCES = Path(__file__).parents[1] / "export/android/verifier/src/androidTest/resources"
+
+
+def corpus_of(speakers: int, recordings: int) -> Corpus:
+    who = {f"{s}-{r}": f"{s}" for s in range(speakers) for r in range(recordings)}
+    return Corpus(Path("c"), {key: Path(key) for key in who}, who)
+
+
+def test_rates_are_counts_and_intervals_hold_them() -> None:
+    rng = np.random.default_rng(0)
+    corpus = corpus_of(12, 3)
+    trials = operating_points.every_pair(corpus)
+    assert (int(trials.labels.sum()), len(trials)) == (12 * 3, 36 * 35 // 2)
+    scores = rng.normal(2.0 * trials.labels)
+    whose = trials.speakers(corpus)
+    assert whose is not None
+    for at, (far, frr) in zip(
+        (0.5, 1.5), operating_points.rates(scores, trials.labels, whose, [0.5, 1.5]), strict=True
+    ):
+        misses = [s < at for s, same in zip(scores, trials.labels, strict=True) if same]
+        alarms = [s >= at for s, same in zip(scores, trials.labels, strict=True) if not same]
+        assert frr.value == pytest.approx(sum(misses) / len(misses))
+        assert far.value == pytest.approx(sum(alarms) / len(alarms))
+        assert far.low < far.value < far.high
+        assert frr.low < frr.value < frr.high
+
+
+def test_the_interval_narrows_with_the_root_of_the_speakers() -> None:
+    rng = np.random.default_rng(1)
+    shares = []
+    for speakers in (20, 80):
+        corpus = corpus_of(speakers, 4)
+        trials = operating_points.every_pair(corpus)
+        whose = trials.speakers(corpus)
+        assert whose is not None
+        scores = rng.normal(1.5 * trials.labels)
+        ((_, frr),) = operating_points.rates(scores, trials.labels, whose, [0.5])
+        shares.append((frr.high - frr.low) / frr.value)
+    assert shares[0] / shares[1] == pytest.approx(2.0, rel=0.35)
+
+
+def test_too_few_speakers_are_refused() -> None:
+    with pytest.raises(InputError, match="9 speakers .* record 1 more"):
+        operating_points.every_pair(corpus_of(9, 2))
+
+
+def test_scores_are_those_of_decisions() -> None:
+    rng = np.random.default_rng(2)
+    corpus = corpus_of(10, 2)
+    keys = list(corpus.paths)
+    whole, short = (Embeddings(keys, rng.normal(size=(20, 8))) for _ in range(2))
+    trials = operating_points.every_pair(corpus)
+    found = operating_points.pair_scores(whole, short, trials)
+    for one, enroll, test in list(zip(found, trials.enroll, trials.test, strict=True))[:20]:
+        assert one == pytest.approx(cosine(whole[enroll], short[test]), abs=1e-6)
+        reference = decision.unit(whole[enroll])[None]
+        assert one == pytest.approx(decision.score(reference, decision.unit(short[test])), abs=1e-6)
+    kept = operating_points.tested_on(trials, set(keys[:3]))
+    assert set(kept.test) <= set(keys[:3])
+    assert len(kept) == sum(key in keys[:3] for key in trials.test)
+
+
+def test_the_loudest_part_by_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    wave = rng.normal(size=50).astype(np.float32)
+    parts = [wave[i : i + 7] for i in range(44)]
+    best = max(parts, key=lambda part: float(np.square(part, dtype=np.float64).sum()))
+    np.testing.assert_array_equal(operating_points.loudest(wave, 7), best)
+    np.testing.assert_array_equal(operating_points.loudest(wave, 50), wave)
+    with pytest.raises(BadAudioError, match="51 are asked for"):
+        operating_points.loudest(wave, 51)
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten speakers, each a buzz of its own pitch, three recordings of 1.2 s."""
+    root = tmp_path_factory.mktemp("voices")
+    rng = np.random.default_rng(4)
+    time = np.arange(19200) / 16000
+    for speaker in range(10):
+        for number in range(3):
+            pitch = 90 + 17 * speaker + rng.uniform(-2, 2)
+            phases = rng.uniform(0, 6, 20)
+            parts = [np.sin(6.28 * pitch * (k + 1) * time + phases[k]) for k in range(20)]
+            wave = 0.03 * np.sum(parts, axis=0) * (0.6 + 0.4 * np.sin(6.28 * 3 * time))
+            folder = root / f"s{speaker}"
+            folder.mkdir(exist_ok=True)
+            write(folder / f"{number}.wav", (wave + rng.normal(0, 0.01, 19200)).astype(np.float32))
+    return root
+
+
+def test_threshold_measures_and_stores(
+    voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copy(RESOURCES / "golden.tflite", tmp_path / "model.tflite")
+    page = tmp_path / "page.html"
+    command = ["threshold", f"--model={model}", f"--corpus={voices}", "--json", "--quiet"]
+    assert cli.main([*command, "--store", f"--report={page}"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    about = read_about(model)
+    assert about["thresholds"]["eer"]["threshold"] == found["thresholds"]["eer"]
+    assert about["thresholds"]["far_1e-3"]["threshold"] is None
+    assert about["trials"]["target"] == 30
+    assert f"eer  {found['thresholds']['eer']:.4f}" in said.err
+    assert "too few nontarget trials for far_1e-2 and far_1e-3" in said.err
+    assert found["rates"]["1 s"] is not None
+    assert found["rates"]["2 s"] is None
+    far, frr = (found["rates"]["whole"]["eer"][kind][0] for kind in ("far", "frr"))
+    assert far == pytest.approx(frr, abs=0.05)
+    assert page.read_text().count("data:image/png") == 2
+
+
+def test_threshold_refuses_too_few_speakers(
+    voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for speaker in ("s0", "s1"):
+        shutil.copytree(voices / speaker, tmp_path / "few" / speaker)
+    model = f"--model={RESOURCES / 'golden.tflite'}"
+    assert cli.main(["threshold", model, f"--corpus={tmp_path / 'few'}"]) == 1
+    assert "2 speakers with two recordings" in capsys.readouterr().err

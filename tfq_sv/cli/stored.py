@@ -1,0 +1,36 @@
+"""What `evaluate` and `threshold` share: writing thresholds into a .tflite."""
+
+import importlib.util
+
+from tfq_sv.cli.common import is_tflite
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation.measurement import Evaluation
+from tfq_sv.evaluation.scoring import SCALES
+
+
+def check_store(name: str) -> None:
+    """Sees, before the work, whether thresholds can be stored in a file.
+
+    Raises:
+        InputError: it is no .tflite, or LiteRT is not installed.
+    """
+    if not is_tflite(name):
+        raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
+    if not importlib.util.find_spec("ai_edge_litert"):
+        raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
+
+
+def store(name: str, result: Evaluation) -> None:
+    """Stores the thresholds, and prints them as they are stored.
+
+    Raises:
+        InputError: too few trials.
+    """
+    from tfq_sv.export import write_about
+
+    found = result.thresholds()
+    write_about(name, **found)
+    print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
+    for point, entry in found["thresholds"].items():
+        value = entry["threshold"]
+        print(f"    {point}  " + ("too few trials to say" if value is None else f"{value:.4f}"))

@@ -1,0 +1,194 @@
+"""measure your own recordings: which threshold to take, and what it does
+
+A corpus of your own speakers, two recordings or more of each, gives operating points: at the EER
+and at false alarm rates (FAR) of 1e-2 and 1e-3, with the share of right speakers rejected (FRR)
+there. The thresholds are those of whole recordings; the rows of 1-6 s say what the same
+thresholds do where only the loudest seconds of the tested recording are heard. Intervals (95 %)
+are from a bootstrap over speakers. The rates are of the recordings that the thresholds come from,
+so they are a little too good; other speakers, by tfq-sv evaluate, tell.
+
+example:
+  tfq-sv threshold --model=small.tflite --corpus=my/recordings --store --report=threshold.html
+"""
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from tfq_sv.cli.common import (
+    check_file,
+    define_report,
+    define_speaker_level,
+    fingerprint,
+    no_positional,
+    open_encoder,
+    print_corpus,
+    print_skipped,
+    reasons,
+    required,
+)
+from tfq_sv.cli.stored import check_store, store
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation import operating_points
+from tfq_sv.evaluation.comparison import System
+from tfq_sv.evaluation.extraction import Cache, Extraction, extract
+from tfq_sv.evaluation.measurement import Evaluation, measure
+from tfq_sv.evaluation.operating_points import (
+    LEAST_SPEAKERS,
+    SECONDS,
+    Loudest,
+    Rate,
+    pair_scores,
+    tested_on,
+)
+from tfq_sv.reports.comparison import det_figure, score_figure
+from tfq_sv.reports.page import Page
+from tfq_sv.reports.table import Table
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("model", None, ".tflite, or a Keras network", flag_values=FLAGS)
+flags.DEFINE_string("corpus", None, "your speech: a folder of speakers", flag_values=FLAGS)
+define_speaker_level(FLAGS)
+flags.DEFINE_string("embeddings", None, "folder that keeps embeddings", flag_values=FLAGS)
+flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_values=FLAGS)
+define_report(FLAGS)
+
+Points = dict[str, tuple[Rate, Rate]]
+
+
+def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """Measures, prints, and stores if asked."""
+    no_positional(arguments)
+    name, folder = required(FLAGS, "model", "corpus")
+    check_file(FLAGS, "report", ".html")
+    if FLAGS.store:
+        check_store(name)
+    corpus = Corpus.read(folder, speaker_level=FLAGS.speaker_level)
+    operating_points.every_pair(corpus)  # too few speakers are said before the work
+    whole = _embedded(name, corpus, None)
+    print_corpus(folder, corpus, whole.changes + whole.doubts)
+    if whole.skipped:
+        print_skipped(whole.skipped, len(corpus.paths))
+    corpus = corpus.without(set(whole.skipped))
+    result = measure(whole, corpus, operating_points.every_pair(corpus))
+    thresholds = {
+        point: at["threshold"]
+        for point, at in result.thresholds()["thresholds"].items()
+        if at["threshold"] is not None
+    }
+    rows = {"whole": _points(result, corpus, thresholds)}
+    for seconds in SECONDS:
+        rows[f"{seconds:g} s"] = _short(name, corpus, result, thresholds, seconds)
+    speakers = len(corpus.speaker_ids)
+    said = _say(rows["whole"], thresholds, speakers)
+    table = _table(rows, thresholds)
+    print(f"{name}: {len(result.trials):,} trials, {result.trials.source}, {speakers} speakers")
+    print(f"\n{table}\n\n" + "\n".join(said))
+    if FLAGS.report:
+        _report(name, result, table, said)
+    if FLAGS.store:
+        store(name, result)
+    return {
+        "thresholds": thresholds,
+        "recommended": operating_points.recommended(rows["whole"])[0],
+        "rates": {row: points and _record(points) for row, points in rows.items()},
+        "skipped": reasons(whole.skipped),
+    }
+
+
+def _embedded(name: str, corpus: Corpus, seconds: float | None) -> Extraction:
+    """Embeddings of whole recordings, or of their loudest seconds."""
+    encoder = open_encoder(name)
+    cache = None
+    if FLAGS.embeddings:
+        part = "" if seconds is None else f"/{seconds:g}s"
+        mark = fingerprint(name, encoder) + part
+        cache = Cache(f"{FLAGS.embeddings}{part}", mark)
+    heard = encoder if seconds is None else Loudest(encoder, seconds)
+    bar = "embedding" if seconds is None else f"{seconds:g} s of each"
+    return extract(heard, corpus, list(corpus.paths), cache=cache, progress=bar)
+
+
+def _points(result: Evaluation, corpus: Corpus, thresholds: dict[str, float]) -> Points:
+    whose = result.trials.speakers(corpus)
+    if whose is None:
+        raise InputError(f"{corpus.root}: the speakers are not known")
+    found = operating_points.rates(
+        result.scores, result.trials.labels, whose, list(thresholds.values())
+    )
+    return dict(zip(thresholds, found, strict=True))
+
+
+def _short(
+    name: str, corpus: Corpus, whole: Evaluation, thresholds: dict[str, float], seconds: float
+) -> Points | None:
+    """The same with the loudest seconds of every tested recording; None where few are so long."""
+    short = _embedded(name, corpus, seconds)
+    trials = tested_on(whole.trials, short.embeddings)
+    whose = trials.speakers(corpus) if len(trials) else None
+    if whose is None or len(set(whose[1])) < LEAST_SPEAKERS or not trials.labels.any():
+        return None
+    assert whole.extraction
+    scores = pair_scores(whole.extraction.embeddings, short.embeddings, trials)
+    found = operating_points.rates(scores, trials.labels, whose, list(thresholds.values()))
+    return dict(zip(thresholds, found, strict=True))
+
+
+def _table(rows: dict[str, Points | None], thresholds: dict[str, float]) -> Table:
+    header = ["test speech"]
+    for point, threshold in thresholds.items():
+        header += [f"{point} {threshold:.4f}: FAR %", "FRR %"]
+    cells = []
+    for row, points in rows.items():
+        rates = [str(rate) for both in points.values() for rate in both] if points else []
+        cells.append([row, *(rates or ["too few"] * (len(header) - 1))])
+    return Table(header, cells)
+
+
+def _say(points: Points, thresholds: dict[str, float], speakers: int) -> list[str]:
+    """The recommendation, and what is not sure yet."""
+    choice, reason = operating_points.recommended(points)
+    said = [f"recommended: {choice}, {thresholds[choice]:.4f}: {reason}"]
+    for point, both in points.items():
+        for kind, rate in zip(("FAR", "FRR"), both, strict=True):
+            needed = rate.speakers_needed(speakers)
+            if needed is None:
+                said.append(f"{kind} at {point}: no error seen, so the rate is not known")
+            elif needed > speakers:
+                said.append(
+                    f"{kind} at {point}: about {needed - speakers:,} more speakers make it "
+                    f"sure to {100 * operating_points.SURE:.0f} % of itself"
+                )
+    missing = [point for point in ("far_1e-2", "far_1e-3") if point not in thresholds]
+    if missing:
+        said.append(f"too few nontarget trials for {' and '.join(missing)}: record more speakers")
+    return said
+
+
+def _record(points: Points) -> dict[str, Any]:
+    return {
+        point: {
+            kind: [rate.value, rate.low, rate.high]
+            for kind, rate in zip(("far", "frr"), both, strict=True)
+        }
+        for point, both in points.items()
+    }
+
+
+def _report(name: str, result: Evaluation, table: Table, said: Sequence[str]) -> None:
+    page = Page(f"{name}: operating points", said[0]).table(table)
+    for line in said[1:]:
+        page.text(line)
+    with tempfile.TemporaryDirectory() as folder:
+        system = System(name, result)
+        det_figure([system], f"{folder}/det.png", result.trials.source)
+        score_figure(system, f"{folder}/scores.png")
+        page.heading("DET curve").picture(f"{folder}/det.png", "Whole recordings.")
+        page.heading("Scores").picture(
+            f"{folder}/scores.png", "Whole recordings; the line is the threshold at the EER."
+        )
+    page.write(FLAGS.report)
+    print(f"wrote {FLAGS.report}")

@@ -1,0 +1,207 @@
+"""What a threshold does: FAR and FRR with intervals, on whole recordings and on short ones."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tfq_sv.data import pairs
+from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.extraction import Encoder
+from tfq_sv.evaluation.scoring import cosine_scores
+
+SECONDS = (1.0, 2.0, 3.0, 6.0)
+"""Durations of test speech that are measured beside whole recordings."""
+
+LEAST_SPEAKERS = 10
+"""With fewer, a bootstrap over speakers says nothing."""
+
+SURE = 0.3
+"""A rate is sure if its 95 % interval reaches at most this share of it to either side."""
+
+MOST_REJECTED = 0.05
+"""FRR up to which a stricter threshold is recommended."""
+
+_LIMIT, _DRAWS = 30_000, 1000
+_RATE = 16000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An error rate at a fixed threshold.
+
+    Attributes:
+        value: a fraction.
+        low: of its 95 % interval.
+        high: of its 95 % interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+    def speakers_needed(self, speakers: int) -> int | None:
+        """How many speakers make it sure, as widths shrink with the root of their number.
+
+        None where no error was seen: then nothing is known about the width.
+
+        >>> Rate(0.01, 0.004, 0.016).speakers_needed(50)
+        200
+        """
+        if not self.value:
+            return None
+        share = max(self.high - self.value, self.value - self.low) / self.value
+        return max(speakers, math.ceil(round(speakers * (share / SURE) ** 2, 6)))
+
+
+class Loudest:
+    """An encoder that hears the loudest `seconds` of a recording: speech, as far as there is."""
+
+    def __init__(self, encoder: Encoder, seconds: float) -> None:
+        self._encoder, self._samples = encoder, round(seconds * _RATE)
+
+    def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,); refuses shorter recordings."""
+        return self._encoder.embed(loudest(waveform, self._samples))
+
+
+def loudest(waveform: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
+    """The part (samples,) of a waveform (N,) that has most energy; the first of equal ones.
+
+    Raises:
+        BadAudioError: it is shorter.
+
+    >>> loudest(np.array([0.0, 0.1, 0.5, 0.4, 0.0], np.float32), 2)
+    array([0.5, 0.4], dtype=float32)
+    """
+    if len(waveform) < samples:
+        raise BadAudioError("too short", f"{len(waveform)} samples; {samples} are asked for")
+    energy = np.append(0.0, np.cumsum(np.square(waveform, dtype=np.float64)))
+    start = int(np.argmax(energy[samples:] - energy[: len(energy) - samples]))
+    return waveform[start : start + samples]
+
+
+def every_pair(corpus: Corpus, *, limit: int = _LIMIT, seed: int = 0) -> Trials:
+    """Pairs of recordings: of each kind all, or `limit` drawn evenly over the speakers.
+
+    Raises:
+        InputError: fewer than `LEAST_SPEAKERS` speakers with two recordings.
+    """
+    keys = list(corpus.paths)
+    place = {speaker: i for i, speaker in enumerate(corpus.speaker_ids)}
+    whose = [place[corpus.speakers[key]] for key in keys]
+    several = int((np.bincount(whose, minlength=1) > 1).sum())
+    if several < LEAST_SPEAKERS:
+        raise InputError(
+            f"{corpus.root} has {several} speakers with two recordings or more; error rates of "
+            f"fewer than {LEAST_SPEAKERS} say nothing: record {LEAST_SPEAKERS - several} more"
+        )
+    rng = np.random.default_rng(seed)
+    same = pairs.same_speaker(whose, limit, rng)
+    drawn = np.concatenate([same, pairs.different_speakers(whose, limit, rng)])
+    enroll, test = ([keys[i] for i in column] for column in drawn.T.tolist())
+    source = f"{len(drawn)} pairs of {corpus.root} (seed {seed})"
+    return Trials(enroll, test, np.arange(len(drawn)) < len(same), source)
+
+
+def tested_on(trials: Trials, utterances: Collection[str]) -> Trials:
+    """The trials of single recordings whose tested one is among some utterances."""
+    kept = np.array([key in utterances for key in trials.test], bool)
+    enroll, test = (
+        [key for key, keep in zip(keys, kept, strict=True) if keep]
+        for keys in (trials.enroll, trials.test)
+    )
+    return Trials(enroll, test, trials.labels[kept], trials.source)
+
+
+def pair_scores(
+    enrolled: Embeddings, tested: Embeddings, trials: Trials
+) -> npt.NDArray[np.float64]:
+    """Cosines, float64 (N,), between embeddings of either side: `decision.score` of one reference.
+
+    >>> both = Embeddings(["a", "b"], np.array([[2.0, 0.0], [0.6, 0.8]]))
+    >>> pair_scores(both, both, Trials(["a"], ["b"], np.array([True]), "an example")).round(4)
+    array([0.6])
+    """
+    names = [f"enrolled {key}" for key in enrolled] + [f"tested {key}" for key in tested]
+    both = Embeddings(names, np.concatenate([enrolled.matrix, tested.matrix]))
+    enroll = [f"enrolled {key}" for key in trials.enroll]
+    test = [f"tested {key}" for key in trials.test]
+    return cosine_scores(both, Trials(enroll, test, trials.labels, trials.source))
+
+
+def rates(
+    scores: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.bool_],
+    speakers: tuple[Sequence[str], Sequence[str]],
+    thresholds: Sequence[float],
+    *,
+    seed: int = 0,
+) -> list[tuple[Rate, Rate]]:
+    """FAR and FRR at fixed thresholds, with intervals by a bootstrap over speakers.
+
+    Args:
+        scores: (N,).
+        labels: (N,), true for target trials.
+        speakers: the enrolled and the tested speaker of each trial, as in `metrics.eer_interval`.
+        thresholds: scores that reach them are accepted.
+        seed: of the draws.
+
+    >>> who = (["a", "b", "a", "b"], ["a", "b", "b", "a"])
+    >>> far, frr = rates(np.array([0.9, 0.8, 0.1, 0.3]), np.array([1, 1, 0, 0]) > 0, who, [0.5])[0]
+    >>> print(far, frr, sep="; ")
+    0.00 [0.00, 0.00]; 0.00 [0.00, 0.00]
+    """
+    place = {name: i for i, name in enumerate(sorted({*speakers[0], *speakers[1]}))}
+    first, second = (np.array([place[name] for name in names]) for names in speakers)
+    second = np.where(first == second, len(place), second)  # within one speaker: once a draw
+    accepted = scores[None] >= np.asarray(thresholds)[:, None]
+    wrong = (accepted != labels).astype(np.float64)
+    kinds = (~labels, labels)
+    rng = np.random.default_rng(seed)
+    draws: list[list[npt.NDArray[np.float64]]] = []
+    for _ in range(_DRAWS):
+        draw = rng.integers(len(place), size=len(place))
+        drawn = np.append(np.bincount(draw, minlength=len(place)), 1).astype(np.float64)
+        weights = drawn[first] * drawn[second]
+        sums = [weights[kind].sum() for kind in kinds]
+        if all(sums):  # a draw without a kind of trials has no rate
+            both = zip(kinds, sums, strict=True)
+            draws.append([wrong[:, kind] @ weights[kind] / total for kind, total in both])
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    found = []
+    for i in range(len(thresholds)):
+        far, frr = (
+            Rate(float(wrong[i, kind].mean()), float(low[k, i]), float(high[k, i]))
+            for k, kind in enumerate(kinds)
+        )
+        found.append((far, frr))
+    return found
+
+
+def recommended(points: dict[str, tuple[Rate, Rate]]) -> tuple[str, str]:
+    """Returns the name of the strictest bearable operating point, and the reason.
+
+    Args:
+        points: name -> (FAR, FRR), from the laxest to the strictest.
+
+    >>> recommended({"eer": (Rate(0.02, 0.01, 0.03), Rate(0.02, 0.01, 0.03))})
+    ('eer', 'the strictest that rejects at most 5 % of the right speakers: 2.00 [1.00, 3.00] %')
+    """
+    most = f"{100 * MOST_REJECTED:g}"
+    for name, (_, frr) in reversed(points.items()):
+        if frr.value <= MOST_REJECTED:
+            return (
+                name,
+                f"the strictest that rejects at most {most} % of the right speakers: {frr} %",
+            )
+    return "eer", f"none rejects at most {most} % of the right speakers"
