@@ -60,7 +60,7 @@ def test_the_interval_narrows_with_the_root_of_the_speakers() -> None:
 
 
 def test_too_few_speakers_are_refused() -> None:
-    with pytest.raises(InputError, match="9 speakers .* record 1 more"):
+    with pytest.raises(InputError, match=r"9 speakers .* record 1 more"):
         operating_points.every_pair(corpus_of(9, 2))
 
 

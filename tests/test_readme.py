@@ -57,6 +57,8 @@ def folder(
     for part in ("train", "test"):
         (root / "corpus").mkdir(parents=True, exist_ok=True)
         (root / "corpus" / part).symlink_to(corpus_dir / part)
+        own = root / "corpus" / "recordings"
+        shutil.copytree(corpus_dir / part / "wav", own, dirs_exist_ok=True)
     (root / "my").symlink_to("corpus")
     (root / "corpus" / "trials.txt").symlink_to(corpus_dir / "test" / "trials.txt")
     for name, tree in (("musan", musan), ("RIRS_NOISES", rirs), ("vox1", corpus_dir / "test")):

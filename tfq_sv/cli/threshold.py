@@ -8,7 +8,7 @@ are from a bootstrap over speakers. The rates are of the recordings that the thr
 so they are a little too good; other speakers, by tfq-sv evaluate, tell.
 
 example:
-  tfq-sv threshold --model=small.tflite --corpus=my/recordings --store --report=threshold.html
+  tfq-sv threshold --model=model.tflite --corpus=my/recordings --store --report=threshold.html
 """
 
 import tempfile
