@@ -79,11 +79,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         for point, at in result.thresholds()["thresholds"].items()
         if at["threshold"] is not None
     }
-    rows = {"whole": _points(result, corpus, thresholds)}
+    points = _points(result, corpus, thresholds)
+    rows: dict[str, Points | None] = {"whole": points}
     for seconds in SECONDS:
         rows[f"{seconds:g} s"] = _short(name, corpus, result, thresholds, seconds)
     speakers = len(corpus.speaker_ids)
-    said = _say(rows["whole"], thresholds, speakers)
+    said = _say(points, thresholds, speakers)
     table = _table(rows, thresholds)
     print(f"{name}: {len(result.trials):,} trials, {result.trials.source}, {speakers} speakers")
     print(f"\n{table}\n\n" + "\n".join(said))
@@ -93,8 +94,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         store(name, result)
     return {
         "thresholds": thresholds,
-        "recommended": operating_points.recommended(rows["whole"])[0],
-        "rates": {row: points and _record(points) for row, points in rows.items()},
+        "recommended": operating_points.recommended(points)[0],
+        "rates": {row: at and _record(at) for row, at in rows.items()},
         "skipped": reasons(whole.skipped),
     }
 
