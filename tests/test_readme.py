@@ -18,7 +18,7 @@ from tfq_sv import cli, models
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {page.name: page.read_text().replace("\\\n", " ") for page in PAGES}
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text().replace("\\\n", " ") for page in PAGES}
 PYTHON = [
     pytest.param(block, id=f"{name}-{number}")
     for name, text in TEXTS.items()
@@ -114,12 +114,14 @@ def test_examples_of_help_have_such_flags(command: str) -> None:
 
 
 def test_commands_are_found() -> None:
-    wanted = (
-        "demo import info quantize export evaluate train quantize finetune export evaluate verify "
-        "train train evaluate reproduce"
-    )
-    assert [line.split()[0] for line in COMMANDS["README.md"]] == wanted.split()
-    assert len(COMMANDS["mixed_precision.md"]) == 3
+    for page, wanted in (
+        ("README.md", "demo import quantize export evaluate verify"),
+        ("docs/checkpoints.md", "import info"),
+        ("docs/recordings.md", "train quantize finetune export evaluate verify"),
+        ("docs/recipes.md", "train train evaluate reproduce"),
+    ):
+        assert [line.split()[0] for line in COMMANDS[page]] == wanted.split()
+    assert len(COMMANDS["docs/mixed_precision.md"]) == 3
 
 
 @pytest.mark.parametrize("line", INLINE)
