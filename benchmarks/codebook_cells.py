@@ -1,4 +1,4 @@
-"""The cells of codebook_eer.py: a network quantized, mended and tuned, each in one way."""
+"""The cells of codebook_eer.py: a network quantized, calibrated and tuned, each in one way."""
 
 from typing import NamedTuple
 

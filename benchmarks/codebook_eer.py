@@ -1,13 +1,13 @@
-"""What codebooks cost in EER, and what wins it back: the whole tables, over seeds.
+"""What codebooks cost in EER, and what recovers it: the whole tables, over seeds.
 
     tfq-sv make-corpus --out=corpus
     python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=ResNet18 --precision=bf16
     python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=DF_ResNet56
 
-Trains small networks from several seeds on made speech, quantizes each in every way, and measures
-EER on voices that none has heard. Every cell is kept in --out; a run that is interrupted goes on
-where it was. Other settings want another --out, into which float.keras may be copied. One thread a
-process: start one process a seed (--seeds) to use more cores.
+Trains small networks from several seeds on synthetic speech, quantizes each in every way, measures
+EER on voices that none has heard. Every cell is kept in --out; an interrupted run resumes. Other
+settings want another --out, into which float.keras may be copied. One thread per process: start one
+process per seed (--seeds) to use more cores.
 """
 
 import argparse
@@ -279,7 +279,7 @@ def title(folders: list[Path], test: Corpus, trials: Trials) -> str:
     """Names the network, the corpus and the seeds."""
     network, seeds = folders[0].name.split("-")[0], [int(x.name.split("-")[1]) for x in folders]
     return (
-        f"{network}, made speech (espeak-ng), {len(set(test.speakers.values()))} unseen "
+        f"{network}, synthetic speech (espeak-ng), {len(set(test.speakers.values()))} unseen "
         f"speakers, {len(trials):,} trials, seeds {seeds}; not VoxCeleb"
     )
 

@@ -5,7 +5,7 @@
 For each bit width the network is quantized and calibrated to a minute of training speech, without
 which few bits leave little of a network. Each line compares the file in the LiteRT interpreter with
 that quantized network in Keras, on equal trials. What is measured is kept in --out as it comes: a
-run that is called again goes on from there.
+run that is called again resumes there.
 
 The project asks, of float32 compute, Keras' EER to 0.01 points and scores to 1e-4; of int8 compute,
 0.10 points and a mean cosine of 0.9995.

@@ -38,7 +38,7 @@ _SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What one layer takes: bits a weight, weights, and bytes of packed codes and levels."""
+    """What one layer takes: bits per weight, weights, and bytes of packed codes and levels."""
 
     bits: float
     weights: int
@@ -296,7 +296,7 @@ def _quantize(graph: Graph, found: Mapping[int, Filter], int8: Collection[str], 
 def _steps(filter: Filter) -> npt.NDArray[np.float32]:
     """The filter's scales: one a channel, but for a dense layer a single one where they are equal.
 
-    Dense filters with a scale a channel need FULLY_CONNECTED version 12, of 2024, to be read as
+    Dense filters with a scale per channel need FULLY_CONNECTED version 12, of 2024, to be read as
     int8; convolutions on the other hand are read best that way.
     """
     scales = filter.scales()

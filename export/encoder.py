@@ -42,7 +42,7 @@ class SpeakerEncoder:
         Args:
             path: the file.
             fast: inflate the weights to int8, once (the result is kept, see `cache.folder`), and
-                run as fast as any int8 network; else they are decoded anew for each embedding, in
+                run as fast as any int8 network; else they are decoded again for each embedding, in
                 a small memory.
             num_threads: how many threads the interpreter may use.
             check_speech: warn of waveforms that are hum, noise, a tone or a click (`UserWarning`).

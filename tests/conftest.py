@@ -1,4 +1,4 @@
-"""Fixtures that several tests share: made speech, a small network, what commands make of them."""
+"""Fixtures that several tests share: synthetic speech, a small network, and commands' outputs."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -71,7 +71,7 @@ def test_the_recipe_and_its_large_margin_stage(
     shutil.rmtree(tmp_path / "second.keras.state")
     assert cli.main(stage) == 0
     said = capsys.readouterr().out
-    assert "the classifier begins anew" in said
+    assert "the classifier starts from random weights" in said
     assert "6 classes" in said
 
 
@@ -217,7 +217,7 @@ run()
 
 @pytest.mark.slow
 def test_a_lost_worker_is_waited_for(corpus_dir: Path, tmp_path: Path) -> None:
-    """One worker is killed after a checkpoint and begun anew; the other one sees to itself."""
+    """One worker is killed after a checkpoint and restarted; the other one sees to itself."""
     out = tmp_path / "m.keras"
     small().save(tmp_path / "small.keras")
     command = [

@@ -75,7 +75,7 @@ def test_notebook(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = run(read(name), tmp_path, monkeypatch)
-    assert "made speech (espeak-ng), 4 voices" in found
+    assert "synthetic speech (espeak-ng), 4 voices" in found
     for text in printed:
         assert text in found
     for file in written:

@@ -103,7 +103,7 @@ def test_bad_lists_are_named(tree: Path) -> None:
     for text, message in [
         ("u1 s1\n", "no speaker for 1 of 2 utterances .first: u2"),
         ("u1\n", "utt2spk:1: expected `key value`"),
-        ("u1 s1\nu1 s2\n", "utt2spk:2: u1 stands twice"),
+        ("u1 s1\nu1 s2\n", "utt2spk:2: u1 is a duplicate"),
     ]:
         (tree / "utt2spk").write_text(text)
         with pytest.raises(InputError, match=message):

@@ -72,7 +72,7 @@ def test_speakers_of_recordings_are_those_of_their_segments(root: Path) -> None:
         ("u1 r1 -1 1", "goes from -1"),
         ("u1 r1 0", "expected `utterance recording start end`"),
         ("u1 r1 0 x", "expected `utterance recording start end`"),
-        ("u1 r1 0 1\nu1 r2 0 1", "segments:2: u1 stands twice"),
+        ("u1 r1 0 1\nu1 r2 0 1", "segments:2: u1 is a duplicate"),
     ],
 )
 def test_bad_segments_are_named(root: Path, line: str, message: str) -> None:

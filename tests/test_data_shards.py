@@ -78,7 +78,7 @@ def test_bad_shards_are_named(shards: Path) -> None:
         ("packed.tar", "is not an uncompressed tar"),
         ("nobody.tar", "no .spk for 1 of 1 recordings .first: a"),
         ("silent.tar", "holds no .3gp"),
-        ("shards_000000000.tar\nshards_000000000.tar", "2 keys stand twice .first: id2/a/1.wav"),
+        ("shards_000000000.tar\nshards_000000000.tar", "2 duplicate keys .first: id2/a/1.wav"),
         ("", "lists nothing"),
     ]:
         shards.write_text(line)
@@ -179,7 +179,7 @@ def test_raw_lists(tmp_path: Path) -> None:
     for broken, message in [
         ('{"key": "a", "wav": "a.wav"}\n', "raw.list:1: expected"),
         (text + "{oops\n", "raw.list:4: expected"),
-        (text + text, "3 keys stand twice"),
+        (text + text, "3 duplicate keys"),
     ]:
         (tmp_path / "raw.list").write_text(broken)
         with pytest.raises(InputError, match=message):

@@ -131,7 +131,7 @@ def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
 
 
 def test_names_and_rows_must_match() -> None:
-    with pytest.raises(InputError, match="1 names of embeddings stand twice, a first"):
+    with pytest.raises(InputError, match=r"1 duplicate names of embeddings \(first: a\)"):
         Embeddings(["a", "a"], np.ones((2, 3)))
     with pytest.raises(InputError, match="3 names do not match"):
         Embeddings(["a", "b", "c"], np.ones((2, 3)))

@@ -13,7 +13,7 @@ _NEAR = 1.003  # times the squared error without a grid: good enough
 _CROWD = 32  # centroids: from here on rounding them to the grid is not enough
 
 GRID_LEVELS = 127
-"""A stored centroid is `scale * level`, level an integer in [-127, 127], one scale a layer."""
+"""A stored centroid is `scale * level`, level an integer in [-127, 127], one scale per layer."""
 
 
 def grid_scale(centroids: Floats) -> float:

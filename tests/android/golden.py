@@ -3,7 +3,7 @@
     tfq-sv make-corpus --out=corpus --notrain
     python tests/android/golden.py corpus
 
-Made speech, not VoxCeleb: three recordings of two voices of the corpus's test part, the shipped
+Synthetic speech, not VoxCeleb: three recordings of two voices of the test corpus, the shipped
 ResNet18 at 4 bits with thresholds measured on its trials, and what SpeakerEncoder makes of them.
 """
 
@@ -40,7 +40,7 @@ def describe(file: Path) -> dict[str, object]:
     }
     ann = embeddings["ann-1.wav"]
     return {
-        "what": "made by tests/android/golden.py; made speech (espeak-ng), not VoxCeleb",
+        "what": "made by tests/android/golden.py; synthetic speech (espeak-ng), not VoxCeleb",
         "inflated_sha256": encoder.about["inflated_sha256"],
         "thresholds": {name: at["threshold"] for name, at in encoder.about["thresholds"].items()},
         "scores": {
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
     trials = Trials.read(folder / "test" / "trials.txt", corpus)
     found = measurement.evaluate(SpeakerEncoder(file), corpus, trials, progress="trials")
     thresholds = found.thresholds()
-    thresholds["trials"]["source"] = "made speech (espeak-ng), not VoxCeleb"
+    thresholds["trials"]["source"] = "synthetic speech (espeak-ng), not VoxCeleb"
     write_about(file, **thresholds)
     for name, key in RECORDINGS.items():
         speech, rate = sf.read(corpus.paths[key], dtype="int16", stop=SECONDS * 16000)

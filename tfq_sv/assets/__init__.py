@@ -14,7 +14,7 @@ NAMES = ("resnet18-small", "df_resnet56-small")
 def load(name: str) -> Any:
     """Loads a shipped network: a tf_keras model, features (B, T, 80) -> embedding.
 
-    It was trained on made speech (espeak-ng), not on VoxCeleb: it is for trying things out.
+    It was trained on synthetic speech (espeak-ng), not on VoxCeleb: it is for trying things out.
 
     Raises:
         InputError: an unknown name.

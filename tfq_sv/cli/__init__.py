@@ -1,4 +1,4 @@
-"""The command line: `tfq-sv <command> [flags]`. One file a command, loaded only when it is called.
+"""The command line: `tfq-sv <command> [flags]`. One file per command, loaded when it is called.
 
 A command's module has a docstring (its help, with an example), `FLAGS` (absl flags of its own, so
 that commands never clash) and `run(arguments)`, which prints for people and returns the same for
@@ -21,7 +21,7 @@ from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import InputError
 
 COMMANDS = {
-    "demo": "the whole way on made speech: corpus, 4 bits, .tflite, EER, picture",
+    "demo": "the whole way on synthetic speech: corpus, 4 bits, .tflite, EER, picture",
     "make-corpus": "make speech files of many voices, when there is no corpus at hand",
     "train": "train an FP32 network on a folder of speakers",
     "import": "turn a WeSpeaker checkpoint into a Keras network",

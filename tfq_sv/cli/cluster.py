@@ -9,7 +9,7 @@ Result = TypeVar("Result")
 
 
 def on_all_devices(work: Callable[[Any], Result]) -> Result:
-    """Returns what `work` makes of this process's strategy; begins anew when a worker was lost."""
+    """Returns what `work` makes of this process's strategy; restarts when a worker was lost."""
     from tfq_sv.training import devices
 
     try:

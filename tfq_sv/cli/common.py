@@ -204,7 +204,7 @@ def read_trials(
         return Trials.all_pairs(corpus)
     trials = Trials.read(path or own, corpus, enroll_map=enroll_map, strict=strict)
     if trials.repeated:
-        print(f"{trials.source}: {trials.repeated:,} trials stand twice; each counts as it stands")
+        print(f"{trials.source}: {trials.repeated:,} duplicate trials; each counts")
     for note in trials.notes:
         print(note)
     return trials

@@ -1,4 +1,4 @@
-"""the whole way on made speech: corpus, few bits, .tflite, EER, report
+"""the whole way on synthetic speech: corpus, few bits, .tflite, EER, report
 
 Makes a corpus of artificial voices and quantizes a shipped network in three ways: to --bits,
 without any speech; to the bits that are best for each layer at a wanted size; and to one bit. The
@@ -40,7 +40,7 @@ from tfq_sv.reports.page import Page
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("out", "demo", "folder for everything it makes", flag_values=FLAGS)
 flags.DEFINE_enum("network", assets.NAMES[0], assets.NAMES, "shipped network", flag_values=FLAGS)
-flags.DEFINE_integer("bits", 4, "bits a weight of the first file, 1-8", flag_values=FLAGS)
+flags.DEFINE_integer("bits", 4, "bits per weight of the first file, 1-8", flag_values=FLAGS)
 flags.DEFINE_string(
     "target_mb",
     None,
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     out, uniform = Path(FLAGS.out), f"{check_bits(FLAGS.bits)}-bit"
     target = megabytes(FLAGS.target_mb) if FLAGS.target_mb else None
     spec = CorpusSpec(speakers=60, utterances=4, test_speakers=FLAGS.test_speakers)
-    print(f"1. made speech: {spec.test_speakers} voices the network has not heard, 60 to tune on")
+    print(f"1. synthetic speech: {spec.test_speakers} unheard voices, 60 to tune on")
     make_corpus(out / "corpus", spec)
     corpus = Corpus.read(out / "corpus" / "test")
     trials = Trials.read(corpus.root / "trials.txt", corpus)
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         write_about(file, **system.result.thresholds())
 
     where = (
-        f"made speech (espeak-ng, seed {spec.seed}), {spec.test_speakers} unseen speakers, "
+        f"synthetic speech (espeak-ng, seed {spec.seed}), {spec.test_speakers} unseen speakers, "
         f"{len(trials):,} trials; not VoxCeleb"
     )
     lead = _lead(systems, sizes, where)

@@ -3,7 +3,7 @@
 Recordings are those of --corpus, or files on the command line; nobody needs to know who speaks.
 
 --out=DIR keeps the embeddings in parts (Kaldi's .ark with .scp; `cat DIR/*.scp` lists them all).
-A second run goes on where the first ended, and tfq-sv evaluate --embeddings=DIR uses them. With
+A second run resumes where the first ended, and tfq-sv evaluate --embeddings=DIR uses them. With
 --shard, each of several processes or machines embeds its share into the same folder; whoever reads
 the folder has them all. --out=FILE writes one .ark (and .scp), or one .npy (and names in .txt).
 

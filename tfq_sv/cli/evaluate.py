@@ -237,7 +237,7 @@ def _check_flags() -> None:
 
 
 def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
-    """How embeddings are come by: read from a file, or extracted and perhaps kept."""
+    """Returns a function that reads embeddings from a file, or extracts and perhaps keeps them."""
     kept = FLAGS.embeddings
     if kept and Path(kept).suffix in SUFFIXES:
         existing(kept, "embeddings")

@@ -60,7 +60,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("teacher", None, "the FP32 network it was made of", flag_values=FLAGS)
 flags.DEFINE_string("corpus", None, "folder of speech", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the tuned model goes (.keras)", flag_values=FLAGS)
-flags.DEFINE_string("recipe", None, "JSON of bits a layer: quantize in stages", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "JSON of bits per layer: quantize in stages", flag_values=FLAGS)
 flags.DEFINE_enum(
     "stages",
     "lowest_first",

@@ -1,7 +1,7 @@
 """write the fast int8 .tflite that a small one holds
 
 The same network with plain int8 weights: twice the bytes of a 4-bit file, and as fast as any int8
-model. tfq-sv verify and evaluate do this by themselves and keep the result; this is for who ships
+model. tfq-sv verify and evaluate do this by themselves and keep the result; this is to ship
 the fast file. Its SHA-256 is checked against the one in the metadata.
 
 example:

@@ -2,7 +2,7 @@
 
 The voices are made by espeak-ng (pip install 'tfq-sv[demo]') and differ in pitch, vocal tract and
 manner; every recording has its own words, room, microphone and noise. Folders and lists are in
-VoxCeleb's form. An interrupted run goes on where it stopped.
+VoxCeleb's form. An interrupted run resumes where it stopped.
 
 example:
   tfq-sv make-corpus --out=corpus

@@ -52,11 +52,11 @@ flags.DEFINE_enum(
     "binary",
     None,
     ["adaptive", "static"],
-    "one bit a weight, on two levels that are fitted to the layer's output (adaptive), or that lie "
+    "one bit per weight, on two levels that are fitted to the layer's output (adaptive), or lie "
     "evenly about the weights' mean (static); for --bits",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("recipe", None, "JSON of bits a layer; instead of --bits", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "JSON of bits per layer; instead of --bits", flag_values=FLAGS)
 flags.DEFINE_string(
     "calibrate", None, "speech, no speakers needed: any folder, wav.scp or list", flag_values=FLAGS
 )

@@ -157,7 +157,7 @@ def _search(
     if FLAGS.report:
         taken = "; ".join(f"{x.bytes:,} of {y:,}" for x, y in zip(answers, targets, strict=True))
         best = f"The best bits of all layers together take, in predicted bytes: {taken} allowed."
-        page = Page(f"{name}: bits a layer", best)
+        page = Page(f"{name}: bits per layer", best)
         caption = (
             f"Sensitivity ({FLAGS.sensitivity}), measured on {corpus.root}; bits for each size."
         )

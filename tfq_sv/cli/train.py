@@ -283,7 +283,7 @@ def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
     if kept and kept.is_file():
         return load_classifier(kept, names, scale)
     if kept:
-        print(f"there is no {kept}: the classifier begins anew")
+        print(f"there is no {kept}: the classifier starts from random weights")
     head = AAMSoftmax(len(names), scale)
     head.build(model.output_shape)
     return head, names

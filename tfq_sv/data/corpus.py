@@ -110,7 +110,7 @@ class Corpus:
             unlabelled: speakers need not be known; where they are not, `speakers` is empty.
 
         Raises:
-            InputError: missing or empty, a list is malformed, a key stands twice, or an utterance
+            InputError: missing or empty, a list is malformed, a duplicate key, or an utterance
                 has no speaker, unless `unlabelled`.
         """
         root = Path(folder)
@@ -186,7 +186,7 @@ class Corpus:
                 repeated.append(key)
             paths[key], speakers[key] = source, intern(speaker)
         if repeated:
-            raise InputError(f"{path}: {len(repeated)} keys stand twice (first: {repeated[0]})")
+            raise InputError(f"{path}: {len(repeated)} duplicate keys (first: {repeated[0]})")
         keys = sorted(paths) if raw else list(paths)  # a shard is best read in its own order
         return cls(path.parent, {key: paths[key] for key in keys}, speakers)
 

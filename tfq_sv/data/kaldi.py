@@ -145,7 +145,7 @@ def _segments(
         if recording not in recordings:
             raise InputError(f"{path}:{number}: wav.scp does not list {recording}")
         if key in found:
-            raise InputError(f"{path}:{number}: {key} stands twice")
+            raise InputError(f"{path}:{number}: {key} is a duplicate")
         found[key] = Segment(recordings[recording], first, None if last == -1 else last)
     if not found:
         raise InputError(f"{path} lists no utterance")

@@ -45,7 +45,7 @@ class KeyLookup:
         return self._found[name]
 
     def forget(self) -> None:
-        """Begins to count anew."""
+        """Counts from zero again."""
         self._found.clear()
         self.readings.clear()
         self._examples.clear()

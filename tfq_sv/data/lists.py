@@ -62,7 +62,7 @@ def read_pairs(path: Path) -> dict[str, str]:
     """Reads a Kaldi list of `key value` lines.
 
     Raises:
-        InputError: missing, not text, a line without a value, or keys that stand twice.
+        InputError: missing, not text, a line without a value, or duplicate keys.
     """
     pairs: dict[str, str] = {}
     repeated = []
@@ -75,6 +75,6 @@ def read_pairs(path: Path) -> dict[str, str]:
         pairs[key] = value.strip()
     if repeated:
         number, key = repeated[0]
-        more = f", and {len(repeated) - 1} more keys do" if len(repeated) > 1 else ""
-        raise InputError(f"{path}:{number}: {key} stands twice{more}")
+        more = f", and {len(repeated) - 1} more are" if len(repeated) > 1 else ""
+        raise InputError(f"{path}:{number}: {key} is a duplicate{more}")
     return pairs

@@ -18,7 +18,7 @@ class Endless(Protocol):
 
 
 class Stream(Iterator[Any]):
-    """Draws the batches of a dataset, which is begun again when it ends.
+    """Draws the batches of a dataset, which is restarted when it ends.
 
     Args:
         dataset: a list, a `tf.data.Dataset`, `data.chunks.batches`, or any other iterable.
@@ -43,7 +43,7 @@ class Stream(Iterator[Any]):
 
     @classmethod
     def of(cls, dataset: Iterable[Any], purpose: str) -> "Stream":
-        """Returns the dataset's stream; one that is a stream already goes on where it is."""
+        """Returns the dataset's stream; one that is a stream already continues where it is."""
         return dataset if isinstance(dataset, Stream) else cls(dataset, purpose)
 
     def __next__(self) -> Any:

@@ -1,4 +1,4 @@
-"""Made speech for speaker verification, when there is no corpus at hand.
+"""Synthetic speech for speaker verification, when there is no corpus at hand.
 
 Each speaker is a voice file for espeak-ng (`tfq_sv.data.voices`); each utterance is random words in
 a channel of its own. The folders are VoxCeleb's:
@@ -231,9 +231,9 @@ def _claim(root: Path, spec: CorpusSpec) -> None:
             )
         return
     if any((root / part).exists() for part in ("train", "test")):
-        raise InputError(f"{root} holds something that is not a made corpus; choose another folder")
+        raise InputError(f"{root} holds something else than a synthetic corpus; choose another folder")
     description = {
-        "what": "Made speech: artificial voices of espeak-ng reading random words. Not VoxCeleb.",
+        "what": "Synthetic speech: espeak-ng voices reading random words. Not VoxCeleb.",
         "command": " ".join(
             ["tfq-sv make-corpus"]
             + [f"--{name}={value}" for name, value in asdict(spec).items() if name != "seconds"]

@@ -67,7 +67,7 @@ class Trials:
     def without(self, utterances: Collection[str]) -> "Trials":
         """The trials that do without some utterances.
 
-        An enrolment goes on with the utterances that it has left, and goes when it has none.
+        An enrolment keeps the utterances that remain, and is dropped when none do.
         """
         utterances = frozenset(utterances)  # of a list, each look-up would go through all of it
         left = {

@@ -167,7 +167,7 @@ def _loader() -> ModuleType:
         return importlib.import_module("espeakng_loader")
     except ImportError:
         raise InputError(
-            "made speech needs espeak-ng, which is missing: pip install 'tfq-sv[demo]'"
+            "synthetic speech needs espeak-ng, which is missing: pip install 'tfq-sv[demo]'"
         ) from None
 
 

@@ -33,7 +33,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
     """
 
     def __init__(self, names: Sequence[str], matrix: npt.ArrayLike) -> None:
-        """Raises InputError if names and rows do not match, or names stand twice."""
+        """Raises InputError if names and rows do not match, or there are duplicate names."""
         self.names = list(names)
         self.matrix = np.asarray(matrix, np.float32)
         if self.matrix.ndim != 2 or len(self.matrix) != len(self.names):
@@ -44,7 +44,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         if len(self._rows) < len(self.names):
             twice = next(name for row, name in enumerate(self.names) if self._rows[name] != row)
             more = len(self.names) - len(self._rows)
-            raise InputError(f"{more} names of embeddings stand twice, {twice} first")
+            raise InputError(f"{more} duplicate names of embeddings (first: {twice})")
 
     @classmethod
     def of(cls, vectors: Mapping[str, npt.ArrayLike]) -> "Embeddings":
@@ -138,7 +138,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         Nothing that a file holds is ever run, see `tfq_sv.data.kaldi_ark`.
 
         Raises:
-            InputError: missing, damaged, not vectors of one length, a name that stands twice.
+            InputError: missing, damaged, not vectors of one length, a duplicate name.
         """
         file = existing(path, "embeddings")
         if file.suffix == ".npy":

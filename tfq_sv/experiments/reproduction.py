@@ -1,7 +1,7 @@
 """The paper's experiment table from one trained network: every way of quantizing it, beside it.
 
 Each row is fine-tuned, exported, and measured as a `.tflite` in the interpreter. Rows are kept as
-they are done, each in a folder of its own: a run that was broken goes on where it was.
+they are done, each in a folder of its own: an interrupted run resumes.
 """
 
 import hashlib

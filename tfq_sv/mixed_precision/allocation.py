@@ -28,7 +28,7 @@ class Allocation:
     """One answer.
 
     Attributes:
-        recipe: bits a layer.
+        recipe: bits per layer.
         bytes: predicted size of the exported file.
         cost: the objective, the sum of the layers' costs.
     """

@@ -151,7 +151,7 @@ def predict_bytes(
 
     Args:
         model: the float network.
-        recipe: bits a layer.
+        recipe: bits per layer.
         input: as in `export_tflite`.
         compute: as in `export_tflite`.
 

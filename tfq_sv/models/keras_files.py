@@ -3,7 +3,7 @@
 A configuration names classes and functions, and Keras imports and calls whatever it names: a
 Lambda's bytecode in .h5 and SavedModel, any function of any Python module in .keras, TensorFlow's
 file operations in an op layer. A SavedModel's graph runs operations as it loads. So the
-configuration is read first, and every name in it must be one of a list; SavedModels are built anew
+configuration is read first, and every name in it must be one of a list; SavedModels are rebuilt
 from it, and of the rest only the weights are read.
 
 Source: CVE-2024-3660 and CVE-2025-1550 (Keras); TensorFlow's SECURITY.md, "models are programs".

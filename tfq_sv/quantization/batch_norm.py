@@ -1,4 +1,4 @@
-"""BatchNorm's statistics after quantization: anew, or moved by what quantization changed."""
+"""BatchNorm's statistics after quantization: re-estimated, or shifted by what it changed."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -134,6 +134,6 @@ def moved(layer: Any, was: Moments, now: Moments) -> Moments:
     [2.0, 4.0]
     """
     (mean_was, variance_was), (mean, variance) = was, now
-    with np.errstate(all="ignore"):  # who calls looks at whether all is finite
+    with np.errstate(all="ignore"):  # the caller checks for non-finite values
         ratio = (variance + layer.epsilon) / (variance_was + layer.epsilon)
         return layer.moving_mean.numpy() + mean - mean_was, layer.moving_variance.numpy() * ratio

@@ -1,4 +1,4 @@
-"""What can be mended in a quantized network without training, by a little speech or none."""
+"""Post-training calibration of codes, codebooks and BatchNorm, with or without speech."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

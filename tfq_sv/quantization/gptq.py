@@ -49,7 +49,7 @@ def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) 
 def alternate(
     kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]
 ) -> tuple[Array, npt.NDArray[np.float32]]:
-    """Returns a kernel on centroids, and these, fitted to the layer's output by turns.
+    """Returns a kernel on centroids, and these, fitted to the layer's output in alternation.
 
     Codes as in `reconstruct`; then centroids by least squares, for these codes, on the int8 grid;
     then codes again, as long as the output's error falls.

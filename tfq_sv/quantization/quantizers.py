@@ -98,7 +98,7 @@ def _name(wrapper: Any) -> None:
 
     Keras builds a copied layer outside of any scope, so that all kernels are "kernel:0", and an
     .h5 file, which keeps the optimizer's state by these names, cannot be written. TensorFlow has no
-    public way to name a variable anew.
+    public way to rename a variable.
     """
     for weight in wrapper.layer.weights:
         variable = getattr(weight, "_variable", weight)  # within Keras' AutoCastVariable
@@ -221,7 +221,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         return 2**self.bits
 
     def refit(self, importance: np.ndarray) -> None:
-        """Fits the codebook to the latent weights anew, each counting by its importance.
+        """Fits the codebook to the latent weights again, each counting by its importance.
 
         Unless the levels stay.
         """

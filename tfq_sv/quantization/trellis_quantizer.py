@@ -117,7 +117,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         self.set(other.codes.numpy(), other.scales.numpy())
 
     def follow(self, steps: int) -> None:
-        """Encodes the latent weights anew, scales as they are; `steps` is for other codebooks."""
+        """Encodes the latent weights again, scales as they are; `steps` is for other codebooks."""
         latent = self._built().numpy()
         wanted = (1 - _STAY) * latent + _STAY * self.codebook().decode()
         scales = self.scales.numpy()[:, None]

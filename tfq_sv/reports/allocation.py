@@ -41,7 +41,7 @@ def allocation_figure(
     title: str,
     error_rates: Sequence[float] | None = None,
 ) -> None:
-    """Draws sensitivity and bits a layer; for several answers their cost, or EER, against size.
+    """Draws sensitivity and bits per layer; for several answers their cost, or EER, against size.
 
     Args:
         traces: what the bits were allocated by.

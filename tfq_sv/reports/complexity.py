@@ -29,7 +29,7 @@ class LayerComplexity:
         kind: its class, "Conv2D" for instance.
         kernel: shape of the kernel, as Keras has it.
         macs: multiply-accumulate operations for one utterance.
-        bits: bits a weight; 32 where it is float.
+        bits: bits per weight; 32 where it is float.
     """
 
     kind: str

@@ -81,7 +81,7 @@ def train(
         teacher: what the student learns, embeddings at the augmenter's speeds; None: to tell the
             speakers apart.
         checkpoint_dir: where the state is kept every 100 steps. A run that finds a state there
-            goes on from it and ends as it would have without the break. Several workers need one
+            resumes from it and ends as it would have without the break. Several workers need one
             that all of them see.
         tensorboard: folder for the curves of loss, accuracy, margin and learning rate.
         strict: end at the first bad recording.
@@ -261,13 +261,13 @@ def _resumed(
 ) -> tf.train.CheckpointManager:
     """Restores what a folder holds; returns what saves there."""
     chief = is_chief(tf.distribute.get_strategy())
-    with _told(f"{folder} holds a damaged state; delete that folder to begin anew"):
+    with _told(f"{folder} holds a damaged state; delete that folder to start again"):
         latest = tf.train.latest_checkpoint(str(folder))
         start = int(tf.train.load_variable(latest, _NUMBER)) if latest else 0
     claim(folder, settings, begun=latest is not None, write=chief)
     _agree(start)
     if latest:
-        with _told(f"{folder} holds a damaged state; delete that folder to begin anew"):
+        with _told(f"{folder} holds a damaged state; delete that folder to start again"):
             state.restore(latest).assert_existing_objects_matched()
     # Saving sums up what devices hold, so all workers must; but only the chief's file is kept.
     kept = str(folder) if chief else stack.enter_context(tempfile.TemporaryDirectory())

@@ -41,18 +41,18 @@ def multi_stage_finetune(
 
     The recipe's bit widths are sorted; stage k quantizes the layers of the first k widths, while
     the others are still float and can make up for what these lost. Weights and codebooks of one
-    stage are what the next starts with; optimizer and learning rate start anew.
+    stage are what the next starts with; optimizer and learning rate start again.
 
     Args:
         model: the float network; it stays as it is.
-        recipe: bits a layer, of at least one width; as many stages as it has different widths.
-        dataset: as for `finetune`. It goes on from stage to stage.
+        recipe: bits per layer, of at least one width; as many stages as it has different widths.
+        dataset: as for `finetune`. It continues from stage to stage.
         teacher: as for `finetune`; `model` itself if None.
         options: of each stage; the defaults if None.
         order: "lowest_first": the fewest bits first, as in the paper; "highest_first".
         strategy: as for `finetune`.
         checkpoint_dir: keeps each finished stage as `stage-1.keras` and so on, and the state
-            within a stage. A run that finds a state there goes on from it and ends as it would
+            within a stage. A run that finds a state there resumes from it and ends as it would
             have without the break.
         progress: show bars.
 

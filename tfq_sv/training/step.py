@@ -24,7 +24,7 @@ class TrainingStep:
         fbank: its front end.
         head: the classifier; None with a teacher alone.
         options: settings.
-        epoch: steps an epoch.
+        epoch: steps per epoch.
         shares: how devices share a batch.
 
     Attributes:
