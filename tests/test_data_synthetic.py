@@ -125,7 +125,7 @@ def test_folder_with_other_settings_is_refused(corpus: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="seed 7, not 8"):
         make_corpus(corpus, replace(SPEC, seed=8), progress=False)
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="something else than a synthetic corpus"):
+    with pytest.raises(InputError, match="but no synthetic corpus"):
         make_corpus(tmp_path, SPEC, progress=False)
 
 

@@ -231,7 +231,7 @@ def _claim(root: Path, spec: CorpusSpec) -> None:
             )
         return
     if any((root / part).exists() for part in ("train", "test")):
-        raise InputError(f"{root} holds something else than a synthetic corpus; choose another folder")
+        raise InputError(f"{root} holds files, but no synthetic corpus; choose another folder")
     description = {
         "what": "Synthetic speech: espeak-ng voices reading random words. Not VoxCeleb.",
         "command": " ".join(
