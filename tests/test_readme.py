@@ -160,3 +160,19 @@ def test_files_that_pages_name_exist() -> None:
             assert (ROOT / script).is_file(), script
         for link in re.findall(r"\]\((?!https?://)([^)#]+)", text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_page_is_linked() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+def test_printouts_name_their_command_and_commit() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    for printout in (ROOT / "docs" / "benchmarks").iterdir():
+        first = printout.read_text().split("\n", 1)[0]
+        assert re.match(r"# (python benchmarks/\w+\.py|tfq-sv \w+) .*\(git [0-9a-f]{7}", first), (
+            first
+        )
+        assert f"](benchmarks/{printout.name})" in page, printout.name
