@@ -134,7 +134,7 @@ class SpeakerEncoder:
         about = self._about
         if about["input"] == "features" and not about.get("frontend"):
             raise InputError("the file names no front end; give features, not a waveform")
-        least, rate = about["min_samples"] or 0, about["sample_rate"]
+        least, rate = about.get("min_samples") or 0, about["sample_rate"]
         if values.size < least:
             raise InputError(
                 f"{values.size} samples are too few; give at least {least} ({least / rate:g} s)"

@@ -6,6 +6,7 @@ Installs these into pytest's cache on first use.
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ RUNTIMES = {
     "tflite-runtime==2.14.0": "tflite_runtime.interpreter",
     "ai-edge-litert==1.2.0": "ai_edge_litert.interpreter",
 }
+KEPT = {"first": "features", "today": "waveform"}  # version -> input; test_compatibility says more
 NETWORKS = {"ResNet18": 16, "DF_ResNet56": 8}  # name -> channels
 
 # In a process with nothing but the old runtime and its NumPy.
@@ -53,7 +55,7 @@ for path in sorted(folder.glob("*.tflite")):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of small networks with negative gains, and what they are fed."""
+    """Files of small networks with negative gains, those of earlier versions, and their input."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     np.save(folder / "features.npy", rng.normal(0, 1, (1, 61, 80)).astype(np.float32))
@@ -70,6 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for compute, input in zip(("int8", "float32"), inputs, strict=True):
             built = convert.build(plain, books, input, compute=compute)
             (folder / f"{name}-{bits}-{compute}-{input}.tflite").write_bytes(built.data)
+    for version, input in KEPT.items():
+        kept = Path(__file__).parent / "data" / version / "file.tflite"
+        shutil.copy(kept, folder / f"{version}-int8-{input}.tflite")
     return folder
 
 
