@@ -18,6 +18,16 @@ def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("samples", [1600, 16001, 40003])
+def test_resampling_is_librosas(rate: int, samples: int) -> None:
+    import librosa
+
+    noise = np.random.default_rng(0).normal(0, 0.1, samples * rate // 16000).astype(np.float32)
+    expected = librosa.resample(noise, orig_sr=rate, target_sr=16000, res_type="soxr_hq")
+    np.testing.assert_array_equal(audio._to_16_khz(noise, rate), expected)
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_any_rate_becomes_16_khz(suffix: str, rate: int, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 `decoding` says which formats there are.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,10 +99,17 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
         _check_length(source, len(samples), rate)
         _check_sound(source, samples)
     if rate != SAMPLE_RATE:
-        import librosa  # takes a second to import, and few corpora need it
-
-        samples = librosa.resample(samples, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
+        samples = _to_16_khz(samples, rate)
     return Recording(np.ascontiguousarray(samples, np.float32), (*mixed, *_resampled(rate)))
+
+
+def _to_16_khz(samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
+    """What `librosa.resample(..., res_type="soxr_hq")` returns, without the weight of librosa."""
+    import soxr
+
+    length = math.ceil(len(samples) * (SAMPLE_RATE / rate))
+    resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")[:length]
+    return np.pad(resampled, (0, length - len(resampled)))
 
 
 def read_windows(path: str | Source, use: Callable[[npt.NDArray[np.float32]], T]) -> Windows[T]:
