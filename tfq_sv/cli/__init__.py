@@ -18,7 +18,7 @@ from types import ModuleType
 from absl import flags
 
 from tfq_sv.cli.config import check_finite
-from tfq_sv.errors import InputError
+from tfq_sv.errors import RUNTIME_ALONE, InputError
 
 COMMANDS = {
     "demo": "the whole way on synthetic speech: corpus, 4 bits, .tflite, EER, picture",
@@ -64,6 +64,10 @@ def main(argv: Sequence[str]) -> int:
         return _fail(name, f"{error}; see tfq-sv {name} --help")
     except InputError as error:
         return _fail(name, str(error))
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("tfq_sv."):
+            raise
+        return _fail(name, f"{error.name} {RUNTIME_ALONE}")
     except BrokenPipeError:
         # The reader, `head` for instance, has seen enough; Python would complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
