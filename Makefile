@@ -1,14 +1,16 @@
 # `make demo` shows the main job, `make test` runs every check, `make quick` the fast tests alone.
 # All set everything up themselves: a virtual environment in .venv with Python 3.11 or later.
-# PYTHON=... chooses another interpreter.
+# PYTHON=... chooses another interpreter. Versions are those of constraints.txt; CONSTRAINTS= takes the
+# newest instead.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.ready-dev
 
-.PHONY: demo test quick lint typecheck clean
+.PHONY: demo test quick lint typecheck constraints clean
 
 demo: $(READY)
 	$(BIN)/tfq-sv demo --out=demo
@@ -31,20 +33,28 @@ lint: $(TOOLS)
 typecheck: $(TOOLS)
 	$(BIN)/mypy tfq_sv
 
-$(READY): setup.py pyproject.toml
+INSTALL := $(BIN)/pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+# Of what `make test` has just passed with. Local versions (torch 2.13.0+cpu) are on no index.
+constraints: $(TOOLS)
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(BIN)/pip freeze --exclude-editable | sed -n 's/^\([^ @+]*==[^ @+]*\).*/\1/p'; } > constraints.new
+	mv constraints.new constraints.txt
+
+$(READY): setup.py pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "tfq-sv needs Python 3.11 or later; found $$($(PYTHON) --version). Try make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || \
 	  { echo "This Python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e '.[demo]'
+	$(INSTALL) -e '.[demo]'
 	@touch $@
 
 # Apart, because the demo needs neither PyTorch nor the checkers.
 $(TOOLS): $(READY)
-	$(BIN)/pip install --quiet -e '.[demo,dev]'
+	$(INSTALL) -e '.[demo,dev]'
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info demo
+	rm -rf build dist *.egg-info packaging/runtime/build packaging/runtime/*.egg-info demo

@@ -1,44 +1,79 @@
-"""What people install: the wheel, made from the source distribution, in its own environment."""
+"""What people install: the wheels, made from the source distribution, in their own environment."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CACHES = shutil.ignore_patterns("__pycache__", "node_modules")
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "tfq_sv", "export")
+CACHES = shutil.ignore_patterns("__pycache__", "node_modules", "build", "*.egg-info", ".*_cache")
+SOURCES = (
+    "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md",
+    "CITATION.cff", "CONTRIBUTING.md", "Makefile", "SECURITY.md", "constraints.txt",
+    "tfq_sv", "export", "packaging", "tests",
+)  # fmt: skip
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # No PYTHONPATH: what was installed must be found, not this folder.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=env)
 
 
 def say(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    done = run(*command, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; its other packages are those of the tests."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("packaging")
     source = root / "source"
     source.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=CACHES)
+            shutil.copytree(ROOT / name, source / name, ignore=CACHES, symlinks=name == "packaging")
         else:
             shutil.copy(ROOT / name, source)
     say(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", root, cwd=source)
     (sdist,) = root.glob("*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    say(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", root, sdist, cwd=root)
-    (wheel,) = root.glob("*.whl")
-    home = root / "environment"
+    return sdist
+
+
+def wheel_of(source: Path, into: Path) -> Path:
+    into.mkdir(exist_ok=True)
+    say(*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", into, source, cwd=into)
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+def installed(wheel: Path, home: Path) -> Path:
+    """Makes an environment with the wheel alone; returns its site-packages."""
     venv.create(home, symlinks=True)
-    say(*pip, "--python", home / "bin" / "python", "install", "-q", "--no-deps", wheel, cwd=root)
+    python = home / "bin" / "python"
+    say(*PIP, "--python", python, "install", "-q", "--no-deps", wheel, cwd=wheel.parent)
     (site,) = home.glob("lib/python*/site-packages")
+    return site
+
+
+@pytest.fixture(scope="module")
+def environment(sdist: Path) -> Path:
+    """An environment with the wheel; its other packages are those of the tests."""
+    root = sdist.parent
+    home = root / "environment"
+    site = installed(wheel_of(sdist, root), home)
     others = [folder for folder in sys.path if folder.endswith("-packages")]
     (site / "others.pth").write_text("\n".join(others) + "\n")
     return home
@@ -74,3 +109,100 @@ def test_the_command_works(environment: Path, tmp_path: Path) -> None:
     code = "import importlib.metadata as m, tfq_sv; print(m.version('tfq-sv'), tfq_sv.__version__)"
     stated, own = say(python, "-c", code, cwd=tmp_path).split()
     assert stated == own
+
+
+@pytest.mark.slow
+def test_the_source_distribution_builds_and_tests(sdist: Path) -> None:
+    """It holds all that the repository has of the package, its tests and the other readers."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"MANIFEST.in", "Makefile", "constraints.txt", "packaging/runtime/setup.py"} <= names
+    for folder in ("tests", "export/android", "export/web"):
+        for path in (ROOT / folder).rglob("*"):
+            place = path.relative_to(ROOT)
+            skipped = {"__pycache__", "node_modules", "build", ".gradle"} & set(place.parts)
+            if path.is_file() and not skipped and place.name != "model.tflite":
+                assert place.as_posix() in names, place
+
+
+RUNTIME = (
+    "_cffi_backend", "_soundfile", "_soundfile_data", "absl", "ai_edge_litert", "backports", "cffi",
+    "flatbuffers", "google", "kaldiio", "lazy_loader", "ml_dtypes", "numpy", "packaging",
+    "soundfile", "soxr", "tqdm", "typing_extensions",
+)  # fmt: skip
+"""The top-level modules that the runtime wheel's dependencies, and theirs, install."""
+
+
+@pytest.fixture(scope="module")
+def runtime(sdist: Path) -> Path:
+    """An environment with the runtime wheel, built from the source distribution's files.
+
+    Its dependencies are links to the tests' own: nothing else can be imported.
+    """
+    root = sdist.parent / "runtime"
+    root.mkdir()
+    with tarfile.open(sdist) as archive:
+        archive.extractall(root, filter="data")
+    (source,) = root.iterdir()
+    wheel = wheel_of(source / "packaging" / "runtime", root / "wheel")
+    site = installed(wheel, root / "environment")
+    for folder in (Path(folder) for folder in sys.path if folder.endswith("-packages")):
+        for entry in folder.iterdir():
+            if re.split(r"[.-]", entry.name)[0] in RUNTIME:
+                (site / entry.name).symlink_to(entry)
+    return root / "environment"
+
+
+@pytest.mark.slow
+def test_the_runtime_wheel_verifies_without_tensorflow(runtime: Path, tmp_path: Path) -> None:
+    command, voices = runtime / "bin" / "tfq-sv", ROOT / "export/android/verifier/src/androidTest"
+    model = ROOT / "tests" / "data" / "today" / "file.tflite"
+    pair = [voices / "resources" / f"ann-{number}.wav" for number in (1, 2)]
+    assert "score" in say(command, "verify", model, *pair, cwd=tmp_path)
+    enroll = [f"--model={model}", "--enrolled=voices.json", "--speaker=ann", "--threshold=-1"]
+    say(command, "enroll", *enroll[:3], *pair, cwd=tmp_path)
+    assert "accepted" in say(command, "verify", *enroll, pair[0], cwd=tmp_path)
+    assert "inflated_sha256" in say(command, "info", model, cwd=tmp_path)
+    code = (
+        "import importlib.util, tfq_sv; from tfq_sv.export import SpeakerEncoder; "
+        "print(tfq_sv.SpeakerVerifier, importlib.util.find_spec('tensorflow'))"
+    )
+    assert say(runtime / "bin" / "python", "-c", code, cwd=tmp_path).endswith(" None\n")
+    done = run(runtime / "bin" / "python", "-c", "from tfq_sv import quantize", cwd=tmp_path)
+    assert "pip install tfq-sv" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "quantize", "export", "demo", "evaluate"])
+def test_the_runtime_names_the_package_of_what_it_lacks(
+    runtime: Path, tmp_path: Path, command: str
+) -> None:
+    done = run(runtime / "bin" / "tfq-sv", command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install tfq-sv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_runtime_wheel_is_part_of_the_full_one(runtime: Path, environment: Path) -> None:
+    (wheel,) = (runtime.parent / "wheel").glob("tfq_sv_runtime-*.whl")
+    (full,) = environment.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if ".dist-info/" not in name:
+                assert archive.read(name) == (full / name).read_bytes(), name
+        folders = {name.split("/")[1] for name in archive.namelist() if name.count("/") > 1}
+    assert not folders & {"training", "quantization", "models", "assets", "experiments"}
+
+
+def test_constraints_satisfy_what_the_package_asks_for() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["demo"], *extras["dev"]]:
+        asked = Requirement(text)
+        assert asked.specifier.contains(pins[canonicalize_name(asked.name)]), text
