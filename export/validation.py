@@ -160,4 +160,4 @@ def _parity(
 
 def _cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     a, b = (matrix / np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in (a, b))
-    return (a.astype(np.float64) * b).sum(1)
+    return np.clip((a.astype(np.float64) * b).sum(1), -1, 1)

@@ -188,7 +188,7 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["embed", model, good, f"--out={text}/e"], "text.tflite is not a folder"),
         (["benchmark", "--model=x.keras", f"--out={text}"], "is a file; name a folder"),
         (["train", good, out, f"--tensorboard={text}"], "is a file; name a folder"),
-        (["make-corpus", f"--out={text}"], "text.tflite is not a folder"),
+        (["make-corpus", f"--out={text}"], "text.tflite is a file; name a folder"),
         (["inflate", f"--model={foreign}", tflite], "foreign.tflite"),
         (["inflate", model, out], "must end in .tflite"),
         (["inflate", model, model.replace("model", "out", 1)], "is the model itself"),

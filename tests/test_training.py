@@ -1,5 +1,7 @@
 import itertools
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,30 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     other = TrainingOptions(steps=7, batch_size=4, seconds=0.5, learning_rate=1e-3)
     with pytest.raises(InputError, match="holds a run with steps 6, not 7"):
         training.train(small(), train_corpus, other, checkpoint_dir=tmp_path, progress=False)
+
+
+def test_ctrl_c_loses_no_step(
+    train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in the midst of step 4; the step is done, the state saved, the next run step 5."""
+    draw, drawn = Batches.__next__, itertools.count()
+
+    def pressed(stream: Batches) -> Any:
+        if next(drawn) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(stream)
+
+    whole, resumed = small(), small()
+    training.train(whole, train_corpus, OPTIONS, progress=False)
+    monkeypatch.setattr(Batches, "__next__", pressed)
+    with pytest.raises(KeyboardInterrupt, match=r"after step 5 of 6; .* the same command resumes"):
+        training.train(small(), train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+    drawn = itertools.count(5)
+    training.train(resumed, train_corpus, OPTIONS, checkpoint_dir=tmp_path, progress=False)
+    assert next(drawn) == 6
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture(scope="module")

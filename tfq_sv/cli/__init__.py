@@ -1,11 +1,12 @@
 """The command line: `tfq-sv <command> [flags]`. One file per command, loaded when it is called.
 
 A command's module has a docstring (its help, with an example), `FLAGS` (absl flags of its own, so
-that commands never clash) and `run(arguments)`, which prints for people and returns the same for
-machines.
+that commands never clash), `REQUIRED` (names of those that must be given, if any) and
+`run(arguments)`, which prints for people and returns the same for machines.
 """
 
 import contextlib
+import difflib
 import faulthandler
 import importlib
 import json
@@ -17,6 +18,7 @@ from types import ModuleType
 
 from absl import flags
 
+from tfq_sv import __version__
 from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import RUNTIME_ALONE, InputError
 
@@ -44,7 +46,7 @@ COMMANDS = {
 
 SWITCHES = {
     "--json": "prints the result as JSON, and nothing else, on standard output",
-    "--quiet": "shows no progress bars",
+    "--quiet": "shows no progress bars; only a terminal gets them anyway",
 }
 """What every command takes."""
 
@@ -55,10 +57,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         if name in ("-h", "--help", "help"):
             print(_overview())
+        elif name == "--version":
+            print(f"tfq-sv {__version__}")
         elif name in COMMANDS:
             _run(name, list(argv[1:]))
         else:
-            return _fail("", f"unknown command {name!r}; known are {', '.join(COMMANDS)}")
+            return _fail("", _unknown(name))
         sys.stdout.flush()
     except flags.Error as error:
         return _fail(name, f"{error}; see tfq-sv {name} --help")
@@ -79,8 +83,8 @@ def main(argv: Sequence[str]) -> int:
         return _fail(
             name, ": ".join(str(x) for x in (error.filename, error.strerror or error) if x)
         )
-    except KeyboardInterrupt:
-        _fail(name, "interrupted")
+    except KeyboardInterrupt as error:
+        _fail(name, str(error) or "interrupted")
         return 130
     return 0
 
@@ -92,7 +96,7 @@ def _run(name: str, arguments: list[str]) -> None:
         return
     given = parse(command.FLAGS, name, [x for x in arguments if x not in SWITCHES])
     with contextlib.ExitStack() as stack:
-        if "--quiet" in arguments:
+        if "--quiet" in arguments or not sys.stderr.isatty():
             stack.enter_context(_without_bars())
         if "--json" in arguments:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -160,18 +164,40 @@ def _overview() -> str:
             "",
             "tfq-sv <command> --help shows a command's flags and an example.",
             "Every command takes --json (the result as JSON) and --quiet (no progress bars).",
+            "tfq-sv --version prints the version.",
         ]
     )
 
 
 def _help(name: str, command: ModuleType) -> str:
-    lines = [f"tfq-sv {name}: {(command.__doc__ or '').strip()}", "", "flags:"]
-    for flag in sorted(command.FLAGS):
-        entry = command.FLAGS[flag]
-        default = "" if entry.default is None else f" (default: {entry.default})"
-        lines.append(f"  --{flag}: {entry.help}{default}")
+    required = getattr(command, "REQUIRED", ())
+    lines = [f"tfq-sv {name}: {(command.__doc__ or '').strip()}", ""]
+    if required:
+        lines += ["required flags:", *(_flag_help(command.FLAGS[flag]) for flag in required), ""]
+    others = sorted(set(command.FLAGS) - set(required))
+    lines += ["flags:", *(_flag_help(command.FLAGS[flag]) for flag in others)]
     lines += [f"  {switch}: {what}" for switch, what in SWITCHES.items()]
     return "\n".join(lines)
+
+
+def _flag_help(flag: flags.Flag) -> str:
+    """A flag, and its default as people write it."""
+    default = flag.default
+    if isinstance(flag, flags.BooleanFlag):
+        switch = f"--[no]{flag.name}"
+        return f"  {switch}: {flag.help} (default: {'yes' if default else 'no'})"
+    if isinstance(default, list | tuple):
+        default = ",".join(map(str, default))
+    elif isinstance(default, float):
+        default = f"{default:g}"
+    shown = "" if default in (None, "") else f" (default: {default})"
+    return f"  --{flag.name}: {flag.help}{shown}"
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, [*COMMANDS, "help"], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(COMMANDS)}"
+    return f"unknown command {name!r}; {hint}"
 
 
 def _fail(name: str, message: str) -> int:

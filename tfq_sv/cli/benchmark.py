@@ -23,6 +23,7 @@ from absl import flags
 from tfq_sv.cli.common import (
     bit_widths,
     check_file,
+    check_network,
     define_report,
     define_speaker_level,
     load_network,
@@ -56,12 +57,13 @@ flags.DEFINE_string("out", None, "folder in which the files are kept", flag_valu
 define_report(FLAGS)
 
 _UTTERANCES, _SECONDS = 20, 2.0
+REQUIRED = ("model",)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes the forms, measures them, prints the table."""
     no_positional(arguments)
-    (name,) = required(FLAGS, "model")
+    (name,) = required(FLAGS, *REQUIRED)
     widths = bit_widths(FLAGS.bits)
     check_file(FLAGS, "report", ".html")
     if FLAGS.out:
@@ -70,6 +72,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"--rounds must be positive, not {FLAGS.rounds}")
     if FLAGS.trials and not FLAGS.corpus:
         raise InputError("--trials needs --corpus, where its utterances are")
+    check_network(name)
     network = load_network(name)
     from tfq_sv.experiments import benchmark_figure, benchmark_network, benchmark_table
     from tfq_sv.features import fbank

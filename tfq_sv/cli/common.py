@@ -118,7 +118,7 @@ def is_tflite(name: str) -> bool:
 def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
     """Returns the values of flags that must be given."""
     for name in names:
-        if flag_values[name].value in (None, "", [""]):
+        if flag_values[name].value in (None, "", [], [""]):
             raise InputError(f"--{name} is missing: {flag_values[name].help}")
     return [flag_values[name].value for name in names]
 
@@ -143,19 +143,26 @@ def megabytes(text: str) -> int:
     return round(size * 1e6)
 
 
-def load_network(name: str) -> Any:
-    """Loads a Keras model or a published checkpoint, or a shipped network by its name."""
+def check_network(name: str) -> None:
+    """Refuses what is neither there nor shipped, before TensorFlow loads."""
     from tfq_sv import assets
-    from tfq_sv.quantization.quantized_model import load_model
 
-    if name in assets.NAMES and not Path(name).exists():
-        return assets.load(name)
-    if not Path(name).exists():
+    if not Path(name).exists() and name not in assets.NAMES:
         raise InputError(
             f"model {name} does not exist; shipped networks are {', '.join(assets.NAMES)}"
         )
+
+
+def load_network(name: str) -> Any:
+    """Loads a Keras model or a published checkpoint, or a shipped network by its name."""
+    from tfq_sv import assets
+
+    check_network(name)
     path = Path(name)
+    if not path.exists():
+        return assets.load(name)
     from tfq_sv.models.checkpoint import SUFFIXES
+    from tfq_sv.quantization.quantized_model import load_model
 
     if path.suffix.lower() in SUFFIXES or (
         path.is_dir() and not (path / "saved_model.pb").exists()

@@ -19,6 +19,7 @@ from absl import flags
 
 from tfq_sv.cli.common import (
     bit_widths,
+    check_network,
     define_chunks,
     load_network,
     megabytes,
@@ -57,14 +58,15 @@ flags.DEFINE_integer(
     "probes", 32, "most batches for sensitivities", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+REQUIRED = ("models", "train", "test", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes what is missing of the comparison, and prints it."""
     no_positional(arguments)
-    paths, train, test, out = required(FLAGS, "models", "train", "test", "out")
-    if not paths:
-        raise InputError(f"--models is missing: {FLAGS['models'].help}")
+    paths, train, test, out = required(FLAGS, *REQUIRED)
+    for path in paths:
+        check_network(path)
     check_folder(out)
     bits, targets = bit_widths(FLAGS.bits), [megabytes(text) for text in FLAGS.target_mb]
     speech = read_corpus(train, strict=FLAGS.strict)

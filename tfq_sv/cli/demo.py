@@ -27,7 +27,7 @@ from tfq_sv.data.synthetic import CorpusSpec, make_corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation.comparison import System, compare
 from tfq_sv.evaluation.measurement import Encoder, KerasEncoder, evaluate
-from tfq_sv.files import atomic
+from tfq_sv.files import atomic, check_folder
 from tfq_sv.reports.comparison import (
     comparison_figure,
     comparison_table,
@@ -55,6 +55,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Goes the whole way."""
     no_positional(arguments)
     out, uniform = Path(FLAGS.out), f"{check_bits(FLAGS.bits)}-bit"
+    check_folder(out)
     target = megabytes(FLAGS.target_mb) if FLAGS.target_mb else None
     spec = CorpusSpec(speakers=60, utterances=4, test_speakers=FLAGS.test_speakers)
     print(f"1. synthetic speech: {spec.test_speakers} unheard voices, 60 to tune on")

@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from tfq_sv.cli.common import (
+    check_network,
     define_signature,
     fingerprint,
     open_encoder,
@@ -42,17 +43,19 @@ flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_v
 flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
 define_signature(FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+REQUIRED = ("model", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Embeds and writes."""
-    name, out = required(FLAGS, "model", "out")
+    name, out = required(FLAGS, *REQUIRED)
     folder = _folder(arguments)
     file = Path(out).suffix in SUFFIXES
     number, shares = _shard(FLAGS.shard) if FLAGS.shard else (1, 1)
     if file and shares > 1:
         raise InputError(f"--shard goes with a folder that all shares write to; {out} is a file")
     (check_output if file else check_folder)(out)
+    check_network(name)
     corpus = Corpus.of_files(arguments) if arguments else Corpus.read(folder, unlabelled=True)
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)

@@ -26,11 +26,12 @@ define_enrolled(FLAGS)
 flags.DEFINE_string("speaker", None, "whom to enroll", flag_values=FLAGS)
 flags.DEFINE_string("remove", None, "a speaker to forget", flag_values=FLAGS)
 flags.DEFINE_bool("check", True, "refuse recordings that do not do", flag_values=FLAGS)
+REQUIRED = ("model", "enrolled")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Enrolls or removes, and prints who is enrolled."""
-    model, file = required(FLAGS, "model", "enrolled")
+    model, file = required(FLAGS, *REQUIRED)
     if bool(FLAGS.speaker) == bool(FLAGS.remove):
         raise InputError("give --speaker=NAME with recordings, or --remove=NAME")
     if FLAGS.remove and arguments:

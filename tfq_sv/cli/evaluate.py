@@ -22,6 +22,7 @@ from absl import flags
 
 from tfq_sv.cli.common import (
     check_file,
+    check_network,
     define_report,
     define_signature,
     define_speaker_level,
@@ -102,12 +103,13 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("plot", None, "write the DET curve (.png)", flag_values=FLAGS)
 define_report(FLAGS)
+REQUIRED = ("corpus",)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Evaluates, prints, and stores if asked."""
     no_positional(arguments)
-    (folder,) = required(FLAGS, "corpus")
+    (folder,) = required(FLAGS, *REQUIRED)
     _check_flags()
     corpus = _corpus(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
@@ -230,6 +232,11 @@ def _check_flags() -> None:
         raise InputError(
             f"AS-norm's scores are no cosines: --score_scale={FLAGS.score_scale} has no meaning"
         )
+    if FLAGS.store:
+        check_file(FLAGS, "model")
+    for given in (FLAGS.model, FLAGS.reference):
+        if given:
+            check_network(given)
     check_file(FLAGS, "scores_out")
     check_file(FLAGS, "det_out")
     check_file(FLAGS, "plot", ".png")

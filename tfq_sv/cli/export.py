@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import load_network, no_positional, output, required
+from tfq_sv.cli.common import check_network, load_network, no_positional, output, required
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "quantized network (.keras)", flag_values=FLAGS)
@@ -33,12 +33,14 @@ flags.DEFINE_enum(
     "int8: activations are quantized as the network runs, which is fast; float32: they are not",
     flag_values=FLAGS,
 )
+REQUIRED = ("model", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Exports and prints the sizes."""
     no_positional(arguments)
-    name, out = required(FLAGS, "model", "out")
+    name, out = required(FLAGS, *REQUIRED)
+    check_network(name)
     output(out, ".tflite")
     model = load_network(name)
     from tfq_sv.export import export_tflite

@@ -32,6 +32,7 @@ from absl import flags
 from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    check_network,
     define_chunks,
     define_speaker_level,
     load_network,
@@ -47,7 +48,7 @@ from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic
+from tfq_sv.files import atomic, existing
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.options import PRECISIONS
 
@@ -85,17 +86,23 @@ flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+REQUIRED = ("model", "corpus", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Fine-tunes and saves."""
     no_positional(arguments)
-    name, folder, out = required(FLAGS, "model", "corpus", "out")
+    name, folder, out = required(FLAGS, *REQUIRED)
+    check_network(name)
     output(out, ".keras", ".h5")
     if FLAGS.recipe and FLAGS.loss == "aam":
         raise InputError("--recipe learns from the FP32 network only; leave --loss=aam out")
     if not FLAGS.recipe:
         required(FLAGS, "teacher")
+    if FLAGS.teacher:
+        check_network(FLAGS.teacher)
+    if FLAGS.recipe:
+        existing(FLAGS.recipe, "recipe")
     added = augmenter(FLAGS)
     return on_all_devices(lambda strategy: _finetune(name, folder, out, added, strategy))
 

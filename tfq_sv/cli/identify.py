@@ -28,11 +28,12 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite", flag_values=FLAGS)
 define_enrolled(FLAGS)
 define_threshold(FLAGS)
+REQUIRED = ("model", "enrolled")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Identifies and prints, a line for each recording."""
-    model, file = required(FLAGS, "model", "enrolled")
+    model, file = required(FLAGS, *REQUIRED)
     if not arguments:
         raise InputError(
             "no recording: tfq-sv identify --model=model.tflite --enrolled=speakers.json voice.wav"

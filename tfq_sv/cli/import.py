@@ -36,12 +36,13 @@ flags.DEFINE_string("checkpoint", None, "model folder, or file of weights", flag
 flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("model_name", None, "ResNet34, ...; found out if not given", flag_values=FLAGS)
 flags.DEFINE_bool("verify", False, "compare with PyTorch at several lengths", flag_values=FLAGS)
+REQUIRED = ("checkpoint", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Imports, verifies if asked, and saves."""
     no_positional(arguments)
-    path, out = required(FLAGS, "checkpoint", "out")
+    path, out = required(FLAGS, *REQUIRED)
     output(out, ".keras", ".h5")
     from tfq_sv.models import front_end, importer
     from tfq_sv.models.checkpoint import read_checkpoint

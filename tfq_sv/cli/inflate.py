@@ -21,12 +21,13 @@ from tfq_sv.files import atomic
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "what tfq-sv export wrote (.tflite)", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the fast .tflite goes", flag_values=FLAGS)
+REQUIRED = ("model", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Inflates and prints the sizes."""
     no_positional(arguments)
-    name, out = required(FLAGS, "model", "out")
+    name, out = required(FLAGS, *REQUIRED)
     target = output(out, ".tflite")
     if target.exists() and target.samefile(name):
         raise InputError(f"--out {out} is the model itself, which holds more; name another file")

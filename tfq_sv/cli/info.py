@@ -27,6 +27,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_list("bits", ["8", "4", "2", "1"], "bit widths to show", flag_values=FLAGS)
 flags.DEFINE_integer("frames", 200, "frames of the utterance, 10 ms each", flag_values=FLAGS)
+REQUIRED = ("model",)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         FLAGS.model, *arguments = arguments
     if arguments:
         raise InputError(f"unexpected argument {arguments[0]!r}; give one model")
-    (name,) = required(FLAGS, "model")
+    (name,) = required(FLAGS, *REQUIRED)
     if is_tflite(name):
         from tfq_sv.export import read_about
 

@@ -17,6 +17,7 @@ from absl import flags
 
 from tfq_sv.cli.common import no_positional, required
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
+from tfq_sv.files import check_folder
 
 _DEFAULT = CorpusSpec()
 
@@ -40,12 +41,14 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("workers", None, "processes; all cores if not given", flag_values=FLAGS)
 flags.DEFINE_bool("train", True, "--notrain makes the test part alone", flag_values=FLAGS)
+REQUIRED = ("out",)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Makes the corpus and says what is there."""
     no_positional(arguments)
-    (folder,) = required(FLAGS, "out")
+    (folder,) = required(FLAGS, *REQUIRED)
+    check_folder(folder)
     out = Path(folder)
     spec = CorpusSpec(
         speakers=FLAGS.speakers,

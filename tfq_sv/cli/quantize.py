@@ -12,6 +12,7 @@ example:
 """
 
 import itertools
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from absl import flags
 
 from tfq_sv.cli.common import (
     check_file,
+    check_network,
     load_network,
     no_positional,
     output,
@@ -29,10 +31,13 @@ from tfq_sv.cli.common import (
     reasons,
     required,
 )
+from tfq_sv.codebook import check_bits
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.quantization import trellis
+from tfq_sv.quantization.recipe import QuantizationRecipe
 
 CHUNK_SECONDS = 2.0
 
@@ -62,42 +67,39 @@ flags.DEFINE_string(
 )
 flags.DEFINE_float("minutes", 1.0, "how much of it", lower_bound=0.05, flag_values=FLAGS)
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
+REQUIRED = ("model", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Quantizes and saves."""
     no_positional(arguments)
-    name, out = required(FLAGS, "model", "out")
+    name, out = required(FLAGS, *REQUIRED)
     output(out, ".keras", ".h5")
     check_file(FLAGS, "recipe_out")
+    check_network(name)
+    bits, recipe = _bits(), _recipe()
+    speech, skipped = _speech(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
+    started = time.perf_counter()
     network = load_network(name)
     import numpy as np
 
+    from tfq_sv.mixed_precision.file_size import predict_bytes
     from tfq_sv.models.plain_layers import plain_layers
     from tfq_sv.quantization.calibration import calibrate
     from tfq_sv.quantization.float_layers import float_layers, left_float
     from tfq_sv.quantization.quantized_model import codebooks, quantize
-    from tfq_sv.quantization.recipe import QuantizationRecipe
     from tfq_sv.reports.table import Table
 
-    if FLAGS.recipe and FLAGS.binary:
-        raise InputError("--recipe and --binary exclude each other; give one")
-    if FLAGS.trellis and (FLAGS.recipe or FLAGS.binary):
-        raise InputError("--trellis goes with --bits; drop --recipe and --binary")
-    bits = int(FLAGS.bits) if FLAGS.bits.is_integer() else FLAGS.bits
-    if FLAGS.recipe:
-        recipe = QuantizationRecipe.from_json(FLAGS.recipe)
-    elif FLAGS.binary:
-        recipe = QuantizationRecipe.binary(network, FLAGS.binary)
-    elif FLAGS.trellis:
-        recipe = QuantizationRecipe.trellis(network, bits)
-    else:
-        recipe = QuantizationRecipe.uniform(network, bits)
     network = plain_layers(network)
+    if recipe is None and FLAGS.binary:
+        recipe = QuantizationRecipe.binary(network, FLAGS.binary)
+    elif recipe is None and FLAGS.trellis:
+        recipe = QuantizationRecipe.trellis(network, bits)
+    elif recipe is None:
+        recipe = QuantizationRecipe.uniform(network, int(bits))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below
         model = quantize(network, recipe, progress=True)
-    speech, skipped = _speech(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
     calibrate(model, speech)
     layers, rows = {}, []
     for layer, book in codebooks(model).items():
@@ -115,8 +117,36 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         print(f"wrote {FLAGS.recipe_out}")
     with atomic(out) as temporary:
         model.save(temporary)
+    size, seconds = predict_bytes(network, recipe), time.perf_counter() - started
+    print(f"about {size:,} bytes as a .tflite; quantized in {seconds:.1f} s")
     print(f"wrote {out}; next: tfq-sv export --model={out} --out=model.tflite")
-    return {"out": out, "layers": layers, "float": floats, "skipped": reasons(skipped)}
+    return {
+        "out": out,
+        "bytes": size,
+        "seconds": seconds,
+        "layers": layers,
+        "float": floats,
+        "skipped": reasons(skipped),
+    }
+
+
+def _bits() -> float:
+    """The width asked for; refused before anything loads, and where something else decides."""
+    if FLAGS.recipe and FLAGS.binary:
+        raise InputError("--recipe and --binary exclude each other; give one")
+    if FLAGS.trellis and (FLAGS.recipe or FLAGS.binary):
+        raise InputError("--trellis goes with --bits; drop --recipe and --binary")
+    if FLAGS.recipe and FLAGS["bits"].present:
+        raise InputError("--recipe says the bits of every layer; drop --bits or --recipe")
+    bits = int(FLAGS.bits) if FLAGS.bits.is_integer() else FLAGS.bits
+    if not FLAGS.trellis:
+        return check_bits(bits)
+    trellis.check_bits(bits)
+    return bits
+
+
+def _recipe() -> QuantizationRecipe | None:
+    return QuantizationRecipe.from_json(FLAGS.recipe) if FLAGS.recipe else None
 
 
 def _speech(folder: str, minutes: float) -> tuple[list[Any], dict[str, BadAudioError]]:

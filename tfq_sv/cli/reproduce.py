@@ -22,6 +22,7 @@ from absl import flags
 
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    check_network,
     define_chunks,
     define_speaker_level,
     load_network,
@@ -68,12 +69,14 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("probes", 32, "most batches for sensitivities", flag_values=FLAGS)
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+REQUIRED = ("model", "train", "test", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Makes what is missing of the table, and prints it."""
     no_positional(arguments)
-    name, train, test, out = required(FLAGS, "model", "train", "test", "out")
+    name, train, test, out = required(FLAGS, *REQUIRED)
+    check_network(name)
     check_folder(out)
     targets = tuple(megabytes(text) for text in FLAGS.target_mb)
     speech = read_corpus(train, strict=FLAGS.strict, unlabelled=True)

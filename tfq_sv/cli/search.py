@@ -22,6 +22,7 @@ from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     bit_widths,
     check_file,
+    check_network,
     define_chunks,
     define_report,
     define_speaker_level,
@@ -82,6 +83,7 @@ flags.DEFINE_string(
 )
 define_report(FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+REQUIRED = ("model", "target_mb", "corpus", "out")
 
 
 _MINUTE = 60.0  # s, of speech for calibration
@@ -90,7 +92,8 @@ _MINUTE = 60.0  # s, of speech for calibration
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Measures, allocates, prints, writes and draws."""
     no_positional(arguments)
-    name, _, folder, out = required(FLAGS, "model", "target_mb", "corpus", "out")
+    name, _, folder, out = required(FLAGS, *REQUIRED)
+    check_network(name)
     target = output(out, ".json")
     check_file(FLAGS, "plot", ".png")
     plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")

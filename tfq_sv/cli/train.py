@@ -1,8 +1,8 @@
 """train an FP32 network: to tell speakers apart (AAM-softmax), or as a teacher embeds
 
 The folder is in VoxCeleb's form, speaker/.../file.wav, or holds wav.scp and utt2spk; --corpus may
-be repeated. The state is kept beside the output every 100 steps; the same command resumes after an
-interruption. The classifier is kept too (model.head.npz), for a large-margin stage that begins with
+be repeated. The state is kept beside the output every 100 steps and at Ctrl-C; the same command
+resumes. The classifier is kept too (model.head.npz), for a large-margin stage that begins with
 --init.
 
 --config takes a YAML file of these flags, or a shipped recipe: resnet, resnet_lm, df_resnet,
@@ -38,6 +38,7 @@ from absl import flags
 from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    check_network,
     define_chunks,
     define_speaker_level,
     fingerprint,
@@ -135,6 +136,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+REQUIRED = ("corpus", "out")
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
@@ -142,7 +144,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     no_positional(arguments)
     if FLAGS.config:
         apply_config(FLAGS, FLAGS.config)
-    folders, out = required(FLAGS, "corpus", "out")
+    folders, out = required(FLAGS, *REQUIRED)
     output(out, ".keras", ".h5")
     if FLAGS.tensorboard:
         check_folder(FLAGS.tensorboard)
@@ -153,6 +155,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
             "--aam_weight goes with --teacher; without one, AAM-softmax is all there is"
         )
     _check_channels()
+    for given in (FLAGS.init, FLAGS.teacher):
+        if given:
+            check_network(given)
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])

@@ -4,7 +4,9 @@ An encoder is anything with `embed(waveform) -> (embed_dim,)`: a Keras model her
 `tfq_sv.export`. Both go through the same lines below, so their figures can be compared.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -115,11 +117,24 @@ class Evaluation:
                 "far_1e-3": {"threshold": threshold_at_far(scores, labels, 1e-3)},
             },
             "trials": {
-                "source": self.trials.source,
+                "source": _portable(self.trials.source),
                 "target": targets,
                 "nontarget": len(labels) - targets,
             },
         }
+
+
+def _portable(source: str) -> str:
+    """Where trials come from, without the folders of this machine: the file may be published.
+
+    >>> _portable("/home/me/corpus/trials.txt")
+    'trials.txt'
+    >>> _portable("90 pairs drawn from /home/me/test (seed 0)")
+    '90 pairs drawn from test (seed 0)'
+    """
+    if found := re.fullmatch(r"(\d+ pairs drawn from )(.*)( \(seed \d+\))", source):
+        return f"{found[1]}{PurePath(found[2]).name}{found[3]}"
+    return PurePath(source).name
 
 
 def evaluate(

@@ -35,7 +35,7 @@ def cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
     >>> cosine(np.array([1.0, 0.0]), np.array([1.0, 1.0])).__round__(4)
     0.7071
     """
-    return float(np.dot(_unit(a), _unit(b)))
+    return float(np.clip(np.dot(_unit(a), _unit(b)), -1, 1))
 
 
 def enrolment_scale(recordings: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -219,7 +219,7 @@ class _Sides:
             part = slice(i, i + _TRIALS)
             a, b = self.units[self.enroll[part]], self.units[self.test[part]]
             scores[part] = np.einsum("nd,nd->n", a, b)
-        return scores
+        return np.clip(scores, -1, 1)  # rounding leads out
 
 
 def _sides(embeddings: Mapping[str, npt.NDArray[np.floating]], trials: Trials) -> _Sides:

@@ -236,7 +236,7 @@ def _embeddings(path: Path, features: Sequence[npt.NDArray[np.float32]]) -> npt.
 
 def _cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(1) / norms).mean())
+    return float(np.clip((a * b).sum(1) / norms, -1, 1).mean())
 
 
 def _in_own_process(what: str, **job: Any) -> Any:

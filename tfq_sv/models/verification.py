@@ -69,7 +69,7 @@ def verify(
         ).numpy()
         answer = model(features, training=False).numpy()
         norms = np.linalg.norm(answer, axis=1) * np.linalg.norm(expected, axis=1)
-        cosine = float(np.min(np.sum(answer * expected, axis=1) / norms))
+        cosine = float(np.min(np.clip(np.sum(answer * expected, axis=1) / norms, -1, 1)))
         difference, largest = np.max(np.abs(answer - expected)), np.max(np.abs(expected))
         found.append(Agreement(length, float(difference), cosine, float(largest)))
     return found

@@ -24,6 +24,7 @@ from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
 from tfq_sv.training.devices import Shares, is_chief, synchronized
 from tfq_sv.training.distillation import DistillationTargets, TeacherEmbeddings
+from tfq_sv.training.interrupt import deferred
 from tfq_sv.training.losses import AAMSoftmax
 from tfq_sv.training.options import TrainingOptions
 from tfq_sv.training.precision import in_precision
@@ -225,6 +226,7 @@ def run(
     Raises:
         InputError: the loss is NaN or infinite, the folder holds the state of another run, or
             workers found different states.
+        KeyboardInterrupt: Ctrl-C, after the step is done and the state saved, if it is kept.
     """
     number = tf.Variable(0, dtype=tf.int64)
     recent = tf.Variable(tf.fill([MEAN_OVER], np.nan))
@@ -239,6 +241,7 @@ def run(
         shown = stack.enter_context(
             tqdm(total=steps, initial=start, desc=bar, unit="step", disable=bar is None)
         )
+        interrupted = stack.enter_context(deferred()) if manager else bool
         for step in range(start, steps):
             loss = advance(step, next(stream))
             if not np.isfinite(loss):
@@ -250,9 +253,16 @@ def run(
             shown.update()
             number.assign(step + 1)
             recent.assign(losses)
-            if manager is not None and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps):
+            stop = interrupted()
+            due = stop or (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps
+            if manager is not None and due:
                 with _told(f"the state cannot be written to {checkpoint_dir}"):
                     manager.save()
+            if stop:
+                raise KeyboardInterrupt(
+                    f"interrupted after step {step + 1} of {steps}; {checkpoint_dir} keeps the "
+                    "state: the same command resumes"
+                )
     return float(np.nanmean(losses))
 
 
