@@ -80,7 +80,7 @@ def test_tables_make_the_filters(options: FbankOptions) -> None:
 
 
 def test_an_image_network_cannot_take_a_waveform() -> None:
-    entry = keras.Input((None, 80, 1))
+    entry = keras.Input((None, 80, 3))
     model = keras.Model(entry, tf.reduce_mean(entry, [1, 2]))
     with pytest.raises(InputError, match='input="features"'):
         float32.convert(model, "waveform")

@@ -40,6 +40,7 @@ OTHERS = {
     "ECAPA_TDNN_GLOB_c512": 6_190_720,
     "ECAPA_TDNN_c1024": 14_263_872,
     "ECAPA_TDNN_GLOB_c1024": 14_657_088,
+    "ECAPA_TDNN_SpeechBrain": 20_767_552,
 }
 SAVED = [
     "ResNet18",

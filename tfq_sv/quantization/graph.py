@@ -89,7 +89,7 @@ def inputs_of_calls(model: keras.Model, features: tf.Tensor) -> Iterator[tuple[C
     So a layer can be changed before it is called. A tensor is dropped with its last use.
 
     >>> model = keras.Sequential([keras.layers.ReLU(input_shape=(1,)), keras.layers.ReLU()])
-    >>> [float(x) for _, x in inputs_of_calls(model, tf.constant([[-2.0]]))]
+    >>> [x.numpy().item() for _, x in inputs_of_calls(model, tf.constant([[-2.0]]))]
     [-2.0, 0.0]
     """
     uses = model._tensor_usage_count
