@@ -287,7 +287,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"checkpoint .* does not exist"):
         models.load_wespeaker(tmp_path / "missing.pt")
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="should hold avg_model.pt, embedding_model.ckpt or a si"):
+    with pytest.raises(InputError, match=r"should hold avg_model.pt, embedding_model.ckpt or a s"):
         models.load_wespeaker(tmp_path / "none")
     (tmp_path / "config.yaml").write_text("model: [")
     with pytest.raises(InputError, match=r"config.yaml is not YAML"):
