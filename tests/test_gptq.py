@@ -213,3 +213,27 @@ def test_corrected_is_ridge_regression_on_the_wanted_outputs() -> None:
         rows, goal = np.vstack([x, ridge]), np.vstack([y @ before, ridge @ before])
         np.testing.assert_allclose(after, np.linalg.lstsq(rows, goal)[0], rtol=1e-6)
         assert np.sum((x @ after - y @ before) ** 2) < np.sum((x @ before - y @ before) ** 2)
+
+
+def test_a_dense_layer_of_very_many_inputs_is_taken_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = keras.layers.Dense(3)
+    kernel = np.random.default_rng(0).normal(size=(20_480, 3))
+    pieces = patches.in_pieces(kernel, layer)
+    assert pieces.shape == (20, 1024, 3)
+    np.testing.assert_array_equal(patches.ungrouped(pieces, layer, kernel.shape), kernel)
+    # Each piece's moments are those of its own inputs; calibration still gains on rounding.
+    monkeypatch.setattr(patches, "_MOST_INPUTS", 16)
+    monkeypatch.setattr(patches, "_PIECE", 8)
+    rng = np.random.default_rng(1)
+    inputs = (rng.normal(size=(2000, 6)) @ rng.normal(size=(6, 24))).astype(np.float32)
+    model = keras.Sequential([keras.layers.Dense(32, input_shape=(None, 24), name="wide")])
+    inputs = inputs[None]
+    moments, _ = patches.second_moments(model.layers[0], inputs, inputs, 3, 8)
+    second = inputs[0, :, 8:16]
+    np.testing.assert_allclose(moments[1], second.T @ second / 2000, rtol=0.3, atol=1.0)
+    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, bits=2))
+    wanted, rounded = model(inputs), small(inputs)
+    tfq_sv.calibrate(small, [inputs], progress=False)
+    assert np.mean((small(inputs) - wanted) ** 2) < 0.8 * np.mean((rounded - wanted) ** 2)
