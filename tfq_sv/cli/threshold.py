@@ -58,11 +58,13 @@ define_report(FLAGS)
 
 Points = dict[str, tuple[Rate, Rate]]
 
+REQUIRED = ("model", "corpus")
+
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Measures, prints, and stores if asked."""
     no_positional(arguments)
-    name, folder = required(FLAGS, "model", "corpus")
+    name, folder = required(FLAGS, *REQUIRED)
     check_file(FLAGS, "report", ".html")
     if FLAGS.store:
         check_store(name)
