@@ -112,16 +112,17 @@ def test_tables_align() -> None:
 def test_stored_thresholds_of_enrolments_are_those_of_single_recordings() -> None:
     """Where the cosine among enrolled recordings is the typical one, exactly."""
     models = {"one": ["a"], "three": ["a", "b", "c"]}
-    enroll, test = ["one"] * 4 + ["three"] * 4, list("wxyz") * 2
-    labels = np.array([1, 1, 0, 0] * 2, bool)
-    single = np.array([0.9, 0.5, 0.4, 0.1])
+    # Five times over: fewer than ten trials of a kind are not stored.
+    enroll, test = ["one"] * 20 + ["three"] * 20, list("wxyz") * 10
+    labels = np.array([1, 1, 0, 0] * 10, bool)
+    single = np.array([0.9, 0.5, 0.4, 0.1] * 5)
     # Three vectors whose cosines are 0.7 among each other, all with the same cosine to a fourth.
     basis = np.linalg.cholesky(np.full((3, 3), 0.7) + 0.3 * np.eye(3))
     mean = basis.mean(axis=0)
     scores = np.concatenate([single, single / np.linalg.norm(mean)])
     trials = Trials(enroll, test, labels, "made", models)
     found = Evaluation(0.0, None, 9.0, 0.0, scores, trials).thresholds()["thresholds"]
-    plain = Trials(list("aaaa"), list("wxyz"), labels[:4], "made")
+    plain = Trials(list("a" * 20), list("wxyz") * 5, labels[:20], "made")
     assert Evaluation(0.0, None, 0.45, 0.0, single, plain).thresholds()["thresholds"]["eer"][
         "threshold"
     ] == pytest.approx(0.45)

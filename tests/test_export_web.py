@@ -266,7 +266,7 @@ def test_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
 def test_long_clips_are_embedded_in_windows(
     ready: Page, folder: Path, float32: Path, tmp_path: Path
 ) -> None:
-    borders = 'async (case) => (await import("./windows.js")).borders(case.length, case.rate)'
+    borders = 'async (given) => (await import("./windows.js")).borders(given.length, given.rate)'
     for case in json.loads((Path(__file__).parent / "data" / "windows.json").read_text()):
         found = ready.evaluate(borders, case)
         assert [len(found), found[0], found[-1]] == [case["count"], case["first"], case["last"]]

@@ -93,13 +93,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Measures, allocates, prints, writes and draws."""
     no_positional(arguments)
     name, _, folder, out = required(FLAGS, *REQUIRED)
+    targets, widths = [megabytes(text) for text in FLAGS.target_mb], bit_widths(FLAGS.bits)
     check_network(name)
     target = output(out, ".json")
     check_file(FLAGS, "plot", ".png")
     plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")
     check_file(FLAGS, "report", ".html")
-    targets = [megabytes(text) for text in FLAGS.target_mb]
-    widths = bit_widths(FLAGS.bits)
     corpus = read_corpus(folder, strict=FLAGS.strict, unlabelled=True)
     return on_all_devices(
         lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)

@@ -22,7 +22,7 @@ from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 
-_GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 7434, 21840, 115, 2575, 115
+_GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 7534, 21840, 115, 2575, 115
 _OPS = {
     "Conv2D": 394,
     "Conv1D": 394,
