@@ -48,7 +48,13 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
 
     from tfq_sv import models
     from tfq_sv.models.dilation import native_dilation
-    from tfq_sv.models.entry import as_entry, features_shape, one_embedding, takes_waveform
+    from tfq_sv.models.entry import (
+        as_entry,
+        features_shape,
+        one_embedding,
+        takes_features,
+        takes_waveform,
+    )
 
     if input not in ("waveform", "features"):
         raise InputError(f'input must be "waveform" or "features", not {input!r}')
@@ -56,6 +62,11 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
     raw = takes_waveform(model)
     if raw and input == "features":
         raise InputError(f'{model.name} takes waveforms (B, N); export it with input="waveform"')
+    if input == "waveform" and not raw and not takes_features(model):
+        shape = tuple(model.inputs[0].shape)
+        raise InputError(
+            f'{model.name} takes {shape}, no mel bins; export it with input="features"'
+        )
     options = models.front_end(model)
     tables = frontend.constants(options) if input == "waveform" and not raw else {}
     shape = (1, None) if input == "waveform" else (1, *model.inputs[0].shape[1:])

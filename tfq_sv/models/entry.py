@@ -22,6 +22,11 @@ def takes_waveform(model: keras.Model) -> bool:
     return _layout(model)[0] == "BN"
 
 
+def takes_features(model: keras.Model) -> bool:
+    """Whether a network takes features, in one of the orders that `as_entry` knows."""
+    return _layout(model)[0] not in ("BN", "other")
+
+
 def features_shape(model: keras.Model) -> tuple[int | None, ...]:
     """Returns what `as_entry` takes, without the batch: (T, F); T is None where it is free."""
     shape = tuple(model.inputs[0].shape[1:])
