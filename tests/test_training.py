@@ -105,6 +105,8 @@ def test_ctrl_c_loses_no_step(
     train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes in the midst of step 4; the step is done, the state saved, the next run step 5."""
+    # A shell's background jobs ignore SIGINT, and so does what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     draw, drawn = Batches.__next__, itertools.count()
 
     def pressed(stream: Batches) -> Any:
@@ -122,7 +124,7 @@ def test_ctrl_c_loses_no_step(
     assert next(drawn) == 6
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 @pytest.fixture(scope="module")
