@@ -13,11 +13,11 @@ from tfq_sv.errors import InputError
 @pytest.mark.parametrize(
     ("command", "level"),
     [
-        (["reproduce", "--model=net.keras", "--train={}/train", "--test={}", "--speaker_level=2",
+        (["reproduce", "--model={}/net.keras", "--train={}/train", "--test={}", "--speaker_level=2",
           "--out={}/out"], 2),
-        (["evaluate", "--model=net.keras", "--corpus={}/test", "--cohort={}",
+        (["evaluate", "--model={}/net.keras", "--corpus={}/test", "--cohort={}",
           "--speaker_level=2"], 2),
-        (["evaluate", "--model=net.keras", "--corpus={}/test", "--cohort={}", "--speaker_level=2",
+        (["evaluate", "--model={}/net.keras", "--corpus={}/test", "--cohort={}", "--speaker_level=2",
           "--cohort_speaker_level=3", "--as_norm"], 3),
     ],
 )  # fmt: skip

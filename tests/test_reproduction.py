@@ -133,7 +133,8 @@ def test_mixed_rows_have_the_sizes_asked_for() -> None:
         reproduction.mixed_rows(model, traces, [250_000, 250_001], "waveform")
     for row in rows[:2]:
         assert row.recipe is not None
-        assert 0.99 * 250_000 < tfq_sv.predict_bytes(model, row.recipe) <= 250_000
+        # What layers share, decoding tables and groups, leaves gaps between the sizes.
+        assert 0.98 * 250_000 < tfq_sv.predict_bytes(model, row.recipe) <= 250_000
     assert [row.staged for row in rows] == [False, True, False]
 
 
