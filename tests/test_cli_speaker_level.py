@@ -17,8 +17,8 @@ from tfq_sv.errors import InputError
           "--out={}/out"], 2),
         (["evaluate", "--model={}/net.keras", "--corpus={}/test", "--cohort={}",
           "--speaker_level=2"], 2),
-        (["evaluate", "--model={}/net.keras", "--corpus={}/test", "--cohort={}", "--speaker_level=2",
-          "--cohort_speaker_level=3", "--as_norm"], 3),
+        (["evaluate", "--model={}/net.keras", "--corpus={}/test", "--cohort={}",
+          "--speaker_level=2", "--cohort_speaker_level=3", "--as_norm"], 3),
     ],
 )  # fmt: skip
 def test_the_level_arrives(
