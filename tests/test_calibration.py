@@ -210,6 +210,21 @@ def test_noise_is_as_loud_as_speech_where_no_mean_is_subtracted() -> None:
     assert means[2] == pytest.approx(0, abs=1e-5)
 
 
+def test_calibrated_statistics_are_not_moved_again(
+    network: keras.Model, train_corpus: Corpus
+) -> None:
+    """Calibration has scaled channels: the float network's statistics are no longer theirs."""
+    dataset = [next(batches(train_corpus, batch_size=8, seconds=0.5))]
+    small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=4))
+    tfq_sv.calibrate(small, dataset, progress=False)
+    before = small.get_weights()
+    with pytest.raises(InputError, match=r"is calibrated: .* leave out the reference"):
+        tfq_sv.reestimate_batch_norm(small, dataset, reference=network, progress=False)
+    for one, other in zip(before, small.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert tfq_sv.reestimate_batch_norm(small, dataset, progress=False) > 0
+
+
 def test_every_kind_of_layer_without_speech() -> None:
     layers = keras.layers
     image = keras.Sequential(

@@ -14,6 +14,7 @@ from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end, network_input
 from tfq_sv.progress import tqdm
+from tfq_sv.quantization.quantized_model import quantizers_of
 
 Moments = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 """A mean and a variance a channel."""
@@ -44,8 +45,9 @@ def reestimate_batch_norm(
         How many layers have new statistics.
 
     Raises:
-        InputError: no BatchNorm, no batch, batches without end, statistics that are not finite, or
-            a reference without the same BatchNorms; the model then keeps what it had.
+        InputError: no BatchNorm, no batch, batches without end, statistics that are not finite, a
+            reference without the same BatchNorms, or a reference for a calibrated model. The model
+            then keeps what it had.
 
     Source: Sun et al., Hybrid 8-bit Floating Point (HFP8) Training and Inference, NeurIPS 2019.
     """
@@ -57,6 +59,11 @@ def reestimate_batch_norm(
         raise InputError(
             f"{reference.name} has other BatchNorms than {model.name}; give the float network that "
             "it was quantized from"
+        )
+    if reference is not None and any(x.calibrated for x in quantizers_of(model).values()):
+        # And its channels are scaled otherwise than the reference's.
+        raise InputError(
+            f"{model.name} is calibrated: its statistics were moved then; leave out the reference"
         )
     fbank = front_end(model)
     with ExitStack() as stack:

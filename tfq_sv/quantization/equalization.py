@@ -77,13 +77,13 @@ def equalize(model: keras.Model) -> None:
     scales = _Scales()
     scaled = _trace(model, scales)
     kernels = [
-        _Kernel.of(call, scales.roots(came), scales.roots(went))
-        for call, came, went in scaled.values()
+        _Kernel.of(call, scales.roots(incoming), scales.roots(outgoing))
+        for call, incoming, outgoing in scaled.values()
         if kernel_attribute(call.layer)
     ]
     logs = _least(kernels, scales.count)
-    for call, came, went in scaled.values():
-        _rescale(call, logs[scales.roots(came)], logs[scales.roots(went)])
+    for call, incoming, outgoing in scaled.values():
+        _rescale(call, logs[scales.roots(incoming)], logs[scales.roots(outgoing)])
 
 
 class _Scales:
@@ -132,19 +132,19 @@ def _trace(model: keras.Model, scales: _Scales) -> dict[str, tuple[Call, Ids, Id
     tensors = {str(id(tensor)): _FIXED for tensor in model.inputs}
     scaled: dict[str, tuple[Call, Ids, Ids]] = {}
     for call in calls(model):
-        came = [tensors[key] for key in call.inputs]
-        went = _through(call, came, scales)
-        if went is None:
-            for ids in came:
+        incoming = [tensors[key] for key in call.inputs]
+        outgoing = _through(call, incoming, scales)
+        if outgoing is None:
+            for ids in incoming:
                 scales.fix(ids)
-            went = _FIXED
-        tensors.update(dict.fromkeys(call.outputs, went))
+            outgoing = _FIXED
+        tensors.update(dict.fromkeys(call.outputs, outgoing))
         if _holds_scales(call.layer):
             # What has no number for each channel is one channel with a scale of 1.
             if not call.first:  # the same weights again
-                scales.tie(scaled[call.layer.name][1], came[0])
-                scales.tie(scaled[call.layer.name][2], went)
-            scaled.setdefault(call.layer.name, (call, came[0], went))
+                scales.tie(scaled[call.layer.name][1], incoming[0])
+                scales.tie(scaled[call.layer.name][2], outgoing)
+            scaled.setdefault(call.layer.name, (call, incoming[0], outgoing))
     for tensor in model.outputs:
         scales.fix(tensors[str(id(tensor))])
     return scaled
@@ -156,7 +156,7 @@ def _holds_scales(layer: Any) -> bool:
     return bool(kernel_attribute(layer)) and not isinstance(layer, TRANSPOSED)
 
 
-def _through(call: Call, came: list[Ids], scales: _Scales) -> Ids | None:
+def _through(call: Call, incoming: list[Ids], scales: _Scales) -> Ids | None:
     """The channels that a layer gives for those that it gets; None: no channel may be scaled."""
     layer = call.layer
     if isinstance(layer, TRANSPOSED):
@@ -169,37 +169,37 @@ def _through(call: Call, came: list[Ids], scales: _Scales) -> Ids | None:
         free = layer.scale and list(layer.axis) == [call.rank - 1]
         return scales.new(call.channels) if free else None
     if isinstance(layer, layers.ReLU):
-        return came[0] if layer.max_value is None and not layer.threshold else None
+        return incoming[0] if layer.max_value is None and not layer.threshold else None
     if isinstance(layer, layers.Activation):
-        return came[0] if layer.activation in _HOMOGENEOUS else None
+        return incoming[0] if layer.activation in _HOMOGENEOUS else None
     if isinstance(layer, _PASSES):
         last = getattr(layer, "data_format", "channels_last") == "channels_last"
-        return came[0] if last else None
+        return incoming[0] if last else None
     if isinstance(layer, _MOVES):
-        return _moved(call, came[0])
+        return _moved(call, incoming[0])
     if isinstance(layer, Segments):  # looks at the length alone
         return _FIXED
     if isinstance(layer, _SUMS):
-        for ids in came[1:]:
-            came[0] = scales.tie(came[0], ids)
-        return came[0]
+        for ids in incoming[1:]:
+            incoming[0] = scales.tie(incoming[0], ids)
+        return incoming[0]
     if isinstance(layer, layers.Concatenate) and layer.axis in (-1, call.rank - 1):
         widths = call.input_channels
         return np.concatenate(
-            [np.broadcast_to(ids, width) for ids, width in zip(came, widths, strict=True)]
+            [np.broadcast_to(ids, width) for ids, width in zip(incoming, widths, strict=True)]
         )
-    if isinstance(layer, layers.Multiply | MatMul) and len(came) == 2:
-        left, right = came
+    if isinstance(layer, layers.Multiply | MatMul) and len(incoming) == 2:
+        left, right = incoming
         if scales.fixed(left):
             return right
         return left if scales.fixed(right) and isinstance(layer, layers.Multiply) else None
     return None
 
 
-def _moved(call: Call, came: Ids) -> Ids | None:
+def _moved(call: Call, incoming: Ids) -> Ids | None:
     """Where a layer that only moves values puts the channels."""
     shape = [1, *(size or 2 for size in call.node.input_shapes[1:])]
-    moved = call.layer.call(tf.constant(np.broadcast_to(came, shape), tf.float64)).numpy()
+    moved = call.layer.call(tf.constant(np.broadcast_to(incoming, shape), tf.float64)).numpy()
     rows = moved.reshape(-1, moved.shape[-1])
     return rows[0].astype(np.int64) if (rows == rows[0]).all() else None
 
@@ -226,16 +226,16 @@ class _Kernel:
 
     def value(self, logs: Array, gradient: Array) -> float:
         """The logarithm of the mean square over the geometric one; adds its gradient."""
-        came, went = logs[self.inputs], logs[self.outputs]
-        rows = np.exp(-2 * came) * (self.squares @ np.exp(2 * went)[:, :, None])[:, :, 0]
-        columns = np.exp(2 * went) * (np.exp(-2 * came)[:, None] @ self.squares)[:, 0]
+        incoming, outgoing = logs[self.inputs], logs[self.outputs]
+        rows = np.exp(-2 * incoming) * (self.squares @ np.exp(2 * outgoing)[:, :, None])[:, :, 0]
+        columns = np.exp(2 * outgoing) * (np.exp(-2 * incoming)[:, None] @ self.squares)[:, 0]
         mean = rows.sum()
         for ids, slopes in (
             (self.inputs, 1 / rows.size - rows / mean),
             (self.outputs, columns / mean - 1 / columns.size),
         ):
             gradient += np.bincount(ids.ravel(), 2 * slopes.ravel(), gradient.size)
-        return float(np.log(mean) + 2 * came.mean() - 2 * went.mean())
+        return float(np.log(mean) + 2 * incoming.mean() - 2 * outgoing.mean())
 
 
 def _least(kernels: list[_Kernel], count: int) -> Array:
@@ -252,26 +252,26 @@ def _least(kernels: list[_Kernel], count: int) -> Array:
     return np.concatenate([[0.0], found.x])
 
 
-def _rescale(call: Call, came: Array, went: Array) -> None:
+def _rescale(call: Call, incoming: Array, outgoing: Array) -> None:
     """Gives a layer the weights that do the same between scaled channels."""
     layer = call.layer
     if isinstance(layer, layers.BatchNormalization):
         mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy().astype(float)
-        before, after = variance + layer.epsilon, variance * np.exp(2 * came) + layer.epsilon
-        layer.moving_mean.assign(mean * np.exp(came))
-        layer.moving_variance.assign(variance * np.exp(2 * came))
+        before, after = variance + layer.epsilon, variance * np.exp(2 * incoming) + layer.epsilon
+        layer.moving_mean.assign(mean * np.exp(incoming))
+        layer.moving_variance.assign(variance * np.exp(2 * incoming))
         if layer.scale:
-            layer.gamma.assign(layer.gamma * np.exp(went - came) * np.sqrt(after / before))
+            layer.gamma.assign(layer.gamma * np.exp(outgoing - incoming) * np.sqrt(after / before))
         if layer.center:
-            layer.beta.assign(layer.beta * np.exp(went))
+            layer.beta.assign(layer.beta * np.exp(outgoing))
         return
     kernel = call.kernel
     values = grouped(kernel.numpy().astype(np.float64), layer)
     groups, size, outputs = values.shape
     inputs = size // taps(layer)
-    came = np.broadcast_to(came, groups * inputs).reshape(groups, inputs)
-    went = np.broadcast_to(went, groups * outputs).reshape(groups, 1, outputs)
-    values = values * np.exp(went - np.tile(came, taps(layer))[:, :, None])
+    incoming = np.broadcast_to(incoming, groups * inputs).reshape(groups, inputs)
+    outgoing = np.broadcast_to(outgoing, groups * outputs).reshape(groups, 1, outputs)
+    values = values * np.exp(outgoing - np.tile(incoming, taps(layer))[:, :, None])
     kernel.assign(ungrouped(values, layer, kernel.shape))
     if layer.use_bias:
-        layer.bias.assign(layer.bias * np.exp(went.ravel()))
+        layer.bias.assign(layer.bias * np.exp(outgoing.ravel()))
