@@ -1,12 +1,16 @@
-"""How long `tfq-sv evaluate` takes on a folder of very many short files, and in how much memory.
+"""How much memory each command takes on a folder of very many short files, and how long.
 
-The files are noise of a quarter of a second, mu-law at 16 kHz (4 KB each), in folders of speakers.
+The files are noise of a quarter of a second, mu-law at 16 kHz (4 KB each), in folders of speakers:
+2,000 different ones, the others are hard links to them. `--rows` chooses commands; those that embed
+every file take minutes per 100,000.
 
 example:
-  python benchmarks/many_files.py --files=200000 --speakers=2000
+  python benchmarks/many_files.py --files=200000 --speakers=2000 --rows=evaluate
+  python benchmarks/many_files.py --files=1000000 --speakers=10000
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +20,39 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-SECONDS = 0.25
+SECONDS, DIFFERENT = 0.25, 2000
+SHORT = ("--steps=2", "--batch_size=8", "--seconds=0.2", "--num_workers=1")
+PAIRS = (
+    "import sys; from tfq_sv.data.corpus import Corpus; from tfq_sv.data.trials import Trials;"
+    "Trials.all_pairs(Corpus.read(sys.argv[1]))"
+)
+
+
+def commands(model: str, corpus: str, out: Path) -> dict[str, list[str]]:
+    """Returns the command lines by name, each for the whole folder."""
+    small, quantized = f"{out}/small.tflite", f"{out}/small.keras"
+    cli = {
+        "quantize": [f"--model={model}", f"--calibrate={corpus}", "--bits=4", f"--out={quantized}"],
+        "export": [f"--model={quantized}", f"--out={small}"],
+        "train": [f"--corpus={corpus}", f"--out={out}/new.keras", *SHORT],
+        "finetune": [
+            *(f"--model={quantized}", f"--teacher={model}", f"--corpus={corpus}"),
+            *(f"--out={out}/tuned.keras", *SHORT[:3]),
+        ],
+        "search": [
+            *(f"--model={model}", f"--corpus={corpus}", "--target_mb=0.5"),
+            f"--out={out}/recipe.json",
+        ],
+        "evaluate": [f"--model={small}", f"--corpus={corpus}"],
+        "threshold": [f"--model={small}", f"--corpus={corpus}"],
+        "embed": [f"--model={small}", f"--corpus={corpus}", f"--out={out}/embedded"],
+        "evaluate --embeddings": [
+            *(f"--model={small}", f"--corpus={corpus}", f"--embeddings={out}/embedded")
+        ],
+    }
+    python = [sys.executable, "-m", "tfq_sv"]
+    lines = {name: [*python, name.split()[0], *flags] for name, flags in cli.items()}
+    return {"corpus and pairs": [sys.executable, "-c", PAIRS, corpus], **lines}
 
 
 def write(root: Path, files: int, speakers: int) -> None:
@@ -24,17 +60,20 @@ def write(root: Path, files: int, speakers: int) -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.1, 16000 * 60)
     length = round(SECONDS * 16000)
+    originals = []
     for number in range(files):
-        folder = root / f"id{number % speakers:05d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        start = int(rng.integers(len(noise) - length))
-        soundfile.write(
-            folder / f"{number:06d}.wav", noise[start : start + length], 16000, subtype="ULAW"
-        )
+        file = root / f"id{number % speakers:05d}" / f"{number:07d}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if number < DIFFERENT:
+            start = int(rng.integers(len(noise) - length))
+            soundfile.write(file, noise[start : start + length], 16000, subtype="ULAW")
+            originals.append(file)
+        else:
+            os.link(originals[number % DIFFERENT], file)
 
 
-def peak(command: list[str]) -> tuple[float, float, str]:
-    """Runs a command; returns seconds, its peak memory in MB, and its last lines."""
+def peak(command: list[str]) -> tuple[float, float]:
+    """Runs a command; returns seconds and its peak memory in MB."""
     code = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr);"
@@ -46,35 +85,26 @@ def peak(command: list[str]) -> tuple[float, float, str]:
     )
     if done.returncode:
         sys.exit(done.stderr)
-    return (
-        time.perf_counter() - began,
-        int(done.stderr.splitlines()[-1]) * 1024 / 1e6,
-        done.stdout,
-    )
+    return time.perf_counter() - began, int(done.stderr.splitlines()[-1]) * 1024 / 1e6
 
 
 def main() -> None:
-    """Prints a line for reading the corpus alone, and one for the whole command."""
+    """Prints a line per command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=200_000)
     parser.add_argument("--speakers", type=int, default=2000)
     parser.add_argument("--model", default="resnet18-small")
+    parser.add_argument("--rows", help="commands, with a comma between; all of them by default")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), arguments.files, arguments.speakers)
+    with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as out:
+        write(Path(corpus), arguments.files, arguments.speakers)
         size = f"{arguments.files:,} files of {arguments.speakers:,} speakers"
-        code = (
-            "import sys; from tfq_sv.data.corpus import Corpus;"
-            "from tfq_sv.data.trials import Trials; Trials.all_pairs(Corpus.read(sys.argv[1]))"
-        )
-        for name, command in (
-            ("corpus and pairs", [sys.executable, "-c", code, folder]),
-            ("evaluate", [sys.executable, "-m", "tfq_sv", "evaluate",
-                          f"--model={arguments.model}", f"--corpus={folder}"]),
-        ):  # fmt: skip
-            seconds, memory, printed = peak(command)
-            print(f"{size}, {name}: {seconds:.1f} s, {memory:.0f} MB at most")
-        print(printed)
+        lines = commands(arguments.model, corpus, Path(out))
+        rows = arguments.rows.split(",") if arguments.rows else list(lines)
+        needed = ("quantize", "export") if set(rows) - {"corpus and pairs", "train"} else ()
+        for name in dict.fromkeys((*(x for x in needed if x not in rows), *rows)):
+            seconds, memory = peak(lines[name])
+            print(f"{size}, {name}: {seconds:.1f} s, {memory:.0f} MB at most", flush=True)
 
 
 if __name__ == "__main__":
