@@ -8,16 +8,20 @@ import h5py
 import keras as keras3
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 import tf_keras as keras
 from train_small import small
 
 import tfq_sv
+from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import KerasEncoder
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder, export_tflite
 from tfq_sv.features import fbank
+from tfq_sv.training import TrainingOptions, train
+from tfq_sv.training.fine_tuning import FineTuningOptions
 
 layers = keras.layers
 WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
@@ -45,7 +49,7 @@ def turned() -> keras.Model:
 def image(*shape: int | None) -> Callable[[], keras.Model]:
     def build() -> keras.Model:
         features = keras.Input((*shape, 1))
-        x = layers.Conv2D(8, (3, 5), name="conv")(features)
+        x = layers.Conv2D(8, (3, 5), name="conv", activation="relu")(features)
         return keras.Model(features, layers.Dense(8)(layers.GlobalAveragePooling2D()(x)))
 
     return build
@@ -84,6 +88,39 @@ DOORS: dict[str, Callable[[], keras.Model]] = {
         [keras.Input((None, 80)), layers.Conv1D(8, 3), layers.LSTM(8), layers.Dense(8)]
     ),
 }
+
+
+@pytest.mark.filterwarnings("ignore:left float")
+@pytest.mark.parametrize("door", DOORS.keys() - {"mixed_float16", "part"})
+def test_every_step_takes_waveforms(door: str) -> None:
+    """Whatever axes the network wants, a dataset of waveforms is enough."""
+    keras.utils.set_random_seed(0)
+    teacher = DOORS[door]()
+    dataset = [np.stack([WAVEFORM, WAVEFORM[::-1]])]
+    options = tfq_sv.mixed_precision.ProbeOptions(max_probes=1)
+    for measure in (tfq_sv.hessian_traces, tfq_sv.fisher_traces, tfq_sv.embedding_distortions):
+        found = measure(teacher, dataset, options=options, progress=False)
+        assert found.keys() == tfq_sv.QuantizationRecipe.uniform(teacher, bits=4).layers.keys()
+    model = tfq_sv.quantize(teacher, tfq_sv.QuantizationRecipe.uniform(teacher, bits=2))
+    before = KerasEncoder(model).embed(WAVEFORM)
+    steps = FineTuningOptions(steps=30, learning_rate=1e-3, batch_norm_batches=0)
+    tfq_sv.finetune(model, dataset, teacher=teacher, options=steps, progress=False)
+    wanted = KerasEncoder(teacher).embed(WAVEFORM)
+    assert cosine(KerasEncoder(model).embed(WAVEFORM), wanted) > cosine(before, wanted)
+
+
+@pytest.mark.parametrize("door", DOORS.keys() - {"mixed_float16", "part"})
+def test_every_network_trains(door: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for speaker in ("ann", "bob"):
+        (tmp_path / speaker).mkdir()
+        soundfile.write(tmp_path / speaker / "1.wav", rng.normal(0, 0.1, 8000), 16000)
+    model = DOORS[door]()
+    before = [weight.copy() for weight in model.get_weights()]
+    options = TrainingOptions(steps=2, batch_size=2, seconds=0.4)
+    result = train(model, Corpus.read(tmp_path), options=options, progress=False)
+    assert np.isfinite(result.loss)
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:left float")

@@ -281,6 +281,7 @@ def _network() -> Any:
 
 def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
     """The classifier beside --init, or a new one; and the names of its classes."""
+    from tfq_sv.models.entry import embedding_shape
     from tfq_sv.training import AAMSoftmax
     from tfq_sv.training.classifier import beside, load_classifier
 
@@ -290,5 +291,5 @@ def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
     if kept:
         print(f"there is no {kept}: the classifier starts from random weights")
     head = AAMSoftmax(len(names), scale)
-    head.build(model.output_shape)
+    head.build(embedding_shape(model))
     return head, names

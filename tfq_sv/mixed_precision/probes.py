@@ -19,7 +19,7 @@ import tf_keras as keras
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
-from tfq_sv.models import front_end, network_input
+from tfq_sv.models import model_input
 from tfq_sv.progress import tqdm
 from tfq_sv.run_folder import digest
 from tfq_sv.training.devices import each_device, gathered, is_chief
@@ -118,13 +118,13 @@ class ProbeRun:
             InputError: no batch or an empty one; no labels; a value that is not finite; a cache of
                 another run.
         """
-        fbank, stream = front_end(self.model), Stream.of(self.batches, "the sensitivity")
+        stream = Stream.of(self.batches, "the sensitivity")
         first = next(stream)
         run = {
             **settings,
             "network": self.model.name,
             "weights": digest(self.model.get_weights()),
-            "first batch": digest([network_input(first, fbank).numpy()]),
+            "first batch": digest([model_input(self.model, first).numpy()]),
         }
         limit = self.options.max_probes
         values = _cached(self.cache, run, len(names))[:limit]
@@ -140,7 +140,7 @@ class ProbeRun:
             while not converged(values, self.options):
                 batch = list(itertools.islice(further, self.strategy.num_replicas_in_sync))
                 arguments = (
-                    [network_input(x, fbank) for x in batch],
+                    [model_input(self.model, x) for x in batch],
                     [_labels(x, labelled) for x in batch],
                     range(len(values), len(values) + len(batch)),
                 )

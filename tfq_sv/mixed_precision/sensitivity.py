@@ -7,7 +7,6 @@ over probes; a probe is one batch, and the batches are restarted when they end.
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import tf_keras as keras
 from tfq_sv import codebook
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
+from tfq_sv.models.entry import one_embedding
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
@@ -83,7 +83,7 @@ def hessian_traces(
             outer.watch(variables)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(variables)
-                embeddings = twin(features, training=False)
+                embeddings = one_embedding(twin, twin(features, training=False))
                 value = tf.reduce_mean(
                     loss(embeddings, labels)
                     if loss
@@ -139,7 +139,7 @@ def fisher_traces(
         variables = list(kernels.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            embeddings = tf.cast(twin(features, training=False), tf.float32)
+            embeddings = one_embedding(twin, twin(features, training=False))
             values = loss(embeddings, labels) if loss else tf.math.l2_normalize(embeddings, 1)
             if values.shape.rank == 0:
                 raise InputError("the Fisher information needs a loss an utterance: (B,), no mean")
@@ -190,11 +190,14 @@ def embedding_distortions(
 
     @tf.function(reduce_retracing=True)
     def embed(features: Any) -> Any:
-        return strategy.run(partial(twin, training=False), (features,))
+        return strategy.run(lambda x: one_embedding(twin, twin(x, training=False)), (features,))
 
     @tf.function(reduce_retracing=True)
     def distance(features: Any, target: Any) -> Any:
-        return strategy.run(lambda x, y: _distance(twin(x, training=False), y), (features, target))
+        def on_one(features: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+            return _distance(one_embedding(twin, twin(features, training=False)), target)
+
+        return strategy.run(on_one, (features, target))
 
     @tf.function(reduce_retracing=True)
     def stacked(values: Any) -> Any:

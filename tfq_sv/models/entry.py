@@ -57,6 +57,19 @@ def one_embedding(model: keras.Model, answer: Any) -> tf.Tensor:
     Raises:
         InputError: there are several.
     """
+    return tf.cast(_only(model, answer), tf.float32)
+
+
+def embedding_shape(model: keras.Model) -> tuple[Any, ...]:
+    """Returns the shape of a network's only output, (None, embed_dim).
+
+    Raises:
+        InputError: there are several.
+    """
+    return tuple(_only(model, model.output).shape)
+
+
+def _only(model: keras.Model, answer: Any) -> Any:
     outputs = tf.nest.flatten(answer)
     if len(outputs) != 1:
         names = list(answer) if isinstance(answer, dict) else list(model.output_names)
@@ -65,7 +78,7 @@ def one_embedding(model: keras.Model, answer: Any) -> tf.Tensor:
             f"{model.name} has the outputs {', '.join(map(str, names))}; give a network of one: "
             f"keras.Model(model.input, model.output[{first}])"
         )
-    return tf.cast(outputs[0], tf.float32)
+    return outputs[0]
 
 
 def _layout(model: keras.Model) -> tuple[str, int]:

@@ -8,7 +8,7 @@ import tf_keras as keras
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, FbankOptions, fbank_tensor
-from tfq_sv.models.entry import feature_bins, takes_waveform
+from tfq_sv.models.entry import as_entry, feature_bins, takes_features, takes_waveform
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -61,6 +61,31 @@ def network_input(batch: Any, fbank: FbankOptions) -> tf.Tensor:
             f"{fbank.min_samples}, or features (B, T, {fbank.num_bins})"
         )
     return fbank_tensor(first, fbank) if len(shape) == 2 else first
+
+
+def model_input(model: keras.Model, batch: Any) -> tf.Tensor:
+    """Returns what this network takes of a batch: features in its own order of axes, or waveforms.
+
+    Args:
+        model: takes features in an order that `entry.as_entry` knows, or waveforms (B, N).
+        batch: as in `network_input`.
+
+    Raises:
+        InputError: as `network_input`.
+
+    >>> model = keras.Sequential([keras.Input((80, None)), keras.layers.ReLU()])
+    >>> model_input(model, tf.zeros([2, 16000])).shape
+    TensorShape([2, 80, 98])
+    """
+    if takes_features(model):
+        return as_entry(model, network_input(batch, front_end(model)))
+    first = tf.convert_to_tensor(batch[0] if isinstance(batch, tuple | list) else batch, tf.float32)
+    if 0 in first.shape or first.shape.rank != len(model.inputs[0].shape):
+        raise InputError(
+            f"a batch has the shape {tuple(first.shape)}; {model.name} takes "
+            f"{tuple(model.inputs[0].shape)}"
+        )
+    return first
 
 
 def front_end(model: keras.Model) -> FbankOptions:

@@ -12,7 +12,7 @@ import tf_keras as keras
 
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
-from tfq_sv.models import front_end, network_input
+from tfq_sv.models import model_input
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantized_model import quantizers_of
 
@@ -65,13 +65,12 @@ def reestimate_batch_norm(
         raise InputError(
             f"{model.name} is calibrated: its statistics were moved then; leave out the reference"
         )
-    fbank = front_end(model)
     with ExitStack() as stack:
         own = stack.enter_context(_batch_statistics(model))
         theirs = stack.enter_context(_batch_statistics(reference)) if reference else None
         batches = once(dataset, "BatchNorm")
         for batch in tqdm(batches, desc="BatchNorm", unit="batch", disable=not progress):
-            features = network_input(batch, fbank)
+            features = model_input(model, batch)
             own.add(features)
             if theirs:
                 theirs.add(features)

@@ -13,7 +13,8 @@ import tf_keras as keras
 
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
-from tfq_sv.models import front_end, network_input
+from tfq_sv.models import model_input
+from tfq_sv.models.entry import embedding_shape, one_embedding
 from tfq_sv.quantization.batch_norm import reestimate_batch_norm
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.run_folder import digest
@@ -168,7 +169,7 @@ def finetune(
         raise InputError("finetune learns from a teacher or with a head: give one of them")
     if teacher is not None:
         _check_alike(model, teacher)
-    fbank, strategy = front_end(model), strategy or tf.distribute.get_strategy()
+    strategy = strategy or tf.distribute.get_strategy()
     stream = Stream.of(dataset, "fine-tuning")
     with strategy.scope(), ExitStack() as stack:
         student = in_precision(model, options.precision)
@@ -180,7 +181,7 @@ def finetune(
 
         def advance(number: int, batch: Any) -> float:
             follower.move(student, number, options.steps)
-            features = network_input(batch, fbank)
+            features = model_input(model, batch)
             return step(features, _labels(batch, head, len(features)))
 
         settings = {
@@ -221,7 +222,7 @@ class _Step:
     ) -> None:
         self._student, self._given, self._strategy = student, head, strategy
         self._teacher = None if teacher is None else in_precision(teacher, options.precision)
-        self._head = None if head is None else _on_devices(head, student.output_shape)
+        self._head = None if head is None else _on_devices(head, embedding_shape(student))
         schedule = schedules.cosine(options.learning_rate, options.steps)
         self._optimizer = scaled_for(keras.optimizers.Adam(schedule), options.precision)
         self._variables = student.trainable_variables
@@ -244,9 +245,10 @@ class _Step:
 
     def _on_one(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            embeddings = self._student(features, training=True)
+            embeddings = one_embedding(self._student, self._student(features, training=True))
             if self._teacher is not None:
-                wanted = tf.stop_gradient(self._teacher(features, training=False))
+                answer = self._teacher(features, training=False)
+                wanted = tf.stop_gradient(one_embedding(self._teacher, answer))
                 loss = cosine_distillation(embeddings, wanted)
             elif self._head is not None:
                 loss = self._head(embeddings, labels)[0]
@@ -281,14 +283,18 @@ def speaker_head(
     Raises:
         InputError: a dataset without labels, labels out of range, or a speaker without speech.
     """
-    head, fbank = AAMSoftmax(speakers), front_end(teacher)
-    head.build(teacher.output_shape)
+    head = AAMSoftmax(speakers)
+    head.build(embedding_shape(teacher))
     head.margin.assign(margin)
-    sums = np.zeros((speakers, teacher.output_shape[-1]))
-    embed = tf.function(lambda x: tf.math.l2_normalize(teacher(x, training=False), 1))
+    sums = np.zeros((speakers, embedding_shape(teacher)[-1]))
+
+    @tf.function(reduce_retracing=True)
+    def embed(features: tf.Tensor) -> tf.Tensor:
+        return tf.math.l2_normalize(one_embedding(teacher, teacher(features, training=False)), 1)
+
     for batch in dataset:
         labels = _labels(batch, head, len(batch[0])).numpy()
-        np.add.at(sums, labels, embed(network_input(batch, fbank)).numpy())
+        np.add.at(sums, labels, embed(model_input(teacher, batch)).numpy())
     lengths = np.linalg.norm(sums, axis=1)
     if not lengths.all():
         raise InputError(f"{int((lengths == 0).sum())} of {speakers} speakers have no speech")
@@ -297,10 +303,11 @@ def speaker_head(
 
 
 def _check_alike(model: keras.Model, teacher: keras.Model) -> None:
-    if model.output_shape != teacher.output_shape or model.input_shape != teacher.input_shape:
+    shapes, wanted = [(x.input_shape, embedding_shape(x)) for x in (model, teacher)]
+    if shapes != wanted:
         raise InputError(
-            f"the teacher maps {teacher.input_shape} to {teacher.output_shape}, the model "
-            f"{model.input_shape} to {model.output_shape}; they must be alike"
+            f"the teacher maps {wanted[0]} to {wanted[1]}, the model {shapes[0]} to {shapes[1]}; "
+            "they must be alike"
         )
 
 

@@ -18,6 +18,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.stream import Endless
 from tfq_sv.errors import InputError
 from tfq_sv.models import front_end
+from tfq_sv.models.entry import embedding_shape
 from tfq_sv.progress import tqdm
 from tfq_sv.run_folder import claim
 from tfq_sv.training.augment import Augmenter
@@ -101,12 +102,16 @@ def train(
     options = options or TrainingOptions()
     speeds = augmenter.speeds if augmenter else (1.0,)
     classes = _classes(corpus, speeds, options, teacher)
-    targets = None if teacher is None else DistillationTargets(teacher, int(model.output_shape[-1]))
+    targets = (
+        None
+        if teacher is None
+        else DistillationTargets(teacher, int(embedding_shape(model)[-1] or 0))
+    )
     strategy = model.distribute_strategy
     shares = Shares(strategy, options.batch_size)
     epoch = max(1, len(corpus.paths) // options.batch_size)
     with strategy.scope(), ExitStack() as stack:
-        head = _head_of(head, classes, options.scale, model.output_shape)
+        head = _head_of(head, classes, options.scale, embedding_shape(model))
         network = in_precision(model, options.precision)
         if options.sync_batch_norm and strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(network))

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.features import FbankOptions, fbank_tensor
+from tfq_sv.models.entry import as_entry, one_embedding, takes_waveform
 from tfq_sv.training import schedules
 from tfq_sv.training.devices import Shares
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
@@ -20,7 +21,7 @@ class TrainingStep:
     To be made under the strategy's scope.
 
     Args:
-        network: features -> embedding.
+        network: features, in an order that `as_entry` knows, or waveforms -> embedding.
         fbank: its front end.
         head: the classifier; None with a teacher alone.
         options: settings.
@@ -85,9 +86,12 @@ class TrainingStep:
         targets: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         options, variables = self._options, self._variables
-        features = fbank_tensor(waveforms + self._dither(number, waveforms), self._fbank)
+        entry = waveforms + self._dither(number, waveforms)
+        if not takes_waveform(self._network):
+            entry = as_entry(self._network, fbank_tensor(entry, self._fbank))
         with tf.GradientTape() as tape:
-            values = self._losses(self._network(features, training=True), labels, targets)
+            embeddings = one_embedding(self._network, self._network(entry, training=True))
+            values = self._losses(embeddings, labels, targets)
             loss = values["loss"] / self._replicas  # the optimizer sums gradients over devices
         gradients = gradients_of(tape, loss, variables, self.optimizer)
         if options.optimizer == "SGD" and options.weight_decay:
