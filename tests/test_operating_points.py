@@ -10,6 +10,7 @@ from conftest import write
 
 import tfq_sv
 from tfq_sv import cli
+from tfq_sv.data import conditions
 from tfq_sv.data.audio import BadAudioError, read
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
@@ -87,10 +88,10 @@ def test_the_loudest_part_by_brute_force() -> None:
     wave = rng.normal(size=50).astype(np.float32)
     parts = [wave[i : i + 7] for i in range(44)]
     best = max(parts, key=lambda part: float(np.square(part, dtype=np.float64).sum()))
-    np.testing.assert_array_equal(operating_points.loudest(wave, 7), best)
-    np.testing.assert_array_equal(operating_points.loudest(wave, 50), wave)
+    np.testing.assert_array_equal(conditions.loudest(wave, 7), best)
+    np.testing.assert_array_equal(conditions.loudest(wave, 50), wave)
     with pytest.raises(BadAudioError, match="51 are asked for"):
-        operating_points.loudest(wave, 51)
+        conditions.loudest(wave, 51)
 
 
 @pytest.fixture(scope="module")

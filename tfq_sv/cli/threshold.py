@@ -37,6 +37,7 @@ from tfq_sv.cli.common import (
 )
 from tfq_sv.cli.stored import check_store, store
 from tfq_sv.data import audio
+from tfq_sv.data.conditions import loudest
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -49,7 +50,6 @@ from tfq_sv.evaluation.operating_points import (
     SECONDS,
     Loudest,
     Rate,
-    loudest,
     pair_scores,
     tested_on,
 )
