@@ -6,11 +6,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tf_keras as keras
 from train_small import small
 
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.verification import decision
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -158,3 +161,14 @@ def test_what_tells_the_loss_of_eer(
     monkeypatch.setattr(script.tfq_sv, "quantize", None)  # nothing is left to do
     script.main(networks=[tmp_path / "network.keras"], **settings)
     assert capsys.readouterr().out == said
+
+
+def test_scores_against_references_are_those_of_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    conditions = importlib.import_module("conditions")
+    rng = np.random.default_rng(0)
+    whole = Embeddings(["a", "b", "c"], rng.normal(size=(3, 8)).astype(np.float32))
+    units = np.array([decision.unit(one) for one in rng.normal(size=(4, 8))])
+    references = np.array([decision.unit(whole[key]) for key in whole])
+    expected = [decision.score(references, unit) for unit in units]
+    np.testing.assert_allclose(conditions.against(whole, list(whole), units), expected, atol=1e-6)

@@ -42,8 +42,10 @@ def test_the_recipe_and_its_large_margin_stage(
         noise.write_text("no audio")
     first, second = tmp_path / "first.keras", tmp_path / "second.keras"
     trees = [f"--corpus={folder}", f"--musan={musan}", f"--rirs={rirs}", "--aug_prob=1"]
-    assert cli.main(["train", "--config=resnet", *trees, f"--out={first}", *SMALL, *SHORT]) == 0
+    command = ["train", "--config=resnet", *trees, f"--out={first}", *SMALL, *SHORT]
+    assert cli.main([*command, "--codec_prob=0.5"]) == 0
     said = capsys.readouterr().out
+    assert "codec_prob 0.5" in said
     assert "18 classes" in said
     assert "augmentation: noise 2, speech 2, music 3, rirs 6, aug_prob 1.0" in said
     assert re.search(r"skipped: 1 of 18 recordings \(1 NaN\)\n .*NaN or infinite", said)
@@ -131,6 +133,7 @@ def test_what_cannot_be_is_said_before_the_work(
         (["--config=resnet", "--steps=5"], "--steps and --num_epochs exclude each other"),
         ([f"--musan={tmp_path}"], "need --aug_prob, 0.6 in the field"),
         ([f"--rirs={tmp_path}/none", "--aug_prob=0.6"], "RIR folder"),
+        (["--codec_prob=2"], "codec_prob must be from 0 to 1, not 2"),
         (["--init=none.keras"], "none.keras does not exist"),
         (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to go on from"),
         (["--optimizer=Lion"], "Lion"),

@@ -263,6 +263,52 @@ def test_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
     assert verifier.identify(samples[2]).speaker == "bob"
 
 
+def test_the_page_of_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
+    ann, again, bob = (GOLDEN.with_name(f"{name}.wav") for name in ("ann-1", "ann-2", "bob"))
+    ready.goto("/enroll.html")
+    expect(ready.locator("#model-line")).to_contain_text("128-d")
+    enroll = ready.get_by_role("button", name="Enrol", exact=True)
+    expect(enroll).to_be_disabled()
+    ready.set_input_files("#test", ann)
+    expect(ready.locator("#test-line")).to_contain_text("nobody is enrolled yet")
+    ready.fill("#name", "ann")
+    ready.set_input_files("#files", [ann, again, bob])
+    expect(ready.locator("#recordings li")).to_have_count(3)
+    enroll.click()
+    expect(ready.locator("#enroll-line.error")).to_contain_text("recording 3 does not fit")
+    ready.get_by_role("button", name="Discard bob.wav").click()
+    enroll.click()
+    expect(ready.locator("#enroll-line")).to_have_text("Enrolled ann by 2 recordings.")
+    expect(ready.locator("#speakers li")).to_have_count(1)
+    verifier = tfq_sv.SpeakerVerifier(GOLDEN)
+    verifier.enroll("ann", [ann, again])
+    for path, said in ((ann, "ann"), (bob, "Nobody who is enrolled")):
+        if path != ann:  # who is answered for as soon as somebody is enrolled
+            ready.set_input_files("#test", path)
+        expect(ready.locator("#test-line")).to_contain_text(path.name)
+        expect(ready.locator("#decision")).to_have_text(said)
+        score = float(re.findall(r"score (-?[0-9.]+);", ready.inner_text("#detail"))[0])
+        assert score == pytest.approx(verifier.identify(path).score, abs=2e-3)
+    with ready.expect_download() as download:
+        ready.get_by_role("button", name="Save as a file").click()
+    download.value.save_as(tmp_path / "speakers.json")
+    other = tfq_sv.SpeakerVerifier(GOLDEN)
+    other.load(tmp_path / "speakers.json")
+    assert other.names == ["ann"]
+    ready.get_by_role("button", name="Remove ann").click()
+    expect(ready.locator("#speakers li")).to_have_count(0)
+    other.enroll("bob", [bob])
+    other.save(tmp_path / "both.json")
+    ready.set_input_files("#load", tmp_path / "both.json")
+    expect(ready.locator("#speakers li")).to_have_text(["ann Remove", "bob Remove"])
+    expect(ready.locator("#decision")).to_have_text("bob")
+    assert "then ann, " in ready.inner_text("#detail")
+    (tmp_path / "bad.json").write_text("{}")
+    ready.set_input_files("#load", tmp_path / "bad.json")
+    expect(ready.locator("#speakers-line.error")).to_contain_text("bad.json")
+    expect(ready.locator("#speakers li")).to_have_count(2)  # as they were
+
+
 def test_long_clips_are_embedded_in_windows(
     ready: Page, folder: Path, float32: Path, tmp_path: Path
 ) -> None:

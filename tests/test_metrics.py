@@ -1,3 +1,5 @@
+import itertools
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -223,3 +225,45 @@ def test_both_measures_equal_brute_force(drawn: tuple[np.ndarray, np.ndarray], s
     # Where the segment between the two points crosses misses = alarms.
     share = (a0 - m0) / ((m1 - m0) + (a0 - a1))
     assert metrics.eer(scores, labels)[0] == pytest.approx(m0 + share * (m1 - m0))
+
+
+@given(scores_and_labels)
+def test_cllr_by_its_definition(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    llrs, labels = drawn
+    assume(labels.any() and not labels.all())
+    misses = [math.log2(1 + math.exp(-x)) for x in llrs[labels]]
+    alarms = [math.log2(1 + math.exp(x)) for x in llrs[~labels]]
+    expected = (sum(misses) / len(misses) + sum(alarms) / len(alarms)) / 2
+    assert metrics.cllr(llrs, labels) == pytest.approx(expected)
+    least = metrics.min_cllr(llrs, labels)
+    assert 0 <= least <= min(expected, 1) + 1e-12
+    assert metrics.min_cllr(np.exp(llrs), labels) == pytest.approx(least, abs=1e-12)
+
+
+@given(st.data())
+def test_min_cllr_by_brute_force(data: st.DataObject) -> None:
+    """The best of all ways to cut the scores into steps, each with its own rate of targets."""
+    size = data.draw(st.integers(2, 9))
+    scores = data.draw(hnp.arrays(np.float64, size, elements=st.integers(0, 6).map(float)))
+    labels = data.draw(hnp.arrays(bool, size))
+    assume(labels.any() and not labels.all())
+    right, wrong = labels / labels.sum(), ~labels / (~labels).sum()
+    values, best = np.unique(scores), np.inf
+    for cuts in itertools.product([False, True], repeat=len(values) - 1):
+        block = np.cumsum([0, *cuts])[np.searchsorted(values, scores)]
+        p, q = (np.bincount(block, share) for share in (right, wrong))
+        with np.errstate(divide="ignore"):
+            llrs = np.log(p) - np.log(q)
+        if (llrs[1:] > llrs[:-1]).all():
+            best = min(best, metrics.cllr(llrs[block], labels))
+    assert metrics.min_cllr(scores, labels) == pytest.approx(best, abs=1e-9)
+
+
+def test_cllr_of_true_ratios_is_near_its_least() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(20_000) < 10_000
+    llrs = 2 * rng.normal(np.where(labels, 1.0, -1.0))  # of two Gaussians 2 sigma apart
+    assert metrics.cllr(llrs, labels) == pytest.approx(metrics.min_cllr(llrs, labels), rel=0.01)
+    assert metrics.cllr(3 * llrs, labels) > 1.3 * metrics.min_cllr(llrs, labels)
+    with pytest.raises(InputError, match="NaN"):
+        metrics.cllr([math.nan, 1.0], [1, 0])

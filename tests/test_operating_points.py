@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from conftest import write
 
+import tfq_sv
 from tfq_sv import cli
-from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data import conditions
+from tfq_sv.data.audio import BadAudioError, read
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import operating_points
 from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.score_calibration import Calibration
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import read_about
-from tfq_sv.verification import decision
+from tfq_sv.verification import decision, quality
 
 RESOURCES = Path(__file__).parents[1] / "export/android/verifier/src/androidTest/resources"
 
@@ -85,10 +88,10 @@ def test_the_loudest_part_by_brute_force() -> None:
     wave = rng.normal(size=50).astype(np.float32)
     parts = [wave[i : i + 7] for i in range(44)]
     best = max(parts, key=lambda part: float(np.square(part, dtype=np.float64).sum()))
-    np.testing.assert_array_equal(operating_points.loudest(wave, 7), best)
-    np.testing.assert_array_equal(operating_points.loudest(wave, 50), wave)
+    np.testing.assert_array_equal(conditions.loudest(wave, 7), best)
+    np.testing.assert_array_equal(conditions.loudest(wave, 50), wave)
     with pytest.raises(BadAudioError, match="51 are asked for"):
-        operating_points.loudest(wave, 51)
+        conditions.loudest(wave, 51)
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +99,22 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten speakers, each a buzz of its own pitch, three recordings of 1.2 s."""
     root = tmp_path_factory.mktemp("voices")
     rng = np.random.default_rng(4)
-    time = np.arange(19200) / 16000
     for speaker in range(10):
         for number in range(3):
             pitch = 90 + 17 * speaker + rng.uniform(-2, 2)
-            phases = rng.uniform(0, 6, 20)
-            parts = [np.sin(6.28 * pitch * (k + 1) * time + phases[k]) for k in range(20)]
-            wave = 0.03 * np.sum(parts, axis=0) * (0.6 + 0.4 * np.sin(6.28 * 3 * time))
             folder = root / f"s{speaker}"
             folder.mkdir(exist_ok=True)
-            write(folder / f"{number}.wav", (wave + rng.normal(0, 0.01, 19200)).astype(np.float32))
+            write(folder / f"{number}.wav", _buzz(rng, pitch))
     return root
+
+
+def _buzz(rng: np.random.Generator, pitch: float) -> np.ndarray:
+    """1.2 s of harmonics that swell three times a second, with some noise."""
+    time = np.arange(19200) / 16000
+    phases = rng.uniform(0, 6, 20)
+    parts = [np.sin(6.28 * pitch * (k + 1) * time + phases[k]) for k in range(20)]
+    wave = 0.03 * np.sum(parts, axis=0) * (0.6 + 0.4 * np.sin(6.28 * 3 * time))
+    return (wave + rng.normal(0, 0.01, 19200)).astype(np.float32)
 
 
 def test_threshold_measures_and_stores(
@@ -122,6 +130,9 @@ def test_threshold_measures_and_stores(
     assert about["thresholds"]["eer"]["threshold"] == found["thresholds"]["eer"]
     assert about["thresholds"]["far_1e-3"]["threshold"] is None
     assert about["trials"]["target"] == 30
+    assert about["calibration"] is found["calibration"] is None  # of ten speakers
+    assert "no calibration: " in said.err
+    assert "trials lie on the wrong side, and 10 of each are needed" in said.err
     assert f"eer  {found['thresholds']['eer']:.4f}" in said.err
     assert "too few nontarget trials for far_1e-2 and far_1e-3" in said.err
     assert found["rates"]["1 s"] is not None
@@ -129,6 +140,42 @@ def test_threshold_measures_and_stores(
     far, frr = (found["rates"]["whole"]["eer"][kind][0] for kind in ("far", "frr"))
     assert far == pytest.approx(frr, abs=0.05)
     assert page.read_text().count("data:image/png") == 2
+
+
+def test_threshold_calibrates_where_there_is_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """24 speakers so alike that a small network takes many for another."""
+    rng = np.random.default_rng(5)
+    for speaker in range(24):
+        pitch = rng.uniform(100, 200)
+        for number in range(3):
+            folder = tmp_path / f"voices/s{speaker}"
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / f"{number}.wav", _buzz(rng, pitch + rng.uniform(-30, 30)))
+    model = shutil.copy(RESOURCES / "golden.tflite", tmp_path / "model.tflite")
+    command = ["threshold", f"--model={model}", f"--corpus={tmp_path / 'voices'}", "--store"]
+    assert cli.main([*command, "--json", "--quiet"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)["calibration"]
+    assert 0 < found["min_cllr"] <= found["cllr"]
+    assert f"calibration: Cllr {found['cllr']:.4f}, at least {found['min_cllr']:.4f}" in said.err
+    assert read_about(model)["calibration"] == found
+    ann, bob, enrolled = RESOURCES / "ann-1.wav", RESOURCES / "bob.wav", tmp_path / "people.json"
+    verifier = tfq_sv.SpeakerVerifier(model)
+    verifier.enroll("ann", [ann], check=False)
+    verifier.save(enrolled)
+    same, other = (verifier.verify("ann", recording).llr for recording in (ann, bob))
+    assert same is not None
+    assert other is not None
+    assert same > other
+    seconds = quality.measure(read(ann).samples).seconds
+    calibration = Calibration.of_file({"calibration": found})
+    assert calibration
+    assert same == pytest.approx(float(calibration.llr(1.0, seconds)), abs=1e-3)
+    command = ["verify", f"--model={model}", f"--enrolled={enrolled}", "--speaker=ann", str(ann)]
+    assert cli.main(command) == 0
+    assert f"LLR        {same:+.2f}" in capsys.readouterr().out
 
 
 def test_threshold_refuses_too_few_speakers(

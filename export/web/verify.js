@@ -1,53 +1,19 @@
 // The page: a network and two clips in, a score out.
 
-import { decode, record, SAMPLE_RATE } from "./audio.js";
-import { cosine, InputError, SpeakerEncoder } from "./encoder.js";
+import { decode, SAMPLE_RATE } from "./audio.js";
+import { $, chooseModel, inTurn, recordButton, say } from "./controls.js";
+import { cosine } from "./encoder.js";
 import { noSpeech } from "./speech_check.js";
 import { borders } from "./windows.js";
 
-const MODEL = "model.tflite"; // beside the page: taken without asking
-const $ = (id) => document.getElementById(id);
-
 let encoder = null;
 const clips = [...document.querySelectorAll(".clip")].map(makeClip);
-
-// One thing after the other: nobody sees a score of clips that were replaced meanwhile.
-let queue = Promise.resolve();
-const inTurn = (job) => (queue = queue.then(job).catch(console.error));
-
-/** Says something in a line of the page; an error so that nobody overlooks it. */
-function say(line, text) {
-  const failed = text instanceof Error;
-  if (failed && !(text instanceof InputError)) console.error(text);
-  line.textContent = failed ? text.message : text;
-  line.classList.toggle("error", failed);
-}
-
-async function openModel(blob, name) {
-  const line = $("model-line");
-  say(line, "Loading ...");
-  $("result").hidden = true;
-  encoder?.close();
-  encoder = null;
-  try {
-    encoder = await SpeakerEncoder.open(new Uint8Array(await blob.arrayBuffer()), name);
-    const { embed_dim: size, trials } = encoder.about;
-    const known = encoder.threshold !== null && trials?.source;
-    const source = known ? `, threshold from ${trials.source}` : "";
-    say(line, `${name}: ${blob.size.toLocaleString("en")} bytes, ${size}-dimensional embeddings${source}`);
-  } catch (error) {
-    say(line, error);
-  }
-  clips.forEach((clip) => (clip.embedding = null));
-  await compare();
-}
 
 /** One of the two clips: its controls, and what they gave. */
 function makeClip(box) {
   const [choose, button] = [box.querySelector("input"), box.querySelector("button")];
   const [player, line] = [box.querySelector("audio"), box.querySelector(".line")];
   const clip = { samples: null, embedding: null, line };
-  let recording = null;
 
   async function take(blob, name) {
     $("result").hidden = player.hidden = true;
@@ -72,23 +38,9 @@ function makeClip(box) {
     const [file] = choose.files;
     if (file) inTurn(() => take(file, file.name));
   });
-  button.addEventListener("click", async () => {
-    if (recording) return recording.stop();
-    button.disabled = true;
-    try {
-      recording = await record();
-      button.textContent = "Stop";
-      say(line, "Recording: speak for a few seconds, then stop.");
-    } catch (error) {
-      say(line, error);
-    }
-    button.disabled = false;
-    if (!recording) return;
-    const blob = await recording.recorded;
-    recording = null;
-    button.textContent = "Record";
+  recordButton(button, line, (blob, name) => {
     choose.value = "";
-    inTurn(() => take(blob, "Recording"));
+    return take(blob, name);
   });
   return clip;
 }
@@ -120,21 +72,15 @@ function show(score, threshold) {
   $("result").hidden = false;
 }
 
-$("model").addEventListener("change", ({ target }) => {
-  const [file] = target.files;
-  if (file) inTurn(() => openModel(file, file.name));
-});
-
-if (isSecureContext) {
-  inTurn(async () => {
-    const beside = await fetch(MODEL);
-    if (beside.ok) await openModel(await beside.blob(), MODEL);
-  });
-} else {
-  const where = "open this page from https:// or http://localhost";
-  say(
-    $("model-line"),
-    new InputError(`Browsers let no other page check files or record: ${where}`),
-  );
-  for (const control of document.querySelectorAll("input, button")) control.disabled = true;
-}
+chooseModel(
+  () => {
+    $("result").hidden = true;
+    encoder?.close();
+    encoder = null;
+  },
+  async (opened) => {
+    encoder = opened;
+    clips.forEach((clip) => (clip.embedding = null));
+    await compare();
+  },
+);

@@ -1,4 +1,4 @@
-"""Flags of the commands that train: noise and reverberation on the training speech."""
+"""Flags of the commands that train: noise, reverberation and codecs on the training speech."""
 
 from absl import flags
 
@@ -8,13 +8,19 @@ from tfq_sv.training.augment import Augmenter, find_noises, find_rirs
 
 
 def define_augmentation(flag_values: flags.FlagValues) -> None:
-    """Defines --aug_prob, --musan and --rirs."""
+    """Defines --aug_prob, --musan, --rirs and --codec_prob."""
     flags.DEFINE_float(
         "aug_prob", 0.0, "probability of noise or reverberation", flag_values=flag_values
     )
     flags.DEFINE_string("musan", None, "MUSAN: noise/, speech/, music/", flag_values=flag_values)
     flags.DEFINE_string(
         "rirs", None, "RIRS_NOISES, or a folder of responses", flag_values=flag_values
+    )
+    flags.DEFINE_float(
+        "codec_prob",
+        0.0,
+        "probability of a codec: G.711, GSM, Opus or MP3, as evaluate --conditions measures",
+        flag_values=flag_values,
     )
 
 
@@ -32,10 +38,15 @@ def augmenter(
         )
     if given and not probability:
         raise InputError("--musan and --rirs need --aug_prob, 0.6 in the field")
-    if not given and len(speeds) == 1:
+    codecs = flag_values["codec_prob"].value
+    if not given and not codecs and len(speeds) == 1:
         return None
     return Augmenter(
-        find_noises(musan) if musan else {}, find_rirs(rirs) if rirs else [], probability, speeds
+        find_noises(musan) if musan else {},
+        find_rirs(rirs) if rirs else [],
+        probability,
+        speeds,
+        codec_probability=codecs,
     )
 
 

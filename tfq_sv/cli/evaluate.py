@@ -4,11 +4,13 @@ A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the co
 used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
 tfq-sv verify and apps read them. A recording that cannot be used is skipped with its trials, and
 listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
-it was made from, on the same trials.
+it was made from, on the same trials. --conditions measures EER, FAR and FRR at the stored threshold
+with the tested recordings coded as calls are, in noise, in a room, short, quiet and clipped.
 
 example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --reference=model-4bit.keras
+  tfq-sv evaluate --model=model.tflite --corpus=corpus/test --conditions --reference=model.keras
   tfq-sv evaluate --model=model.keras --corpus=voxceleb1 --trials=veri_test2.txt \
       --cohort=voxceleb2/dev --as_norm --embeddings=embedded --plot=det.png
 """
@@ -63,6 +65,9 @@ flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list",
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 flags.DEFINE_string("enroll_map", None, "`id utterance ...` lines (CN-Celeb)", flag_values=FLAGS)
 flags.DEFINE_string("reference", None, "Keras network to compare with", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "conditions", False, "measure codecs, noise, rooms, 1-6 s, levels", flag_values=FLAGS
+)
 define_speaker_level(FLAGS)
 define_signature(FLAGS)
 flags.DEFINE_string(
@@ -114,6 +119,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     corpus = _corpus(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
+    if FLAGS.conditions:
+        from tfq_sv.cli import condition_table
+
+        return condition_table.run(FLAGS, corpus, trials)
     if FLAGS.reference:
         return _compare(corpus, trials)
     embeddings = _embeddings()
@@ -217,11 +226,14 @@ def _report(systems: Sequence[System], source: str, parity: Table | None = None)
 def _check_flags() -> None:
     """Refuses what does not go together before the work is done."""
     name = FLAGS.model or ""
-    if FLAGS.reference and not is_tflite(name):
+    if FLAGS.conditions:
+        required(FLAGS, "model")
+    elif FLAGS.reference and not is_tflite(name):
         raise InputError(f"--reference is for a .tflite; {name or 'no --model'} is none")
+    only = next((flag for flag in ("conditions", "reference") if FLAGS[flag].value), None)
     for other in ("cohort", "embeddings", "store", "scores_out", "det_out", "plot"):
-        if FLAGS.reference and FLAGS[other].value:
-            raise InputError(f"--reference only compares; leave --{other} out")
+        if only and FLAGS[other].value and (only, other) != ("conditions", "embeddings"):
+            raise InputError(f"--{only} only compares; leave --{other} out")
     if FLAGS.store:
         check_store(name)
     if FLAGS.store and FLAGS.cohort:

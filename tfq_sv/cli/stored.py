@@ -1,6 +1,7 @@
 """What `evaluate` and `threshold` share: writing thresholds into a .tflite."""
 
 import importlib.util
+from collections.abc import Mapping
 
 from tfq_sv.cli.common import is_tflite
 from tfq_sv.errors import InputError
@@ -20,8 +21,10 @@ def check_store(name: str) -> None:
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
 
 
-def store(name: str, result: Evaluation) -> None:
+def store(name: str, result: Evaluation, calibration: Mapping[str, float] | None = None) -> None:
     """Stores the thresholds, and prints them as they are stored.
+
+    The calibration of earlier trials is replaced too: it may be of other speech.
 
     Raises:
         InputError: too few trials.
@@ -29,7 +32,7 @@ def store(name: str, result: Evaluation) -> None:
     from tfq_sv.export import write_about
 
     found = result.thresholds()
-    write_about(name, **found)
+    write_about(name, **found, calibration=calibration)
     print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
     for point, entry in found["thresholds"].items():
         value = entry["threshold"]

@@ -7,6 +7,10 @@ thresholds do where only the loudest seconds of the tested recording are heard. 
 are from a bootstrap over speakers. The rates are of the recordings that the thresholds come from,
 so they are a little too good; other speakers, by tfq-sv evaluate, tell.
 
+Scores are calibrated as well: logistic regression turns a score, and the seconds of speech that it
+comes from, into a log-likelihood ratio (LLR), which tfq-sv verify reports where it is stored. Cllr
+says how good these are, in bits: 0 is perfect, 1 is knowing nothing.
+
 example:
   tfq-sv threshold --model=model.tflite --corpus=my/recordings --store --report=threshold.html
 """
@@ -15,8 +19,10 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
+from tfq_sv import windows
 from tfq_sv.cli.common import (
     check_file,
     define_report,
@@ -30,9 +36,12 @@ from tfq_sv.cli.common import (
     required,
 )
 from tfq_sv.cli.stored import check_store, store
+from tfq_sv.data import audio
+from tfq_sv.data.conditions import loudest
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation import operating_points
+from tfq_sv.evaluation import operating_points, score_calibration
 from tfq_sv.evaluation.comparison import System
 from tfq_sv.evaluation.extraction import Cache, Extraction, extract
 from tfq_sv.evaluation.measurement import Evaluation, measure
@@ -44,9 +53,12 @@ from tfq_sv.evaluation.operating_points import (
     pair_scores,
     tested_on,
 )
+from tfq_sv.evaluation.score_calibration import ScoredTrials
+from tfq_sv.progress import tqdm
 from tfq_sv.reports.comparison import det_figure, score_figure
 from tfq_sv.reports.page import Page
 from tfq_sv.reports.table import Table
+from tfq_sv.verification import quality
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite, or a Keras network", flag_values=FLAGS)
@@ -81,23 +93,29 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         for point, at in result.thresholds()["thresholds"].items()
         if at["threshold"] is not None
     }
-    points = _points(result, corpus, thresholds)
-    rows: dict[str, Points | None] = {"whole": points}
+    every = {"whole": _scored(corpus, result, whole, None)}
     for seconds in SECONDS:
-        rows[f"{seconds:g} s"] = _short(name, corpus, result, thresholds, seconds)
+        short = _embedded(name, corpus, seconds)
+        every[f"{seconds:g} s"] = _scored(corpus, result, short, seconds)
+    rows = {row: _points(trials, thresholds) if trials else None for row, trials in every.items()}
+    points = rows["whole"]
+    assert points
     speakers = len(corpus.speaker_ids)
     said = _say(points, thresholds, speakers)
+    calibration, told = _calibrated([trials for trials in every.values() if trials])
+    said.append(told)
     table = _table(rows, thresholds)
     print(f"{name}: {len(result.trials):,} trials, {result.trials.source}, {speakers} speakers")
     print(f"\n{table}\n\n" + "\n".join(said))
     if FLAGS.report:
         _report(name, result, table, said)
     if FLAGS.store:
-        store(name, result)
+        store(name, result, calibration)
     return {
         "thresholds": thresholds,
         "recommended": operating_points.recommended(points)[0],
         "rates": {row: at and _record(at) for row, at in rows.items()},
+        "calibration": calibration,
         "skipped": reasons(whole.skipped),
     }
 
@@ -115,29 +133,49 @@ def _embedded(name: str, corpus: Corpus, seconds: float | None) -> Extraction:
     return extract(heard, corpus, list(corpus.paths), cache=cache, progress=bar)
 
 
-def _points(result: Evaluation, corpus: Corpus, thresholds: dict[str, float]) -> Points:
-    whose = result.trials.speakers(corpus)
-    if whose is None:
-        raise InputError(f"{corpus.root}: the speakers are not known")
-    found = operating_points.rates(
-        result.scores, result.trials.labels, whose, list(thresholds.values())
-    )
-    return dict(zip(thresholds, found, strict=True))
-
-
-def _short(
-    name: str, corpus: Corpus, whole: Evaluation, thresholds: dict[str, float], seconds: float
-) -> Points | None:
-    """The same with the loudest seconds of every tested recording; None where few are so long."""
-    short = _embedded(name, corpus, seconds)
-    trials = tested_on(whole.trials, short.embeddings)
-    whose = trials.speakers(corpus) if len(trials) else None
-    if whose is None or len(set(whose[1])) < LEAST_SPEAKERS or not trials.labels.any():
-        return None
+def _scored(
+    corpus: Corpus, whole: Evaluation, tested: Extraction, seconds: float | None
+) -> ScoredTrials | None:
+    """The trials with whole recordings, or the loudest seconds, tested; None where few are left."""
     assert whole.extraction
-    scores = pair_scores(whole.extraction.embeddings, short.embeddings, trials)
-    found = operating_points.rates(scores, trials.labels, whose, list(thresholds.values()))
+    trials = tested_on(whole.trials, tested.embeddings)
+    whose = trials.speakers(corpus) if len(trials) else None
+    if whose is None or len(set(whose[1])) < LEAST_SPEAKERS or not 0 < trials.labels.mean() < 1:
+        return None
+    scores = pair_scores(whole.extraction.embeddings, tested.embeddings, trials)
+    times = _speech(corpus, trials, seconds)
+    return ScoredTrials(scores, trials.labels, np.array([times[key] for key in trials.test]), whose)
+
+
+def _speech(corpus: Corpus, trials: Trials, seconds: float | None) -> dict[str, float]:
+    """Net speech in each tested recording, or in its loudest seconds."""
+    found = {}
+    for key in tqdm(sorted(set(trials.test)), desc="net speech", unit="utt", leave=False):
+        samples = audio.read(corpus.paths[key], seconds=windows.WHOLE_SECONDS).samples
+        if seconds is not None:
+            samples = loudest(samples, round(seconds * audio.SAMPLE_RATE))
+        found[key] = quality.measure(samples).seconds
+    return found
+
+
+def _points(trials: ScoredTrials, thresholds: dict[str, float]) -> Points:
+    at = list(thresholds.values())
+    found = operating_points.rates(trials.scores, trials.labels, trials.speakers, at)
     return dict(zip(thresholds, found, strict=True))
+
+
+def _calibrated(parts: Sequence[ScoredTrials]) -> tuple[dict[str, float] | None, str]:
+    """What the file keeps, and a line for people; None, and why, where the data are too few."""
+    trials = ScoredTrials.joined(parts)
+    try:
+        calibration = score_calibration.fit(trials)
+        cost, least = score_calibration.cross_checked(trials)
+    except InputError as error:
+        return None, str(error)
+    return calibration.about() | {"cllr": cost, "min_cllr": least}, (
+        f"calibration: Cllr {cost:.4f}, at least {least:.4f} by any calibration (each half of the "
+        "speakers by the other, all durations together)"
+    )
 
 
 def _table(rows: dict[str, Points | None], thresholds: dict[str, float]) -> Table:

@@ -89,11 +89,14 @@ def _enrolled(arguments: Sequence[str]) -> dict[str, Any]:
     if found.doubt:
         print(f"{path}: warning: perhaps no speech: {found.doubt}")
     print(f"score      {found.score:.4f}  (against {name}'s recordings; cosine, -1 to 1)")
+    if found.llr is not None:
+        print(f"LLR        {found.llr:+.2f}  (natural logarithm; above 0 rather one speaker)")
     print_threshold(found.threshold)
     print(f"decision   {'accepted' if found.accepted else 'rejected'}: {name}")
     return {
         "speaker": name,
         "score": found.score,
+        "llr": found.llr,
         "threshold": found.threshold.value,
         "same_speaker": found.accepted,
         "warnings": {path: found.doubt} if found.doubt else {},

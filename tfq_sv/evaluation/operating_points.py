@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.data import pairs
-from tfq_sv.data.audio import BadAudioError
+from tfq_sv.data.conditions import loudest
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -72,22 +72,6 @@ class Loudest:
     def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,); refuses shorter recordings."""
         return self._encoder.embed(loudest(waveform, self._samples))
-
-
-def loudest(waveform: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
-    """The part (samples,) of a waveform (N,) that has most energy; the first of equal ones.
-
-    Raises:
-        BadAudioError: it is shorter.
-
-    >>> loudest(np.array([0.0, 0.1, 0.5, 0.4, 0.0], np.float32), 2)
-    array([0.5, 0.4], dtype=float32)
-    """
-    if len(waveform) < samples:
-        raise BadAudioError("too short", f"{len(waveform)} samples; {samples} are asked for")
-    energy = np.append(0.0, np.cumsum(np.square(waveform, dtype=np.float64)))
-    start = int(np.argmax(energy[samples:] - energy[: len(energy) - samples]))
-    return waveform[start : start + samples]
 
 
 def every_pair(corpus: Corpus, *, limit: int = _LIMIT, seed: int = 0) -> Trials:

@@ -1,9 +1,9 @@
-"""Data augmentation as the field does it: speed, noise, music, babble and reverberation.
+"""Data augmentation as the field does it: speed, noise, music, babble, reverberation and codecs.
 
-Settings follow WeSpeaker's VoxCeleb recipe and, for babble, Kaldi's. NumPy and SciPy only.
+Settings follow WeSpeaker's VoxCeleb recipe and, for babble, Kaldi's; the codecs are those that
+`tfq-sv evaluate --conditions` measures.
 """
 
-import math
 import os
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import signal
 
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import read
+from tfq_sv.data.codecs import CODECS
+from tfq_sv.data.conditions import Samples, add_noise, add_reverberation
 from tfq_sv.data.decoding import SUFFIXES
 from tfq_sv.errors import InputError
-
-Samples = npt.NDArray[np.float32]
 
 SPEEDS = (1.0, 0.9, 1.1)
 SNR = {"noise": (0.0, 15.0), "speech": (10.0, 30.0), "music": (5.0, 15.0)}
@@ -36,14 +35,16 @@ class Augmenter:
     """Changes chunks at random; calling it does what `data.chunks.batches` asks for.
 
     Half of the changed chunks are reverberated, the other half get noise, music or babble, in
-    proportion to the files there are; with one kind of tree alone, all get that.
+    proportion to the files there are; with one kind of tree alone, all get that. Codecs come last,
+    whatever came before, as they do in a call.
 
     Attributes:
         noises: kind of MUSAN -> its files.
         rirs: room impulse responses.
-        probability: of a chunk to be changed.
+        probability: of a chunk to get noise or reverberation.
         speeds: of which each utterance gets one; speeds but the first make further speakers.
         skipped: noises and responses that turned out bad, and why.
+        codec_probability: of a chunk to be coded and decoded, by any of `CODECS` alike.
     """
 
     noises: Mapping[str, Sequence[Path]] = field(default_factory=dict)
@@ -51,10 +52,13 @@ class Augmenter:
     probability: float = 0.6
     speeds: tuple[float, ...] = (1.0,)
     skipped: MutableMapping[str, BadAudioError] = field(default_factory=dict)
+    codec_probability: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise InputError(f"aug_prob must be from 0 to 1, not {self.probability}")
+        if not 0 <= self.codec_probability <= 1:
+            raise InputError(f"codec_prob must be from 0 to 1, not {self.codec_probability}")
 
     def summary(self) -> dict[str, Any]:
         """What a run is known by: the number of files of each kind, and the settings."""
@@ -64,11 +68,19 @@ class Augmenter:
             "rirs": len(self.rirs),
             "aug_prob": self.probability,
             "speeds": list(self.speeds),
+            # Where there is none, as runs of before were known.
+            **({"codec_prob": self.codec_probability} if self.codec_probability else {}),
         }
 
     def __call__(self, samples: Samples, speed: float, rng: np.random.Generator) -> Samples:
         """Samples (N,) -> (N / speed,), rounded up."""
-        samples = change_speed(samples, speed)
+        samples = self._mixed(change_speed(samples, speed), rng)
+        if not self.codec_probability or rng.random() >= self.codec_probability:
+            return samples
+        return list(CODECS.values())[int(rng.integers(len(CODECS)))](samples)
+
+    def _mixed(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """With noise or reverberation, or neither."""
         if rng.random() >= self.probability:
             return samples
         files = [(kind, path) for kind in self.noises for path in self.noises[kind]]
@@ -120,35 +132,6 @@ def change_speed(samples: Samples, speed: float) -> Samples:
     return signal.resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
 
 
-def add_noise(samples: Samples, noise: Samples, snr: float) -> Samples:
-    """Adds a noise of the same length at a signal-to-noise ratio, in dB over the chunk.
-
-    What would leave [-1, 1] is scaled down as a whole. A silent chunk or noise changes nothing.
-
-    >>> speech, noise = np.ones(4, np.float32) / 2, np.float32([1, -1, 1, -1])
-    >>> print((add_noise(speech, noise, 20.0) - speech).round(3))
-    [ 0.05 -0.05  0.05 -0.05]
-    """
-    power, noise_power = (float(np.mean(np.square(x), dtype=np.float64)) for x in (samples, noise))
-    if not power or not noise_power:
-        return samples
-    gain = math.sqrt(power / noise_power) * 10 ** (-snr / 20)
-    return _within(samples + np.float32(gain) * noise)
-
-
-def add_reverberation(samples: Samples, rir: Samples) -> Samples:
-    """Convolves with a room impulse response, scaled to energy 1; the length stays.
-
-    >>> print(add_reverberation(np.float32([0.5, 0, 0]), np.float32([3, 4])).round(3))
-    [0.3 0.4 0. ]
-    """
-    energy = float(np.sum(np.square(rir), dtype=np.float64))
-    if not energy:
-        return samples
-    wet = signal.fftconvolve(samples, rir / np.float32(math.sqrt(energy)))[: len(samples)]
-    return _within(wet.astype(np.float32))
-
-
 def find_noises(musan: str | os.PathLike[str]) -> dict[str, list[Path]]:
     """Finds MUSAN's files: the folder that holds noise/, speech/ and music/, or the one above it.
 
@@ -192,8 +175,3 @@ def _tree(path: str | os.PathLike[str], what: str) -> Path:
 
 def _audio_files(root: Path) -> list[Path]:
     return sorted(x for x in root.rglob("*") if x.suffix.lower() in SUFFIXES)
-
-
-def _within(samples: Samples) -> Samples:
-    peak = float(np.abs(samples).max())
-    return samples / np.float32(peak) if peak > 1 else samples

@@ -5,7 +5,7 @@ three.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -89,12 +89,16 @@ class Verification:
         score: see `score`.
         threshold: from which on the voices count as one, and where it comes from.
         doubt: why the recording is perhaps no speech; empty where nothing says so.
+        llr: natural logarithm of how much likelier the score is from the enrolled speaker than from
+            another; None where the file holds no calibration, and of `identify`, which takes the
+            best of many.
     """
 
     name: str
     score: float
     threshold: Threshold
     doubt: str = ""
+    llr: float | None = field(default=None, kw_only=True)
 
     @property
     def accepted(self) -> bool:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tfq_sv.data import audio
 from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.score_calibration import Calibration
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.verification import agreement, decision, enrolment_file, quality
 from tfq_sv.verification.decision import OPERATING_POINT, Identification, Verification
@@ -119,7 +120,11 @@ class SpeakerVerifier:
             raise InputError(f"{name} is not enrolled; {who}")
         samples = _read(recording)
         score = decision.score(_matrix(references), self._embed(samples, _label(recording)))
-        return Verification(name, score, at, no_speech(samples))
+        calibration = Calibration.of_file(self._encoder.about)
+        llr = None
+        if calibration:
+            llr = float(calibration.llr(score, quality.measure(samples).seconds))
+        return Verification(name, score, at, no_speech(samples), llr=llr)
 
     def identify(
         self, recording: Recording, threshold: str | float = OPERATING_POINT

@@ -1,0 +1,191 @@
+"""Enrolment and decisions under codecs, noise, rooms and short speech, on real voices.
+
+    python benchmarks/published.py --network=campplus_cn_en_common.pt --rows=4:speech \
+        --speech=librispeech --test=speechocean762/test --out=published
+    python benchmarks/conditions.py published/FP32/model.tflite published/4-speech/model.tflite \
+        --train=speechocean762/train --test=speechocean762/test --embeddings=embedded
+
+Thresholds (FAR 1e-2) and calibrations come from all pairs of --train's recordings, as by `tfq-sv
+threshold`. On --test, other speakers, the first three recordings of each enrol, as recorded;
+--tests of the others are tested, each against everyone, under every condition. Intervals (95 %)
+are from a bootstrap over speakers.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from tfq_sv import metrics
+from tfq_sv.data import audio
+from tfq_sv.data.conditions import CONDITIONS, Condition
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation import operating_points, score_calibration
+from tfq_sv.evaluation.conditions import CLEAN, Changed, ErrorRates, error_rates
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.extraction import Cache, Encoder, extract
+from tfq_sv.evaluation.operating_points import LEAST_SPEAKERS, pair_scores, tested_on
+from tfq_sv.evaluation.score_calibration import Calibration, ScoredTrials
+from tfq_sv.experiments.network_comparison import WaveformFile
+from tfq_sv.export.encoder import SpeakerEncoder
+from tfq_sv.reports.table import markdown
+from tfq_sv.verification import decision, quality
+
+ENROLLED = 3
+DURATIONS = [
+    condition for condition in CONDITIONS if condition.name in ("1 s", "2 s", "3 s", "6 s")
+]
+
+
+class Network:
+    """A .tflite, and what its embeddings are kept in."""
+
+    def __init__(self, path: str, embeddings: str | None) -> None:
+        try:
+            self.encoder: Encoder = SpeakerEncoder(path, check_speech=False)
+        except InputError:
+            self.encoder = WaveformFile(path)
+        self.name = path
+        self._digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        self._folder = embeddings and Path(embeddings, self._digest[:8])
+
+    def embed(self, corpus: Corpus, keys: list[str], condition: Condition | None) -> Embeddings:
+        name = condition.name if condition else CLEAN
+        heard = Changed(self.encoder, condition) if condition else self.encoder
+        cache = None
+        if self._folder:
+            cache = Cache(self._folder / name.replace("/", " "), f"{self._digest} {name}")
+        return extract(heard, corpus, keys, cache=cache, progress=name).embeddings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", help=".tflite")
+    parser.add_argument("--train", required=True, help="corpus of speakers: thresholds")
+    parser.add_argument("--test", required=True, help="corpus of other speakers: figures")
+    parser.add_argument("--tests", type=int, default=3, help="tested recordings per speaker")
+    parser.add_argument("--embeddings", help="folder that keeps embeddings from run to run")
+    options = parser.parse_args()
+    train, test = Corpus.read(options.train), Corpus.read(options.test)
+    columns, calibrated = [], []
+    for path in options.models:
+        network = Network(path, options.embeddings)
+        threshold, calibration = chosen(network, train)
+        rows, costs = measured(network, test, options.tests, threshold, calibration)
+        columns.append(rows)
+        calibrated.append(costs)
+    header = ["tested recording"]
+    header += [f"{path}: {rate} %" for path in options.models for rate in ("EER", "FAR", "FRR")]
+    print(
+        f"\n{options.test}: {ENROLLED} recordings enrol, up to {options.tests} others are tested\n"
+    )
+    table = []
+    for condition in columns[0]:
+        cells = [
+            (rows[condition].eer, rows[condition].far, rows[condition].frr) for rows in columns
+        ]
+        table.append([condition, *(str(rate) for three in cells for rate in three)])
+    print("\n".join(markdown(header, table)))
+    for path, costs in zip(options.models, calibrated, strict=True):
+        print(f"\n{path}, calibrated on {options.train}\n")
+        print("\n".join(markdown(["speech, references", "Cllr", "least", "above it, %"], costs)))
+
+
+def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
+    """The threshold and the calibration that a corpus gives."""
+    keys = list(corpus.paths)
+    trials = operating_points.every_pair(corpus)
+    whole = network.embed(corpus, keys, None)
+    parts = []
+    for condition in (None, *DURATIONS):
+        tested = network.embed(corpus, keys, condition) if condition else whole
+        kept = tested_on(trials, tested)
+        seconds = speech(corpus, list(tested), condition)
+        whose = kept.speakers(corpus)
+        assert whose
+        if len(set(whose[1])) >= LEAST_SPEAKERS and kept.labels.any():
+            scores = pair_scores(whole, tested, kept)
+            times = np.array([seconds[key] for key in kept.test])
+            parts.append(ScoredTrials(scores, kept.labels, times, whose))
+    first = parts[0]
+    threshold = metrics.threshold_at_far(first.scores, first.labels, 1e-2)
+    assert threshold is not None
+    rates = error_rates(first.scores, first.labels, first.speakers, threshold)
+    every = ScoredTrials.joined(parts)
+    cost, least = score_calibration.cross_checked(every)
+    print(
+        f"{network.name}: threshold {threshold:.4f} at FAR 1e-2 on {len(trials):,} pairs of "
+        f"{corpus.root}, EER {rates.eer}, FRR {rates.frr}; calibration on {len(every.scores):,}, "
+        f"all durations: Cllr {cost:.4f}, least {least:.4f} by halves",
+        flush=True,
+    )
+    return threshold, score_calibration.fit(every)
+
+
+def speech(corpus: Corpus, keys: list[str], condition: Condition | None) -> dict[str, float]:
+    """Net speech of each recording, or of its part."""
+    found = {}
+    for key in keys:
+        samples = audio.read(corpus.paths[key]).samples
+        found[key] = quality.measure(condition(samples) if condition else samples).seconds
+    return found
+
+
+def measured(
+    network: Network, corpus: Corpus, tests: int, threshold: float, calibration: Calibration
+) -> tuple[dict[str, ErrorRates], list[list[str]]]:
+    """Error rates by condition, and the cells of the table of costs."""
+    groups: dict[str, list[str]] = {}
+    for key in sorted(corpus.paths):
+        groups.setdefault(corpus.speakers[key], []).append(key)
+    groups = {who: keys for who, keys in groups.items() if len(keys) > ENROLLED}
+    enrolled = {who: keys[:ENROLLED] for who, keys in groups.items()}
+    tested = [key for keys in groups.values() for key in keys[ENROLLED : ENROLLED + tests]]
+    needed = [key for keys in enrolled.values() for key in keys]
+    whole = network.embed(corpus, [*needed, *tested], None)
+    rows, parts = {}, {1: [], ENROLLED: []}
+    for condition in (None, *CONDITIONS):
+        name = condition.name if condition else CLEAN
+        heard = network.embed(corpus, tested, condition) if condition else whole
+        keys = [key for key in tested if key in heard]
+        if len({corpus.speakers[key] for key in keys}) < LEAST_SPEAKERS:
+            continue
+        units = np.array([decision.unit(heard[key]) for key in keys])
+        names = np.array(list(groups))
+        who = np.array([corpus.speakers[key] for key in keys])
+        labels = (names[:, None] == who).ravel()
+        sides = np.repeat(names, len(who)).tolist(), np.tile(who, len(names)).tolist()
+        for count in parts:
+            scores = np.concatenate(
+                [against(whole, enrolled[name][:count], units) for name in groups]
+            )
+            if count == ENROLLED:
+                rows[name] = error_rates(scores, labels, sides, threshold)
+            if condition is None or condition in DURATIONS:
+                seconds = speech(corpus, keys, condition)
+                times = np.tile([seconds[key] for key in keys], len(names))
+                llrs = calibration.llr(scores, times)
+                parts[count].append((name, llrs, labels))
+    costs = []
+    for count, some in parts.items():
+        every = [np.concatenate([part[i] for part in some]) for i in (1, 2)]
+        for name, llrs, labels in [*some, ("all", *every)]:
+            cost, least = metrics.cllr(llrs, labels), metrics.min_cllr(llrs, labels)
+            above = f"{100 * (cost / least - 1):.1f}" if least else "no error"
+            costs.append([f"{name}, {count}", f"{cost:.4f}", f"{least:.4f}", above])
+    return rows, costs
+
+
+def against(whole: Embeddings, keys: list[str], units: np.ndarray) -> np.ndarray:
+    """Scores of voices (N, embed_dim) against a speaker's references, as decisions have them."""
+    mean = np.mean([decision.unit(whole[key]) for key in keys], axis=0, dtype=np.float64)
+    scale = decision.enrolment_scale(len(keys))
+    return units @ mean / np.linalg.norm(mean) * scale
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""evaluate --conditions: one table of networks under codecs, noise, rooms and short speech."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RATE, write
+
+from tfq_sv import cli
+from tfq_sv.cli.common import open_encoder
+from tfq_sv.data.conditions import CONDITIONS
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation import conditions
+from tfq_sv.evaluation.scoring import cosine
+
+RESOURCES = Path(__file__).parents[1] / "export/android/verifier/src/androidTest/resources"
+SOME = tuple(one for one in CONDITIONS if one.name in ("GSM 6.10", "noise 0 dB", "1 s", "6 s"))
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve speakers, each a buzz of its own pitch, two recordings of 1.2 s; one has 0.8 s."""
+    root = tmp_path_factory.mktemp("voices")
+    rng = np.random.default_rng(4)
+    for speaker in range(12):
+        for number in range(2):
+            size = round((0.8 if (speaker, number) == (3, 1) else 1.2) * RATE)
+            time = np.arange(size) / RATE
+            pitch = 90 + 17 * speaker + rng.uniform(-2, 2)
+            parts = [np.sin(6.28 * (pitch * k * time + rng.random())) for k in range(1, 20)]
+            wave = 0.03 * np.sum(parts, axis=0) * (0.6 + 0.4 * np.sin(6.28 * 3 * time))
+            folder = root / f"s{speaker:02}"
+            folder.mkdir(exist_ok=True)
+            write(folder / f"{number}.wav", (wave + rng.normal(0, 0.01, size)).astype(np.float32))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions, "CONDITIONS", SOME)
+
+
+def test_one_table_for_both_networks(
+    voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = RESOURCES / "golden.tflite"
+    other = shutil.copy(golden, tmp_path / "other.tflite")
+    page = tmp_path / "page.html"
+    command = [
+        "evaluate", f"--model={golden}", f"--reference={other}", f"--corpus={voices}",
+        "--conditions", f"--embeddings={tmp_path / 'kept'}", f"--report={page}", "--json",
+    ]  # fmt: skip
+    assert cli.main(command) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    first, second = (found[str(name)] for name in (golden, other))
+    assert first == second  # which they are
+    assert first["source"].startswith("stored, at FAR 1e-2 on ")
+    rows = first["conditions"]
+    assert list(rows) == ["as recorded", *(one.name for one in SOME)]
+    assert rows["6 s"] is None
+    trials = rows["as recorded"]["trials"]
+    assert 0 < rows["1 s"]["trials"] < trials
+    assert trials == rows["GSM 6.10"]["trials"]
+    assert (
+        f"fewer trials, as recordings are shorter or bad: 1 s {rows['1 s']['trials']}" in said.err
+    )
+    assert rows["noise 0 dB"]["eer"][0] > rows["as recorded"]["eer"][0]
+    for row in filter(None, rows.values()):
+        for rate in ("eer", "far", "frr"):
+            value, low, high = row[rate]
+            assert 0 <= low <= value + 1e-9
+            assert value <= high + 1e-9 <= 1 + 2e-9
+    assert "noise 0 dB" in page.read_text()
+    assert cli.main(command) == 0  # from what was kept
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_rates_are_those_of_changed_recordings(voices: Path) -> None:
+    """By brute force: the second recording changed, the first as it was."""
+    from tfq_sv.data import audio
+
+    encoder, corpus = open_encoder(str(RESOURCES / "golden.tflite")), Corpus.read(voices)
+    trials = Trials.all_pairs(corpus)
+    at, _ = threshold = (0.8, "given")
+    found = conditions.measure_conditions(encoder, corpus, trials, threshold=threshold)
+    gsm = next(one for one in SOME if one.name == "GSM 6.10")
+    waves = {key: audio.read(corpus.paths[key]).samples for key in corpus.paths}
+    accepted = np.array([
+        cosine(encoder.embed(waves[a]), encoder.embed(gsm(waves[b]))) >= at
+        for a, b in zip(trials.enroll, trials.test, strict=True)
+    ])  # fmt: skip
+    row = found.rows["GSM 6.10"]
+    assert row
+    assert row.far.value == pytest.approx(accepted[~trials.labels].mean())
+    assert row.frr.value == pytest.approx(1 - accepted[trials.labels].mean())
+
+
+def test_what_is_refused(voices: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = f"--model={RESOURCES / 'golden.tflite'}"
+    few = Corpus.read(voices)
+    few = few.without({key for key in few.paths if few.speakers[key] > "s08"})
+    encoder = open_encoder(str(RESOURCES / "golden.tflite"))
+    with pytest.raises(InputError, match=r"tests 9 speakers; error rates of fewer than 10"):
+        conditions.measure_conditions(encoder, few, Trials.all_pairs(few))
+    for arguments, expected in [
+        ([golden, "--store"], "--conditions only compares; leave --store out"),
+        ([], "--model is missing"),
+    ]:
+        assert cli.main(["evaluate", f"--corpus={voices}", "--conditions", *arguments]) == 1
+        assert expected in capsys.readouterr().err
