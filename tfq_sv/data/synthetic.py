@@ -16,6 +16,7 @@ No TensorFlow.
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ import soundfile as sf
 
 from tfq_sv.data import voices
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic
+from tfq_sv.files import atomic, sync
 from tfq_sv.progress import tqdm
 
 RATE = 16000
@@ -167,6 +168,8 @@ def make_corpus(
         for _ in _each(partial(_make_speaker, spec), jobs, workers):
             progress_bar.update()
     for part in parts:
+        for rest in (part.folder / "wav").glob(".*.part*"):  # of killed runs
+            shutil.rmtree(rest, ignore_errors=True)
         part.write_lists()
     with atomic(root / "test" / "trials.txt") as path:
         path.write_text("".join(_trials(parts[-1], spec.seed)))
@@ -268,23 +271,30 @@ def _make_speaker(spec: CorpusSpec, job: tuple[_Part, int]) -> None:
     """Makes a speaker's folder: whole, or not at all."""
     part, index = job
     target = part.folder / "wav" / part.speaker(index)
-    making = target.with_name(f".{target.name}.part")
-    shutil.rmtree(making, ignore_errors=True)
+    # One of its own, as a worker whose parent was killed may still be making the same speaker.
+    making = target.with_name(f".{target.name}.part-{secrets.token_hex(4)}")
 
     def rng(*what: int) -> np.random.Generator:
         return np.random.default_rng([spec.seed, part.stream, index, *what])
 
-    voice = voices.draw_voice(rng(_VOICE), female=is_female(index))
-    with closing(voices.Engine(voice)) as engine:
-        for utterance in range(part.utterances):
-            day = rng(_DAY, utterance // SESSION).normal(0, _DAY_SPREAD)
-            now = rng(_UTTERANCE, utterance)
-            speech = _speak(engine, spec.seconds + _LEAD, day, now)
-            audio = _record(speech, spec.seconds, now)
-            path = making / part.key(index, utterance).partition("/")[2]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sf.write(path, audio, RATE, subtype="PCM_16")
-    making.rename(target)
+    try:
+        voice = voices.draw_voice(rng(_VOICE), female=is_female(index))
+        with closing(voices.Engine(voice)) as engine:
+            for utterance in range(part.utterances):
+                day = rng(_DAY, utterance // SESSION).normal(0, _DAY_SPREAD)
+                now = rng(_UTTERANCE, utterance)
+                speech = _speak(engine, spec.seconds + _LEAD, day, now)
+                audio = _record(speech, spec.seconds, now)
+                path = making / part.key(index, utterance).partition("/")[2]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                sf.write(path, audio, RATE, subtype="PCM_16")
+        for path in [*making.rglob("*"), making]:
+            sync(path)
+        making.rename(target)
+    except (OSError, sf.LibsndfileError):
+        if not target.exists():
+            raise
+        shutil.rmtree(making, ignore_errors=True)  # another process has made the same
 
 
 def _speak(
