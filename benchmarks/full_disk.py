@@ -70,7 +70,7 @@ def tried(task: commands.Task, inputs: Path, place: Path, sizes: int) -> tuple[i
     run.ends()
     after = commands.contents(folder)
     _mount(disk, "remount,ro")
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "-l", disk], check=True)
     for number in range(sizes):
         # The last has room for all but a page.
         size = base + (peak - base) * number // max(1, sizes - 1) - 4096 * (number == sizes - 1)
@@ -91,7 +91,7 @@ def tried(task: commands.Task, inputs: Path, place: Path, sizes: int) -> tuple[i
             found.wrong.append(f"{what}, then enough: {run.log.read_text()[-300:]}")
         elif commands.contents(folder) != after:
             found.wrong.append(f"{what}, then enough: another result")
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "-l", disk], check=True)
     _read_only(task, inputs, disk, found, before, after)
     return peak - base, found
 
@@ -118,7 +118,7 @@ def _read_only(
     found.wrong += [f"read-only: {line}" for line in said]
     if commands.contents(folder) != before:
         found.wrong.append("read-only: changed")
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "-l", disk], check=True)
 
 
 def _start(task: commands.Task, inputs: Path, folder: Path) -> commands.Run:

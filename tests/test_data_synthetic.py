@@ -1,5 +1,7 @@
 import hashlib
 import json
+import re
+import resource
 import shutil
 import sys
 from collections import Counter
@@ -82,18 +84,36 @@ def test_a_worker_of_a_killed_run_does_no_harm(
 ) -> None:
     """It ends its speaker while the run that was started again makes the same one."""
     spec = replace(SPEC, speakers=2, test_speakers=2)
-    write, written = sf.write, [0]
+    write, written = synthetic._write, [0]
 
-    def interrupted(path: Path, *arguments: object, **more: object) -> None:
+    def interrupted(path: Path, audio: np.ndarray) -> None:
         written[0] += 1
         if written[0] == 4:  # of the first speaker's five
             make_corpus(tmp_path, spec, workers=1, progress=False)
-        write(path, *arguments, **more)
+        write(path, audio)
 
-    monkeypatch.setattr(sf, "write", interrupted)
+    monkeypatch.setattr(synthetic, "_write", interrupted)
     make_corpus(tmp_path, spec, workers=1, progress=False)
     assert len(list(tmp_path.glob("train/wav/*/*/*.wav"))) == 2 * 5
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, before = synthetic._write, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def no_room(path: Path, audio: np.ndarray) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # less than a recording
+        try:
+            write(path, audio)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(synthetic, "_write", no_room)
+    assert cli.main(["make-corpus", f"--out={tmp_path}", "--workers=1", "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"tfq-sv make-corpus: .*wav: File too large\n", said)
 
 
 def test_speakers_are_on_the_disk_before_their_folder_has_its_name(

@@ -49,7 +49,7 @@ def claim(
         return
     try:
         found = dict(json.loads(label.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(
             f"{folder} holds a run, but no readable {LABEL}; give another folder, or delete it"
         ) from None

@@ -13,6 +13,7 @@ a channel of its own. The folders are VoxCeleb's:
 No TensorFlow.
 """
 
+import io
 import json
 import multiprocessing
 import os
@@ -220,8 +221,8 @@ def _claim(root: Path, spec: CorpusSpec) -> None:
     label = root / "corpus.json"
     if label.exists():
         try:
-            found = json.loads(label.read_text())["settings"]
-        except (ValueError, KeyError, TypeError):
+            found = dict(json.loads(label.read_text())["settings"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{label} is not a corpus's; delete it or choose another folder"
             ) from None
@@ -287,14 +288,21 @@ def _make_speaker(spec: CorpusSpec, job: tuple[_Part, int]) -> None:
                 audio = _record(speech, spec.seconds, now)
                 path = making / part.key(index, utterance).partition("/")[2]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                sf.write(path, audio, RATE, subtype="PCM_16")
+                _write(path, audio)
         for path in [*making.rglob("*"), making]:
             sync(path)
         making.rename(target)
-    except (OSError, sf.LibsndfileError):
+    except OSError:
         if not target.exists():
             raise
         shutil.rmtree(making, ignore_errors=True)  # another process has made the same
+
+
+def _write(path: Path, audio: npt.NDArray[np.float32]) -> None:
+    # By way of memory: libsndfile calls a full disk a "System error".
+    content = io.BytesIO()
+    sf.write(content, audio, RATE, format="WAV", subtype="PCM_16")
+    path.write_bytes(content.getbuffer())
 
 
 def _speak(
