@@ -113,7 +113,8 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(synthetic, "_write", no_room)
     assert cli.main(["make-corpus", f"--out={tmp_path}", "--workers=1", "--quiet"]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"tfq-sv make-corpus: .*wav: File too large\n", said)
+    assert re.fullmatch(r"tfq-sv make-corpus: .*id00001: File too large\n", said)
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_speakers_are_on_the_disk_before_their_folder_has_its_name(

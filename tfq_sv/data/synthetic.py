@@ -292,10 +292,13 @@ def _make_speaker(spec: CorpusSpec, job: tuple[_Part, int]) -> None:
         for path in [*making.rglob("*"), making]:
             sync(path)
         making.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-        shutil.rmtree(making, ignore_errors=True)  # another process has made the same
+    except OSError as error:
+        shutil.rmtree(making, ignore_errors=True)
+        if target.exists():  # another process has made the same
+            return
+        if error.filename is None:  # the disk is full, for instance
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
 
 
 def _write(path: Path, audio: npt.NDArray[np.float32]) -> None:
