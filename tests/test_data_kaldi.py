@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tfq_sv.data import audio
+from tfq_sv.data import audio, kaldi
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
@@ -187,3 +187,10 @@ def test_speakers_that_are_not_needed(root: Path) -> None:
     assert corpus.speakers == {}
     with pytest.raises(InputError, match="no utt2spk beside it"):
         Corpus.read(root)
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    for name in ("x" * 5000, "/" + "x" * 300, "x/" * 3000):
+        with pytest.raises(InputError, match=r"no path is .*: File name too long") as caught:
+            kaldi.located(tmp_path, name)
+        assert len(str(caught.value)) < 300

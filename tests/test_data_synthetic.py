@@ -1,5 +1,7 @@
 import hashlib
 import json
+import re
+import resource
 import shutil
 import sys
 from collections import Counter
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from tfq_sv import cli
+from tfq_sv import cli, files
+from tfq_sv.data import synthetic
 from tfq_sv.data.synthetic import RATE, CorpusSpec, is_female, make_corpus
 from tfq_sv.data.voices import Engine, draw_voice
 from tfq_sv.errors import InputError
@@ -76,6 +79,66 @@ def test_trials_are_balanced_without_duplicates(corpus: Path) -> None:
     }
 
 
+def test_a_worker_of_a_killed_run_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends its speaker while the run that was started again makes the same one."""
+    spec = replace(SPEC, speakers=2, test_speakers=2)
+    write, written = synthetic._write, [0]
+
+    def interrupted(path: Path, audio: np.ndarray) -> None:
+        written[0] += 1
+        if written[0] == 4:  # of the first speaker's five
+            make_corpus(tmp_path, spec, workers=1, progress=False)
+        write(path, audio)
+
+    monkeypatch.setattr(synthetic, "_write", interrupted)
+    make_corpus(tmp_path, spec, workers=1, progress=False)
+    assert len(list(tmp_path.glob("train/wav/*/*/*.wav"))) == 2 * 5
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, before = synthetic._write, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def no_room(path: Path, audio: np.ndarray) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # less than a recording
+        try:
+            write(path, audio)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(synthetic, "_write", no_room)
+    assert cli.main(["make-corpus", f"--out={tmp_path}", "--workers=1", "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"tfq-sv make-corpus: .*id00001: File too large\n", said)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_speakers_are_on_the_disk_before_their_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    rename, sync = Path.rename, files.sync
+
+    def note(path: Path) -> None:
+        synced.append(path.name)
+        sync(path)
+
+    def renamed(path: Path, target: Path) -> Path:
+        inside = {"00001.wav", "00002.wav", "00003.wav", "s1", path.name}
+        assert inside <= set(synced)
+        synced.clear()
+        return rename(path, target)
+
+    monkeypatch.setattr(synthetic, "sync", note)
+    monkeypatch.setattr(Path, "rename", renamed)
+    spec = replace(SPEC, test_speakers=2)
+    make_corpus(tmp_path, spec, workers=1, progress=False, train=False)
+
+
 @pytest.mark.slow
 def test_workers_and_interruptions_change_nothing(corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
@@ -87,7 +150,7 @@ def test_workers_and_interruptions_change_nothing(corpus: Path, tmp_path: Path) 
         shutil.rmtree(out / speaker)
     kept = out / "train/wav/id00002/s1/00001.wav"
     before = kept.stat().st_mtime_ns
-    half = out / "train/wav/.id00001.part/s9/00001.wav"
+    half = out / "train/wav/.id00001.part-0/s9/00001.wav"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half of a")
     make_corpus(out, SPEC, workers=2, progress=False)

@@ -114,6 +114,51 @@ def test_a_list_of_something_else_is_not_overwritten(
     some.write(tmp_path / "list.scp")  # is named, so it may
 
 
+@pytest.mark.parametrize("suffix", [".ark", ".scp", ".npy"])
+def test_names_never_go_with_other_vectors(
+    suffix: str, some: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a kill hits, what is there is the old, the new, or refused; and can be replaced."""
+    new = Embeddings(some.names[::-1], some.matrix + 1)
+    replace = Path.replace
+
+    def is_whole(file: Path) -> None:
+        try:
+            found = Embeddings.read(file)
+        except InputError:
+            return
+        assert any(
+            found.names == one.names and np.array_equal(found.matrix, one.matrix)
+            for one in (some, new)
+        )
+
+    for old in (False, True):
+        for last in range(5):
+            folder = tmp_path / f"{old} {last}"
+            folder.mkdir()
+            target, moves = folder / f"x{suffix}", [0]
+            if old:
+                some.write(target)
+
+            def move(path: Path, to: Path, last: int = last, moves: list[int] = moves) -> Path:
+                if moves[0] == last:
+                    raise KeyboardInterrupt
+                moves[0] += 1
+                return replace(path, to)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "replace", move)
+                try:
+                    new.write(target)
+                except KeyboardInterrupt:
+                    is_whole(target)
+                    if suffix != ".npy":
+                        for other in (".ark", ".scp"):
+                            is_whole(target.with_suffix(other))
+            new.write(target)
+            assert Embeddings.read(target).names == new.names
+
+
 def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "x.txt").mkdir()
     for name, message in [

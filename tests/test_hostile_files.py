@@ -2,12 +2,27 @@
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import fuzz
+
+from tfq_sv.cli import train
+from tfq_sv.cli.config import apply_config
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.synthetic import CorpusSpec, _claim
+from tfq_sv.errors import InputError
+from tfq_sv.evaluation.extraction import Cache
+from tfq_sv.export import about
+from tfq_sv.mixed_precision import probes
+from tfq_sv.models import checkpoint
+from tfq_sv.quantization import QuantizationRecipe
+from tfq_sv.run_folder import claim
+from tfq_sv.training import multi_stage
+from tfq_sv.verification import enrolment_file
 
 SOUNDS = ["aac", "flac", "m4a", "mp3", "ogg", "wav"]
 LISTS = ["embeddings .ark", "embeddings .npy", "embeddings .scp", "raw.list", "shard (tar)"]
@@ -41,6 +56,38 @@ def test_networks_too(tmp_path: Path) -> None:
             assert kind in ("read", "refused"), f"{name} {number}: {why}"
             said[kind] += 1
         assert said["refused"], name
+
+
+DEEP = ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "2026-13-45", "[" * 400 + "]" * 400]
+KEYS = "{'model': %s, 'layers': %s, 'steps': %s, 'network': %s, 'probes': %s, 'settings': %s}"
+
+
+TRIES: dict[str, Callable[[Path], object]] = {
+    "raw.list": Corpus.read,
+    "recipe.json": QuantizationRecipe.from_json,
+    "s.json": lambda path: enrolment_file.read(path, "0" * 64, 8),
+    "network.json": lambda path: Cache(path.parent, "x"),
+    "settings.json": lambda path: claim(path.parent, {"a": 1}, begun=True),
+    "config.yaml": checkpoint._read_config,
+    "configuration.json": checkpoint._three_d_speaker,
+    "train.yaml": lambda path: apply_config(train.FLAGS, str(path)),
+    "probes.json": lambda path: probes._cached(path, {"a": 1}, 3),
+    "corpus.json": lambda path: _claim(path.parent, CorpusSpec()),
+    "drawn.json": lambda path: multi_stage._drawn(path.parent),
+    "about.json": lambda path: about.parse(path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("name", TRIES)
+@pytest.mark.parametrize("text", DEEP, ids=lambda text: text[:9])
+def test_what_parsers_stumble_over(text: str, name: str, tmp_path: Path) -> None:
+    """Recursion without end, integers that Python refuses to read, dates that are none."""
+    for content in (text, KEYS.replace("'", '"').replace("%s", text)):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError) as caught:
+            TRIES[name](tmp_path / name)
+        assert len(str(caught.value)) < 600
+        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_limits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

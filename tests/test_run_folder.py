@@ -1,9 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tfq_sv.errors import InputError
-from tfq_sv.run_folder import LABEL, claim
+from tfq_sv.run_folder import LABEL, claim, remove
 
 SETTINGS = {"network": "small", "steps": 10, "bits": {"a": 2}, "rate": 0.1, "kinds": ("x",)}
 
@@ -40,4 +41,28 @@ def test_what_is_no_label(text: str | None, tmp_path: Path) -> None:
 
 def test_one_worker_writes(tmp_path: Path) -> None:
     claim(tmp_path, SETTINGS, begun=False, write=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_a_folder_is_removed_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left would be a damaged state, which the same command then refused."""
+    folder = tmp_path / "m.keras.state"
+    claim(folder, SETTINGS, begun=False)
+    (folder / "checkpoint").touch()
+
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
+            (path / LABEL).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(folder)
+    assert not folder.exists()
+    claim(folder, SETTINGS, begun=False)
+    remove(folder)
+    remove(folder)
     assert not list(tmp_path.iterdir())

@@ -50,10 +50,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.umask(mask)
             temporary.chmod(0o666 & ~mask)
             # Without power a renamed file may be empty, if its content was not on the disk before.
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(target)
             with contextlib.suppress(OSError):  # not every system can, and the file is whole
-                _sync(target.parent)
+                sync(target.parent)
         else:
             if sys.stdout:
                 sys.stdout.flush()  # may lead there too, and stand in the middle of a line
@@ -141,8 +141,12 @@ def _temporary(target: Path, folder: Path | None) -> Path:
     return Path(name)
 
 
-def _sync(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk.
+
+    >>> import tempfile
+    >>> sync(Path(tempfile.mkdtemp()))
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def claim(
         return
     try:
         found = dict(json.loads(label.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(
             f"{folder} holds a run, but no readable {LABEL}; give another folder, or delete it"
         ) from None
@@ -58,6 +59,24 @@ def claim(
                 f"{folder} holds a run with {_differing(name, found.get(name), wanted.get(name))};"
                 " finish it with its own settings, or delete that folder"
             )
+
+
+def remove(folder: str | os.PathLike[str]) -> None:
+    """Removes a finished run's folder; a kill on the way leaves no half of one under its name.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "m.keras.state"
+    >>> claim(folder, {"steps": 10}, begun=False)
+    >>> remove(folder)
+    >>> folder.exists()
+    False
+    """
+    place = Path(folder)
+    rest = place.with_name(f".{place.name}.done")
+    shutil.rmtree(rest, ignore_errors=True)  # of a removal that was killed
+    if place.exists():
+        place.rename(rest)
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:

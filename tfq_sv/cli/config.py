@@ -54,8 +54,8 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
         )
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split()):.200}") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold `setting: value` lines")
     known = sorted(set(flag_values) - {"config"})

@@ -21,7 +21,6 @@ example:
 
 import itertools
 import math
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +48,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, existing
+from tfq_sv.run_folder import remove
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.options import PRECISIONS
 
@@ -169,7 +169,7 @@ def _finetune(
         return None
     with atomic(out) as temporary:
         model.save(temporary)
-    shutil.rmtree(state)
+    remove(state)
     skipped |= dataset.skipped
     if skipped:
         print_skipped(skipped, len(corpus.paths))

@@ -28,7 +28,6 @@ example:
 import dataclasses
 import os
 import platform
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +55,7 @@ from tfq_sv.cli.config import apply_config
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_folder
+from tfq_sv.run_folder import remove
 from tfq_sv.training.augment import SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 
@@ -228,7 +228,7 @@ def _train(
         model.save(temporary)
     if head is not None:
         save_classifier(beside(out), head, names)
-    shutil.rmtree(state)
+    remove(state)
     print(f"wrote {out}; mean loss of the last 100 steps {result.loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
     return {

@@ -288,9 +288,10 @@ def _raw_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, s
         try:
             row = json.loads(line)
             yield row["key"], row["spk"], kaldi.located(path.parent, row["wav"])
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
-                f'{path}:{number}: expected {{"key": ..., "spk": ..., "wav": ...}}, found {line!r}'
+                f'{path}:{number}: expected {{"key": ..., "spk": ..., "wav": ...}}, '
+                f"found {line!r:.200}"
             ) from None
 
 

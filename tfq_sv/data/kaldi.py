@@ -11,6 +11,7 @@ from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 
 _OFFSET = re.compile(r"(.+):(\d+)")
+_LONG = 255  # characters, from which on a name may be none
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,17 @@ def has_speakers(root: Path) -> bool:
 
 
 def located(root: Path, value: str) -> Path:
-    """A path of a list: from the list's folder, the folder above, or where one is now."""
+    """A path of a list: from the list's folder, the folder above, or where one is now.
+
+    Raises:
+        InputError: a text that no file system takes as a name.
+    """
     path = Path(value)
+    if len(value) > _LONG:
+        try:
+            path.exists()
+        except OSError as error:
+            raise InputError(f"{root}: no path is {value:.60}...: {error.strerror}") from None
     if path.is_absolute():
         return path
     for base in (root, root.parent):
@@ -137,7 +147,7 @@ def _segments(
             first, last = float(start), float(end)
         except ValueError:
             raise InputError(
-                f"{path}:{number}: expected `utterance recording start end`, found {line!r}"
+                f"{path}:{number}: expected `utterance recording start end`, found {line!r:.200}"
             ) from None
         # Kaldi writes -1 for the recording's end.
         if not 0 <= first < float("inf") or not (last == -1 or first < last < float("inf")):

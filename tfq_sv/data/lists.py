@@ -69,7 +69,7 @@ def read_pairs(path: Path) -> dict[str, str]:
     for number, line in read_lines(path):
         key, _, value = line.partition(" ")
         if not value.strip():
-            raise InputError(f"{path}:{number}: expected `key value`, found {line!r}")
+            raise InputError(f"{path}:{number}: expected `key value`, found {line!r:.200}")
         if key in pairs:
             repeated.append((number, key))
         pairs[key] = value.strip()

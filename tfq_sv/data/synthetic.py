@@ -13,9 +13,11 @@ a channel of its own. The folders are VoxCeleb's:
 No TensorFlow.
 """
 
+import io
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,7 @@ import soundfile as sf
 
 from tfq_sv.data import voices
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic
+from tfq_sv.files import atomic, sync
 from tfq_sv.progress import tqdm
 
 RATE = 16000
@@ -167,6 +169,8 @@ def make_corpus(
         for _ in _each(partial(_make_speaker, spec), jobs, workers):
             progress_bar.update()
     for part in parts:
+        for rest in (part.folder / "wav").glob(".*.part*"):  # of killed runs
+            shutil.rmtree(rest, ignore_errors=True)
         part.write_lists()
     with atomic(root / "test" / "trials.txt") as path:
         path.write_text("".join(_trials(parts[-1], spec.seed)))
@@ -217,8 +221,8 @@ def _claim(root: Path, spec: CorpusSpec) -> None:
     label = root / "corpus.json"
     if label.exists():
         try:
-            found = json.loads(label.read_text())["settings"]
-        except (ValueError, KeyError, TypeError):
+            found = dict(json.loads(label.read_text())["settings"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{label} is not a corpus's; delete it or choose another folder"
             ) from None
@@ -268,23 +272,40 @@ def _make_speaker(spec: CorpusSpec, job: tuple[_Part, int]) -> None:
     """Makes a speaker's folder: whole, or not at all."""
     part, index = job
     target = part.folder / "wav" / part.speaker(index)
-    making = target.with_name(f".{target.name}.part")
-    shutil.rmtree(making, ignore_errors=True)
+    # One of its own, as a worker whose parent was killed may still be making the same speaker.
+    making = target.with_name(f".{target.name}.part-{secrets.token_hex(4)}")
 
     def rng(*what: int) -> np.random.Generator:
         return np.random.default_rng([spec.seed, part.stream, index, *what])
 
-    voice = voices.draw_voice(rng(_VOICE), female=is_female(index))
-    with closing(voices.Engine(voice)) as engine:
-        for utterance in range(part.utterances):
-            day = rng(_DAY, utterance // SESSION).normal(0, _DAY_SPREAD)
-            now = rng(_UTTERANCE, utterance)
-            speech = _speak(engine, spec.seconds + _LEAD, day, now)
-            audio = _record(speech, spec.seconds, now)
-            path = making / part.key(index, utterance).partition("/")[2]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sf.write(path, audio, RATE, subtype="PCM_16")
-    making.rename(target)
+    try:
+        voice = voices.draw_voice(rng(_VOICE), female=is_female(index))
+        with closing(voices.Engine(voice)) as engine:
+            for utterance in range(part.utterances):
+                day = rng(_DAY, utterance // SESSION).normal(0, _DAY_SPREAD)
+                now = rng(_UTTERANCE, utterance)
+                speech = _speak(engine, spec.seconds + _LEAD, day, now)
+                audio = _record(speech, spec.seconds, now)
+                path = making / part.key(index, utterance).partition("/")[2]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write(path, audio)
+        for path in [*making.rglob("*"), making]:
+            sync(path)
+        making.rename(target)
+    except OSError as error:
+        shutil.rmtree(making, ignore_errors=True)
+        if target.exists():  # another process has made the same
+            return
+        if error.filename is None:  # the disk is full, for instance
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
+
+
+def _write(path: Path, audio: npt.NDArray[np.float32]) -> None:
+    # By way of memory: libsndfile calls a full disk a "System error".
+    content = io.BytesIO()
+    sf.write(content, audio, RATE, format="WAV", subtype="PCM_16")
+    path.write_bytes(content.getbuffer())
 
 
 def _speak(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from tfq_sv.data import kaldi_ark
 from tfq_sv.data.corpus import read_lines
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, check_output, existing
+from tfq_sv.files import atomic, check_output, existing, sync
 
 SUFFIXES = (".ark", ".npy", ".scp")
 _BESIDE = {".ark": ".scp", ".npy": ".txt", ".scp": ".ark"}
@@ -97,10 +98,10 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         if target.suffix in (".ark", ".scp"):
             self._write_kaldi(target.with_suffix(".ark"), target.with_suffix(".scp"))
             return
-        with atomic(target) as temporary, temporary.open("wb") as file:
-            np.save(file, self.matrix)
-        with atomic(target.with_suffix(".txt")) as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in self.names))
+        with _both(target.with_suffix(".txt"), target) as (names, matrix):
+            with matrix.open("wb") as file:
+                np.save(file, self.matrix)
+            names.write_text("".join(f"{name}\n" for name in self.names))
 
     @staticmethod
     def check_output(path: str | os.PathLike[str]) -> None:
@@ -116,7 +117,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         beside = target.with_suffix(_BESIDE[target.suffix])
         for file in (target, beside):
             check_output(file)
-        if beside.exists() and not target.exists():
+        if beside.exists() and beside.stat().st_size and not target.exists():
             raise InputError(
                 f"{beside} would be overwritten, and is of something else, as {target} does not "
                 "exist; choose another name"
@@ -125,9 +126,8 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
     def _write_kaldi(self, ark: Path, scp: Path) -> None:
         import kaldiio  # only where Kaldi's files are written
 
-        with atomic(scp) as list_:
-            with atomic(ark) as archive:
-                kaldiio.save_ark(str(archive), self, scp=str(list_))
+        with _both(scp, ark) as (list_, archive):
+            kaldiio.save_ark(str(archive), self, scp=str(list_))
             # The list names the archive as it will be called.
             list_.write_text(list_.read_text().replace(f" {archive}:", f" {ark}:"))
 
@@ -176,3 +176,17 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
             raise InputError(f"{file}: {error}") from None
         except Exception as error:  # NumPy's header parser lets through whatever it meets
             raise InputError(f"{file} is not a NumPy matrix: {error!r:.100}") from None
+
+
+@contextmanager
+def _both(names: Path, values: Path) -> Iterator[tuple[Path, Path]]:
+    """Gives temporary paths of two files that are of use together only.
+
+    The file of names is empty while the other is replaced: whenever the process is killed, no
+    names are there that belong to other values.
+    """
+    with atomic(names) as listed, atomic(values) as temporary:
+        yield listed, temporary
+        sync(temporary)  # a full disk shows here, when nothing is lost
+        with atomic(names):
+            pass

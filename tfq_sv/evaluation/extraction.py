@@ -87,7 +87,7 @@ class Cache:
                 raise InputError(f"{self.folder} is not empty, and no cache of embeddings")
         try:
             found = json.loads(about.read_text(encoding="utf-8"))["network"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{about} is not what a cache of embeddings has there") from None
         if found != network:
             raise InputError(

@@ -41,7 +41,7 @@ from tfq_sv.quantization.calibration import calibrate
 from tfq_sv.quantization.quantized_model import load_model, quantize, recipe_of
 from tfq_sv.quantization.quantizers import quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
-from tfq_sv.run_folder import LABEL, claim, digest
+from tfq_sv.run_folder import LABEL, claim, digest, remove
 from tfq_sv.training.devices import is_chief
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.training.multi_stage import multi_stage_finetune, stages
@@ -313,7 +313,7 @@ class _Run:
         if is_chief(self.strategy):
             with atomic(kept) as temporary:
                 model.save(temporary)
-            shutil.rmtree(state, ignore_errors=True)
+            remove(state)
         return model
 
     def _measure(self, row: Row, model: keras.Model, folder: Path) -> None:

@@ -172,7 +172,7 @@ def _cached(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count:
     try:
         found = json.loads(Path(cache).read_text(encoding="utf-8"))
         values = np.array(found.pop("probes"), np.float64).reshape(-1, count)
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{cache} holds no probes of a sensitivity; delete it") from None
     for name, value in run.items():
         if found.get(name) != value:

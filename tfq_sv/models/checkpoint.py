@@ -190,8 +190,8 @@ def _read_config(file: Path) -> dict[str, Any]:
 
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split()):.200}") from None
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         return _pyannote(file, config["model"])
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):
@@ -233,7 +233,7 @@ def _three_d_speaker(file: Path) -> dict[str, Any]:
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
         kind, settings = str(model["type"]), dict(model["model_config"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{file} is not 3D-Speaker's configuration: it should be JSON with model.type and "
             "model.model_config"

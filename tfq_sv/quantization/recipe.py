@@ -114,9 +114,9 @@ class QuantizationRecipe:
             layers = {name: LayerRecipe(**entry) for name, entry in content["layers"].items()}
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(
-                f'{file} is not a recipe ({error}); expected {{"layers": '
+                f'{file} is not a recipe ({error!s:.200}); expected {{"layers": '
                 '{"conv1": {"kind": "kmeans", "bits": 4}, ...}}'
             ) from None
         return cls(layers)

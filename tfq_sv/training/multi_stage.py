@@ -164,5 +164,5 @@ def _drawn(folder: Path) -> list[int]:
         return []
     try:
         return [int(count) for count in json.loads((folder / _DRAWN).read_text(encoding="utf-8"))]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise InputError(f"{folder / _DRAWN} is damaged; delete that folder") from None

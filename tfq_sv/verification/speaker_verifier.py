@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ Recording = str | os.PathLike[str] | npt.NDArray[np.floating] | Sequence[float]
 class SpeakerVerifier:
     """Enrolled speakers, and whether a voice is theirs. ENROLMENT.md has the rules.
 
+    Threads may share one.
+
     >>> verifier = SpeakerVerifier("speaker.tflite")  # doctest: +SKIP
     >>> verifier.enroll("ann", ["ann-1.wav", "ann-2.wav", "ann-3.wav"])  # doctest: +SKIP
     >>> verifier.verify("ann", "door.wav").accepted  # doctest: +SKIP
@@ -42,7 +45,10 @@ class SpeakerVerifier:
         """
         self._encoder = SpeakerEncoder(path, fast, num_threads, check_speech=False)
         self._file = str(path)
+        # Replaced as a whole, so that readers see everyone of before or everyone of after a change;
+        # one change at a time, so that none is lost.
         self._speakers: dict[str, list[Reference]] = {}
+        self._changes = Lock()
 
     @property
     def encoder(self) -> SpeakerEncoder:
@@ -89,13 +95,14 @@ class SpeakerVerifier:
             Reference(embedding, quality.measure(samples).seconds)
             for embedding, samples in zip(embeddings, waveforms, strict=True)
         ]
-        # Replaced as a whole: other threads see everyone of before, or everyone of after.
-        self._speakers = {**self._speakers, name: references}
+        with self._changes:
+            self._speakers = {**self._speakers, name: references}
 
     def remove(self, name: str) -> bool:
         """Forgets a speaker; False if there was none of that name."""
-        known = name in self._speakers
-        self._speakers = {one: kept for one, kept in self._speakers.items() if one != name}
+        with self._changes:
+            known = name in self._speakers
+            self._speakers = {one: kept for one, kept in self._speakers.items() if one != name}
         return known
 
     def verify(
@@ -165,7 +172,9 @@ class SpeakerVerifier:
             InputError: no such file; it is damaged, of another network, or of a newer version.
         """
         about = self._encoder.about
-        self._speakers = enrolment_file.read(path, about["inflated_sha256"], about["embed_dim"])
+        speakers = enrolment_file.read(path, about["inflated_sha256"], about["embed_dim"])
+        with self._changes:
+            self._speakers = speakers
 
     def _embed(self, samples: npt.NDArray[np.float32], label: str) -> npt.NDArray[np.float32]:
         try:
