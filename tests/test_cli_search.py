@@ -53,7 +53,7 @@ def test_from_a_size_to_a_file(
 def test_a_curve_of_sizes(
     model: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--target_mb=0.07,0.08", "--method=sections", "--sensitivity=hessian"]
+    more = ["--target_mb=0.07,0.08", "--method=sections", "--sensitivity=hessian", "--trellis"]
     more += [f"--test_corpus={corpus_dir}/test", f"--plot={tmp_path}/curve.png"]
     assert cli.main(search(model, corpus_dir, tmp_path / "recipe.json", *more)) == 0
     assert capsys.readouterr().out.count(" %\n") == 2
@@ -72,6 +72,7 @@ def test_what_cannot_be_searched_says_why(
         (search(model, corpus_dir, out), "--target_mb is missing"),
         (search(model, corpus_dir, out, "--target_mb=big"), "must be sizes in MB such as 1.0"),
         (search(model, corpus_dir, out, "--target_mb=1", "--bits=9"), "from 1 to 8, not 9"),
+        (search(model, corpus_dir, out, "--target_mb=1", "--bits=0.5"), "from 1 to 8, not '0.5'"),
         (search(model, corpus_dir, out, "--target_mb=1", "--plot=x.pdf"), "must end in .png"),
         (search(model, corpus_dir, tmp_path / "x.txt", "--target_mb=1"), "must end in .json"),
         (search(model, corpus_dir, out, "--target_mb=0.01"), "the least target is"),

@@ -9,6 +9,7 @@ speech, without fine-tuning). Several GPUs or machines share the work, as in tra
 example:
   tfq-sv search --model=model.keras --target_mb=1.0 --corpus=corpus/train --out=recipe.json
   tfq-sv quantize --model=model.keras --recipe=recipe.json --calibrate=corpus/train --out=s.keras
+  tfq-sv search --model=model.keras --target_mb=0.5 --trellis --corpus=corpus/train --out=r.json
 """
 
 from collections.abc import Sequence
@@ -70,7 +71,18 @@ flags.DEFINE_enum(
     "exact: the best bits of every layer; sections: layers sorted in 4 sections, one width each",
     flag_values=FLAGS,
 )
-flags.DEFINE_list("bits", list("12345678"), "widths to choose from", flag_values=FLAGS)
+flags.DEFINE_list(
+    "bits",
+    None,
+    "widths to choose from; if not given 1-8, with --trellis 0.5 too",
+    flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+    "trellis",
+    False,
+    "trellis codes of 0.5, 1, 2 and 4 bits too, where they serve a layer better",
+    flag_values=FLAGS,
+)
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
 flags.DEFINE_enum("compute", "int8", ["int8", "float32"], "as in export", flag_values=FLAGS)
 flags.DEFINE_integer("probes", 32, "most batches to measure on", flag_values=FLAGS)
@@ -93,7 +105,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Measures, allocates, prints, writes and draws."""
     no_positional(arguments)
     name, _, folder, out = required(FLAGS, *REQUIRED)
-    targets, widths = [megabytes(text) for text in FLAGS.target_mb], bit_widths(FLAGS.bits)
+    targets = [megabytes(text) for text in FLAGS.target_mb]
+    widths = None if FLAGS.bits is None else _widths(FLAGS.bits)
     check_network(name)
     target = output(out, ".json")
     check_file(FLAGS, "plot", ".png")
@@ -105,13 +118,19 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     )
 
 
+def _widths(texts: Sequence[str]) -> list[float]:
+    """Codebooks have 1 to 8 bits; half a bit is a trellis's alone."""
+    half = [0.5] if FLAGS.trellis and "0.5" in texts else []
+    return [*half, *bit_widths([text for text in texts if not half or text != "0.5"])]
+
+
 def _search(
     name: str,
     corpus: Corpus,
     target: Path,
     plot: Path,
     targets: Sequence[int],
-    widths: Sequence[int],
+    widths: Sequence[float] | None,
     strategy: Any,
 ) -> dict[str, Any] | None:
     from tfq_sv.mixed_precision import allocation
@@ -125,9 +144,9 @@ def _search(
     skipped = stream.skipped
     if not is_chief(strategy):
         return None
-    costs = allocation.quantization_costs(network, traces, widths)
+    costs = allocation.quantization_costs(network, traces, widths, trellis=FLAGS.trellis)
     sizes = FileSize.of(network, FLAGS.input, FLAGS.compute)
-    options = {"bits": widths, "method": FLAGS.method}
+    options = {"bits": widths, "trellis": FLAGS.trellis, "method": FLAGS.method}
     order = allocation.sensitivity_order(traces)
     first = allocation.sweep(network, costs, targets[:1], order=order, sizes=sizes, **options)[0]
     real = _file_bytes(network, first.recipe)
@@ -187,7 +206,7 @@ def _chunks(corpus: Corpus) -> Batches:
 
 
 def _measured(
-    network: Any, chunks: Batches, target: Path, widths: Sequence[int], strategy: Any
+    network: Any, chunks: Batches, target: Path, widths: Sequence[float] | None, strategy: Any
 ) -> Any:
     """Measures, or resumes what an earlier call has measured."""
     from tfq_sv.mixed_precision.probes import ProbeOptions
@@ -195,7 +214,7 @@ def _measured(
 
     kind = FLAGS.sensitivity
     options = ProbeOptions(FLAGS.probes, seed=FLAGS.seed)
-    choices = {"bits": widths} if kind == "distortion" else {}
+    choices = {"bits": widths, "trellis": FLAGS.trellis} if kind == "distortion" else {}
     cache = target.with_suffix(f".{kind}.json")
     traces = MEASURES[kind](
         network, chunks, options=options, strategy=strategy, cache=cache, **choices

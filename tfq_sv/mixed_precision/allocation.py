@@ -4,18 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import tf_keras as keras
 
-from tfq_sv import codebook
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.forms import Form, forms, recipe_for, rounded, shown
 from tfq_sv.mixed_precision.problem import MixedPrecisionProblem
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
-from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.quantization.recipe import QuantizationRecipe
 
-Sensitivity = Mapping[str, float] | Mapping[str, Mapping[int, float]]
+Sensitivity = Mapping[str, float] | Mapping[str, Mapping[Form, float]]
 
 METHODS = ("exact", "sections")
 
@@ -43,7 +42,8 @@ def allocate_bits(
     traces: Sensitivity,
     *,
     target_bytes: int,
-    bits: Iterable[int] = range(1, 9),
+    bits: Iterable[float] | None = None,
+    trellis: bool = False,
     method: str = "exact",
     sizes: FileSize | None = None,
 ) -> QuantizationRecipe:
@@ -54,17 +54,19 @@ def allocate_bits(
 
     Args:
         model: the float network.
-        traces: layer -> trace, from `hessian_traces` or `fisher_traces`; or layer -> bits -> cost,
+        traces: layer -> trace, from `hessian_traces` or `fisher_traces`; or layer -> form -> cost,
             from `embedding_distortions`. See `quantization_costs`.
         target_bytes: the most that the exported file may have.
-        bits: the widths to choose from.
+        bits: the widths to choose from; if None, 1-8, and 0.5 with `trellis`.
+        trellis: whether each layer may have trellis codes in place of a k-means codebook, of
+            those widths that trellises have, where it can have them.
         method: "exact": the least cost over all layers and widths. "sections": the
             paper's search (arXiv 2406.05359): layers sorted by trace in 4 sections, one width a
             section, all combinations.
         sizes: what files take; `FileSize.of(model)` if None, which is for waveform input.
 
     Returns:
-        A recipe of k-means codebooks.
+        A recipe of k-means codebooks, and trellis codes if asked for.
 
     Raises:
         InputError: no recipe is small enough (it says the least size); traces of other layers, or
@@ -77,7 +79,10 @@ def allocate_bits(
     >>> sorted({layer.bits for layer in recipe.layers.values()})
     [1, 2, 4]
     """
-    return sweep(model, traces, [target_bytes], bits=bits, method=method, sizes=sizes)[0].recipe
+    answers = sweep(
+        model, traces, [target_bytes], bits=bits, trellis=trellis, method=method, sizes=sizes
+    )
+    return answers[0].recipe
 
 
 def sweep(
@@ -85,7 +90,8 @@ def sweep(
     traces: Sensitivity,
     targets: Iterable[int],
     *,
-    bits: Iterable[int] = range(1, 9),
+    bits: Iterable[float] | None = None,
+    trellis: bool = False,
     method: str = "exact",
     order: Sequence[str] | None = None,
     sizes: FileSize | None = None,
@@ -103,56 +109,65 @@ def sweep(
     """
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    costs = quantization_costs(model, traces, bits)
-    names, widths = list(costs), list(next(iter(costs.values())))
+    costs = quantization_costs(model, traces, bits, trellis=trellis)
+    layers, choices = quantizable(model), list(next(iter(costs.values())))
+    names = list(costs)
     sizes = sizes or FileSize.of(model)
     problem = MixedPrecisionProblem.from_layers(costs, sizes.layers)
     order = sensitivity_order(traces) if order is None else order
     if sorted(order) != sorted(names):
         raise InputError(f"order must have every layer once: {', '.join(names)}")
+    numbers = [names.index(name) for name in order]
     answers = []
     for target in targets:
-        budget = int((1 - _MARGIN) * target) - _MARGIN_BYTES - sizes.fixed
-        if method == "exact":
-            columns = problem.solve(budget)
-        else:
-            columns = problem.solve_sections(budget, [names.index(name) for name in order])
-        if columns is None:
-            least = (problem.least_bytes() + sizes.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
-            raise InputError(
-                f"no file of {target:,} bytes is possible: the least target is "
-                f"{int(np.ceil(least)) + 1:,} bytes; raise it"
-                + (" or allow fewer bits" if widths[0] > 1 else "")
+        most = int((1 - _MARGIN) * target) - _MARGIN_BYTES
+        budget = most - sizes.fixed
+        while True:
+            exact = method == "exact"
+            columns = problem.solve(budget) if exact else problem.solve_sections(budget, numbers)
+            if columns is None:
+                least = (problem.least_bytes() + sizes.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
+                raise InputError(
+                    f"no file of {target:,} bytes is possible: the least target is "
+                    f"{int(np.ceil(least)) + 1:,} bytes; raise it"
+                    + (" or allow fewer bits" if choices[0] != 1 else "")
+                )
+            chosen = [choices[column] for column in columns]
+            recipe = QuantizationRecipe(
+                {n: recipe_for(layers[n], form) for n, form in zip(names, chosen, strict=True)}
             )
-        recipe = QuantizationRecipe(
-            {n: LayerRecipe("kmeans", widths[c]) for n, c in zip(names, columns, strict=True)}
-        )
-        answers.append(Allocation(recipe, sizes.total(recipe), problem.cost(columns)))
+            total = sizes.total(recipe)
+            if total <= most:
+                break
+            budget -= total - most  # groups of layers are not linear in the choices
+        answers.append(Allocation(recipe, total, problem.cost(columns)))
     return answers
 
 
 def quantization_costs(
-    model: keras.Model, traces: Sensitivity, bits: Iterable[int] = range(1, 9)
-) -> dict[str, dict[int, float]]:
-    """Returns what each width costs each layer: layer -> bits -> cost.
+    model: keras.Model,
+    traces: Sensitivity,
+    bits: Iterable[float] | None = None,
+    *,
+    trellis: bool = False,
+) -> dict[str, dict[Form, float]]:
+    """Returns what each form costs each layer: layer -> form -> cost; see `forms.forms`.
 
     With H the Hessian of the loss and d the change of n weights by quantization, the loss grows by
     d'Hd / 2; for d of no special direction that is trace(H) / n x |d|^2 / 2 (HAWQ-V2, Dong et al.,
-    2020). |d|^2 is the squared error of the k-means codebook that the layer would get. A trace that
-    was estimated as less than its standard error, negative perhaps, counts as that.
+    2020). |d|^2 is the squared error of the codes that the layer would get. A trace that was
+    estimated as less than its standard error, negative perhaps, counts as that.
 
     Args:
         model: the float network.
-        traces: layer -> trace. A table of layer -> bits -> cost is checked and returned as it is.
-        bits: the widths.
+        traces: layer -> trace. A table of layer -> form -> cost is checked and returned as it is.
+        bits: as in `allocate_bits`.
+        trellis: as in `allocate_bits`.
 
     Raises:
         InputError: as `allocate_bits`.
     """
-    layers = quantizable(model)
-    widths = sorted({codebook.check_bits(b) for b in bits})
-    if not widths:
-        raise InputError("no bit width to choose from; give some of 1-8")
+    layers, choices = quantizable(model), forms(bits, trellis=trellis)
     for name in layers:
         if name not in traces:
             raise InputError(f"no trace is given for layer {name!r} of {model.name}")
@@ -164,35 +179,37 @@ def quantization_costs(
             )
     for name in layers:
         given = traces[name]
-        values = given if isinstance(given, Mapping) else dict.fromkeys(widths, _known(given))
-        for width in widths:
-            if width not in values:
-                raise InputError(f"layer {name!r} has no cost at {width} bits")
-            if not np.isfinite(values[width]) or values[width] < 0:
+        values = given if isinstance(given, Mapping) else dict.fromkeys(choices, _known(given))
+        for choice in choices:
+            if choice not in values:
+                raise InputError(f"layer {name!r} has no cost at {shown(choice)}")
+            if not np.isfinite(values[choice]) or values[choice] < 0:
                 raise InputError(
-                    f"the sensitivity of layer {name!r} is {values[width]}; it must be 0 or more"
+                    f"the sensitivity of layer {name!r} is {values[choice]}; it must be 0 or more"
                 )
-    table: dict[str, dict[int, float]] = {}
+    table: dict[str, dict[Form, float]] = {}
     for name, layer in tqdm(layers.items(), desc="codebooks", unit="layer", disable=None):
         given = traces[name]
         if isinstance(given, Mapping):
-            table[name] = {width: float(given[width]) for width in widths}
+            table[name] = {choice: float(given[choice]) for choice in choices}
         else:
-            kernel = getattr(layer, str(kernel_attribute(layer))).numpy()
-            weight = _known(given) / kernel.size / 2
-            table[name] = {width: weight * kernel_error(kernel, width) for width in widths}
+            kernel = getattr(layer, str(kernel_attribute(layer)))
+            weight = _known(given) / int(kernel.shape.num_elements()) / 2
+            table[name] = {choice: weight * kernel_error(layer, choice) for choice in choices}
     return table
 
 
-def kernel_error(kernel: npt.NDArray[np.float32], bits: int) -> float:
-    """Returns the squared error |W - Q(W)|^2 of a kernel's codebook, on the file's int8 grid.
+def kernel_error(layer: keras.layers.Layer, form: Form) -> float:
+    """Returns the squared error |W - Q(W)|^2 of a layer's kernel, rounded to a form.
 
-    >>> kernel_error(np.float32([0, 1, 10, 11]), bits=1) > 0.9
-    True
+    >>> layer = keras.layers.Dense(1, use_bias=False)
+    >>> layer.build([None, 4])
+    >>> layer.set_weights([np.float32([[0], [1], [10], [11]])])
+    >>> round(kernel_error(layer, 1), 2)
+    1.0
     """
-    centroids = codebook.fit_on_grid(kernel, bits)
-    change = kernel - centroids[codebook.assign(kernel, centroids)]
-    return float(np.sum(np.square(change, dtype=np.float64)))
+    kernel = getattr(layer, str(kernel_attribute(layer))).numpy()
+    return float(np.sum(np.square(kernel - rounded(layer, form), dtype=np.float64)))
 
 
 def _known(trace: float) -> float:
@@ -204,7 +221,7 @@ def _known(trace: float) -> float:
 
 
 def sensitivity_order(traces: Sensitivity) -> list[str]:
-    """Returns the layers, the most sensitive first; of a table, by the cost at the fewest bits.
+    """Returns the layers, the most sensitive first; of a table, by its first costs.
 
     >>> sensitivity_order({"a": 1.0, "b": 2.0})
     ['b', 'a']
@@ -212,6 +229,6 @@ def sensitivity_order(traces: Sensitivity) -> list[str]:
 
     def key(name: str) -> float:
         value = traces[name]
-        return -float(value[min(value)] if isinstance(value, Mapping) else value)
+        return -float(next(iter(value.values())) if isinstance(value, Mapping) else value)
 
     return sorted(traces, key=key)

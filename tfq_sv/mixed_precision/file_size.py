@@ -7,7 +7,7 @@ files that `tfq_sv.export` writes (tests hold the sum to 0.1 % of real ones).
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ import tf_keras as keras
 
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.codec import FEWEST_GROUPED, planes, segments
+from tfq_sv.mixed_precision.forms import BITS, Form, form, forms, recipe_for
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
-from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
+from tfq_sv.quantization.recipe import QuantizationRecipe
 
 _GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 7534, 21840, 115, 2575, 115
 _OPS = {
@@ -40,8 +41,10 @@ _OPS = {
 _NORM = 300
 _DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
 _ONCE = {"codes": 174, "unpacked": 213, "joined": 427, "parts": 351, "twice": 342, "signs": 981}
-_ONCE |= {"trellis": 1102, "trellis group": 600, "group": 1428}
-_TRELLIS_LAYER, _TRELLIS_ALONE, _TRELLIS_STEP = 267, 1443, 650
+_ONCE |= {"trellis": 180, "negated trellis": 340, "group": 1428}
+_STEP = {"trellis": 684, "negated trellis": 600}
+_TRELLIS_LAYER, _TRELLIS_SPLIT, _TRELLIS_GROUP, _TRELLIS_SIGNED = 96, 368, 1376, 1808
+_ONCE["trellis group"] = _TRELLIS_GROUP + _TRELLIS_SPLIT
 _MEMBER = 44
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
 _BYTE = 256
@@ -59,16 +62,18 @@ class LayerSize:
         once: decoding tables and the like, which the file holds once for all layers.
         alone: bytes where too few layers of its segment have this width to be decoded together;
             None if it is decoded alone in any case.
+        weights: those of a trellis that is decoded together with others.
     """
 
     bytes: int
     once: frozenset[Once] = frozenset()
     alone: int | None = None
+    weights: int = 0
 
     @property
     def group(self) -> Once | None:
         """What it is decoded together with: the one of `once` that stands for it."""
-        return next((thing for thing in self.once if thing[0] == "group"), None)
+        return next((thing for thing in self.once if "group" in str(thing[0])), None)
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,12 @@ class FileSize:
 
     Attributes:
         fixed: bytes whatever the recipe.
-        layers: layer name -> bits, or the name of a trellis in FORMAT.md, -> its size; 32 bits
-            stand for a layer that is left float.
+        layers: layer name -> form -> its size; 32 stands for a layer that is left float. A form
+            that a layer cannot have is that of `recipe_for`.
     """
 
     fixed: int
-    layers: Mapping[str, Mapping[int | str, LayerSize]]
+    layers: Mapping[str, Mapping[Form, LayerSize]]
 
     @classmethod
     def of(cls, model: keras.Model, input: str = "waveform", compute: str = "int8") -> "FileSize":
@@ -107,13 +112,14 @@ class FileSize:
             fixed += _DEQUANTIZE * sum(not kernel.depthwise for kernel in found.values())
         else:
             fixed += _DEQUANTIZE * sum(kernel.dilated for kernel in found.values())
-        sizes: dict[str, dict[int | str, LayerSize]] = {
-            name: {bits: kernel.size(bits, segment) for bits in (*range(1, 9), 32)}
-            for (name, kernel), segment in zip(found.items(), groups, strict=True)
-        }
-        for name, kernel in found.items():
-            for bits in trellis.WIDTHS:
-                sizes[name][f"trellis_{bits:g}"] = kernel.trellis_size(bits)
+        sizes: dict[str, dict[Form, LayerSize]] = {}
+        for (name, kernel), segment in zip(found.items(), groups, strict=True):
+            own: dict[Form, LayerSize] = {b: kernel.size(b, segment) for b in (*BITS, 32)}
+            for code in forms(trellis.WIDTHS, trellis=True):
+                entry = recipe_for(layers[name], code)
+                coded = entry.kind == "trellis"
+                own[code] = kernel.trellis_size(entry.bits) if coded else own[form(entry)]
+            sizes[name] = own
         return cls(fixed, sizes)
 
     def total(self, recipe: QuantizationRecipe) -> int:
@@ -124,14 +130,15 @@ class FileSize:
         """
         recipe.check_layers(self.layers)
         chosen = [
-            sizes[_form(recipe.layers[name]) if name in recipe.layers else 32]
+            sizes[form(recipe.layers[name]) if name in recipe.layers else 32]
             for name, sizes in self.layers.items()
         ]
-        groups = Counter(size.group for size in chosen)
+        groups = Counter(size.group for size in chosen if not size.weights)
         few = {group for group, count in groups.items() if group and count < FEWEST_GROUPED}
         once = {thing for size in chosen for thing in size.once} - few
+        once -= {size.group for size in chosen if size.weights}
         own = sum(size.bytes if size.group not in few else size.alone or 0 for size in chosen)
-        return self.fixed + own + sum(map(once_bytes, once))
+        return self.fixed + own + sum(map(once_bytes, once)) + _trellis_groups(chosen)
 
     def measured(self, recipe: QuantizationRecipe, bytes: int) -> "FileSize":
         """Returns these sizes, set right by one real file: its recipe and its bytes."""
@@ -182,10 +189,10 @@ def once_bytes(thing: Once) -> int:
         stored = 2 ** (width * cells) * cells
     elif kind == "group":
         stored = _PLANE * (len(planes(int(which[-1]))) - 1)
-    elif kind == "trellis":
+    elif kind in _STEP:
         table = trellis.table(float(which[0]))
         # Each step of the table's expansion doubles the codes per row, up to a byte of them.
-        stored = table.size + _TRELLIS_STEP * {512: 3, 1024: 2, 4096: 1}[len(table)]
+        stored = table.size + _STEP[str(kind)] * {512: 3, 1024: 2, 4096: 1}[len(table)]
     return _ONCE[str(kind)] + stored
 
 
@@ -256,13 +263,29 @@ class _Kernel:
         """What it takes in trellis codes."""
         codes = _aligned(int(self.weights * bits / 8))
         once: set[Once] = {("trellis", str(bits))}
-        if self.signed:
-            once.add(("trellis", str(bits), "negated"))
-            codes += _aligned(self.channels)
-        if self.signed or self.weights > trellis.GROUP // 2:  # decoded alone
-            return LayerSize(codes + _TRELLIS_ALONE, frozenset(once))
+        if self.signed:  # decoded alone
+            once.add(("negated trellis", str(bits)))
+            return LayerSize(codes + _aligned(self.channels) + _TRELLIS_SIGNED, frozenset(once))
         once.add(("trellis group", str(bits), self.channels))
-        return LayerSize(codes + _TRELLIS_LAYER, frozenset(once))
+        return LayerSize(codes + _TRELLIS_LAYER, frozenset(once), weights=self.weights)
+
+
+def _trellis_groups(chosen: Iterable[LayerSize]) -> int:
+    """The bytes of what layers in trellis codes share: in the groups that the file's writer makes.
+
+    The search, which is linear, counts one group for each key, however large.
+    """
+    total = 0
+    filled: dict[Once | None, tuple[int, int]] = {}
+    for size in chosen:
+        if not size.weights:
+            continue
+        layers, weights = filled.get(size.group, (0, trellis.GROUP))
+        if weights + size.weights > trellis.GROUP:
+            layers, weights, total = 0, 0, total + _TRELLIS_GROUP
+        total += _TRELLIS_SPLIT if layers == 1 else 0
+        filled[size.group] = layers + 1, weights + size.weights
+    return total
 
 
 class _Segment(NamedTuple):
@@ -284,10 +307,6 @@ def _segments(kernels: Sequence[_Kernel]) -> list[_Segment | None]:
         if key is not None:
             chunks[key] = math.gcd(chunks.get(key, 0), kernel.weights)
     return [None if key is None else _Segment(key, chunks[key]) for key in keys]
-
-
-def _form(entry: LayerRecipe) -> int | str:
-    return f"trellis_{entry.bits:g}" if entry.kind == "trellis" else int(entry.bits)
 
 
 def _folded(

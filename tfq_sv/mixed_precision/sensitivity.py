@@ -14,8 +14,8 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv import codebook
 from tfq_sv.errors import InputError
+from tfq_sv.mixed_precision.forms import Form, forms, rounded, shown
 from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
 from tfq_sv.models.entry import one_embedding
 from tfq_sv.models.plain_layers import plain_layers
@@ -155,12 +155,13 @@ def embedding_distortions(
     model: keras.Model,
     batches: Iterable[Any],
     *,
-    bits: Iterable[int] = range(1, 9),
+    bits: Iterable[float] | None = None,
+    trellis: bool = False,
     options: ProbeOptions | None = None,
     strategy: tf.distribute.Strategy | None = None,
     cache: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> dict[str, dict[int, Estimate]]:
+) -> dict[str, dict[Form, Estimate]]:
     """Measures how far embeddings turn when one layer alone is quantized: 1 - cosine, mean.
 
     The direct measure, at a forward pass for each layer and width and batch.
@@ -168,14 +169,15 @@ def embedding_distortions(
     Args:
         model: a float network.
         batches: one or several.
-        bits: the widths.
+        bits: the widths, as in `allocate_bits`.
+        trellis: whether trellis codes are measured too, as in `allocate_bits`.
         options: as in `hessian_traces`, and so all others; at most 8 probes if None.
         strategy: devices that share the probes.
         cache: a JSON file to keep probes in.
         progress: show a bar.
 
     Returns:
-        Layer name -> bits -> distortion, with its `standard_error`.
+        Layer name -> form -> distortion, with its `standard_error`; see `forms.forms`.
 
     Raises:
         InputError: as `hessian_traces`; bits out of range.
@@ -184,9 +186,10 @@ def embedding_distortions(
     options = options or ProbeOptions(max_probes=8)
     run = ProbeRun(model, batches, options, strategy, cache, progress)
     twin = _on(strategy, model)
-    kernels, widths = _kernels(twin), sorted({codebook.check_bits(b) for b in bits})
+    layers, kernels = quantizable(twin), _kernels(twin)
+    widths = forms(bits, trellis=trellis)
     choices = [(layer, width) for layer in kernels for width in widths]
-    books: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
+    values_of: dict[tuple[str, Form], npt.NDArray[np.float32]] = {}
 
     @tf.function(reduce_retracing=True)
     def embed(features: Any) -> Any:
@@ -209,20 +212,19 @@ def embedding_distortions(
         for layer, width in shown:
             kernel = kernels[layer]
             weights = kernel.numpy()
-            if (layer, width) not in books:
-                books[layer, width] = codebook.fit_on_grid(weights, width)
-            centroids = books[layer, width]
+            if (layer, width) not in values_of:
+                values_of[layer, width] = rounded(layers[layer], width)
             try:
-                kernel.assign(centroids[codebook.assign(weights, centroids)])
+                kernel.assign(values_of[layer, width])
                 distances.append(distance(features, target))
             finally:
                 kernel.assign(weights)
         return stacked(distances)
 
     settings = {"measure": "distortion", "bits": widths}
-    names = [f"{layer} at {width} bits" for layer, width in choices]
+    names = [f"{layer} at {shown(width)}" for layer, width in choices]
     values = run.make(probe, names, settings)
-    table: dict[str, dict[int, Estimate]] = {layer: {} for layer in kernels}
+    table: dict[str, dict[Form, Estimate]] = {layer: {} for layer in kernels}
     for (layer, width), estimate in zip(choices, estimates(values), strict=True):
         table[layer][width] = estimate
     return table

@@ -198,7 +198,7 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     target = corrected(kernel, gram, cross)
     quantizer.latent.assign(ungrouped(target, layer, shape))
     if isinstance(quantizer, Trellis) and len(target) > 1:  # pieces: their scales would differ
-        nearest = quantizer.fit(ungrouped(target, layer, shape))
+        nearest = quantizer.nearest(layer, ungrouped(target, layer, shape), quantizer.bits)
         return quantizer.set(*nearest)
     if isinstance(quantizer, Trellis):
         per_channel = quantizer.per_channel

@@ -50,14 +50,13 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
                 "give it a k-means codebook"
             )
         self.latent, trained = trained_kernel(layer, name)
-        # Dense layers with a single scale are read as int8.
-        self.per_channel = not isinstance(inner, keras.layers.Dense)
+        self.per_channel = _per_channel(inner)
         channels = int(self.latent.shape[-1])
         columns = int(np.prod(self.latent.shape[:-1])) // trellis.block(self.bits)
         codes, scales = np.zeros((channels, columns), np.uint8), np.ones(channels, np.float32)
         if trained:
             try:
-                codes, scales = self.fit(self.latent.numpy())
+                codes, scales = self.nearest(inner, self.latent.numpy(), self.bits)
             except InputError as error:
                 raise InputError(f"layer {inner.name}: {error}") from None
         tick()
@@ -71,10 +70,13 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         )
         return {"codes": self.codes, "scales": self.scales}
 
-    def fit(self, kernel: np.ndarray) -> tuple[trellis.Bytes, trellis.Floats]:
-        """Returns codes and scales, (channels,), that are nearest to a kernel."""
+    @staticmethod
+    def nearest(
+        layer: keras.layers.Layer, kernel: np.ndarray, bits: float
+    ) -> tuple[trellis.Bytes, trellis.Floats]:
+        """Returns codes and scales, (channels,), that are nearest to a kernel of a layer."""
         matrix = trellis.as_matrix(kernel)
-        codes, scales = trellis.fit(matrix, self.bits, per_channel=self.per_channel)
+        codes, scales = trellis.fit(matrix, bits, per_channel=_per_channel(layer))
         return codes, scales[:, 0]
 
     def __call__(
@@ -142,6 +144,11 @@ def fits(layer: keras.layers.Layer, bits: float) -> bool:
         return False
     *inputs, channels = layer.kernel.shape
     return channels >= 16 and int(np.prod(inputs)) % trellis.block(bits) == 0
+
+
+def _per_channel(layer: keras.layers.Layer) -> bool:
+    # Dense layers with a single scale are read as int8.
+    return not isinstance(layer, keras.layers.Dense)
 
 
 def decoded(codes: tf.Tensor, bits: float) -> tf.Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from tfq_sv.files import atomic
 from tfq_sv.mixed_precision.allocation import Allocation, Sensitivity
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
+from tfq_sv.quantization.recipe import LayerRecipe
 from tfq_sv.reports.table import Table
 
 
@@ -26,7 +27,7 @@ def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocati
                 f"{kernel.shape.num_elements():,}",
                 f"{value:.3g}",
                 f"{error:.1g}",
-                *(str(answer.recipe.layers[name].bits) for answer in answers),
+                *(_bits(answer.recipe.layers[name]) for answer in answers),
             ]
         )
     sizes = [f"{answer.bytes / 1e6:.3f} MB" for answer in answers]
@@ -66,7 +67,7 @@ def allocation_figure(
         colour = f"C{number % 10}"
         label = f"{answer.bytes / 1e6:.3f} MB"
         axes[1].plot(places, bits, ".-", color=colour, linewidth=0.8, label=label)
-    axes[1].set(ylabel="bits", ylim=(0.5, 8.5), xlim=(-0.6, len(names) - 0.4))
+    axes[1].set(ylabel="bits", ylim=(0, 8.5), xlim=(-0.6, len(names) - 0.4))
     axes[1].set_xticks(places, names, rotation=90, fontsize=7)
     axes[1].set_yticks(range(1, 9))
     axes[1].grid(axis="y", alpha=0.3)
@@ -95,5 +96,9 @@ def allocation_figure(
 
 
 def _value(given: Any) -> float:
-    """A layer's trace; of a table of costs the one at the fewest bits."""
-    return given[min(given)] if isinstance(given, Mapping) else given
+    """A layer's trace; of a table of costs the first."""
+    return next(iter(given.values())) if isinstance(given, Mapping) else given
+
+
+def _bits(entry: LayerRecipe) -> str:
+    return f"{entry.bits:g}{' trellis' * (entry.kind == 'trellis')}"
