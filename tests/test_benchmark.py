@@ -20,7 +20,9 @@ SPEECH = [np.random.default_rng(i).normal(0, 1, (60, 80)).astype(np.float32) for
 
 @pytest.fixture
 def quantized(resnet18: keras.Model) -> Any:
-    return tfq_sv.quantize(resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=4))
+    return tfq_sv.quantize(
+        resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=4), calibrate=False
+    )
 
 
 @pytest.mark.slow

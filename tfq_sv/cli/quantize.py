@@ -85,9 +85,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
     from tfq_sv.mixed_precision.file_size import predict_bytes
     from tfq_sv.models.plain_layers import plain_layers
-    from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.calibration import quantize
     from tfq_sv.quantization.float_layers import float_layers, left_float
-    from tfq_sv.quantization.quantized_model import codebooks, quantize
+    from tfq_sv.quantization.quantized_model import codebooks
     from tfq_sv.reports.table import Table
 
     network = plain_layers(network)
@@ -99,8 +99,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         recipe = QuantizationRecipe.uniform(network, int(bits))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below
-        model = quantize(network, recipe, progress=True)
-    calibrate(model, speech)
+        model = quantize(
+            network, recipe, calibrate=True if speech is None else speech, progress=True
+        )
     layers, rows = {}, []
     for layer, book in codebooks(model).items():
         kernel = network.get_layer(layer).get_weights()[0]
