@@ -3,6 +3,7 @@ from . import cache as cache
 from . import convert as convert
 from . import decoder as decoder
 from . import encoder as encoder
+from . import fast as fast
 from . import filters as filters
 from . import flatbuffer as flatbuffer
 from . import float32 as float32
@@ -16,6 +17,7 @@ from .convert import export_tflite as export_tflite
 from .encoder import SpeakerEncoder as SpeakerEncoder
 from .encoder import inflate as inflate
 from .encoder import read_about as read_about
+from .fast import fast_file as fast_file
 from .float32 import export_float32 as export_float32
 from .metadata import write_about as write_about
 from .noise import layer_noise as layer_noise

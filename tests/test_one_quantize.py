@@ -10,7 +10,7 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv import cli, codebook
-from tfq_sv.cli import quantize as command
+from tfq_sv.cli import common
 from tfq_sv.errors import InputError
 from tfq_sv.quantization import quantizers_of
 from tfq_sv.training.fine_tuning import FineTuningOptions
@@ -26,6 +26,7 @@ def same(a: keras.Model, b: keras.Model) -> bool:
     return all(map(np.array_equal, a.get_weights(), b.get_weights()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kmeans", "trellis", "binary"])
 @pytest.mark.parametrize("heard", [False, True])
 def test_the_call_and_the_command_give_one_network(
@@ -39,7 +40,7 @@ def test_the_call_and_the_command_give_one_network(
     minute: Any = True
     if heard:
         line += [f"--calibrate={corpus_dir}/train", "--minutes=0.1"]
-        minute, _ = command._speech(f"{corpus_dir}/train", 0.1)
+        minute, _ = common.speech_for_calibration(f"{corpus_dir}/train", 0.1)
     assert cli.main(line) == 0
     made = {"kmeans": Recipe.uniform, "trellis": Recipe.trellis}.get(kind)
     recipe = made(network, 2) if made else Recipe.binary(network, "static")

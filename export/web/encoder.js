@@ -27,6 +27,7 @@ export class SpeakerEncoder {
 
   /**
    * Opens a file: checks it, and inflates its weights to int8, as Python's SpeakerEncoder does.
+   * What `tfq-sv inflate` wrote runs as it is.
    *
    * @param {Uint8Array} bytes
    * @param {string} name for error messages
@@ -39,6 +40,7 @@ export class SpeakerEncoder {
     const packed = await loadAndCompile(bytes, ACCELERATOR);
     try {
       const about = parseAbout(new TextDecoder().decode(await ask(packed, "about", "json")), name);
+      if (about.form) return new SpeakerEncoder(await loadAndCompile(bytes, ACCELERATOR), about);
       const inflated = await ask(packed, "inflate", "tflite");
       if (hex(await sha256(inflated)) !== about.inflated_sha256) {
         throw new InputError(`${name} inflates to other bytes than it says; export it again`);
