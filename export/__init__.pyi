@@ -5,9 +5,11 @@ from . import decoder as decoder
 from . import encoder as encoder
 from . import fast as fast
 from . import filters as filters
+from . import fixed_lengths as fixed_lengths
 from . import flatbuffer as flatbuffer
 from . import float32 as float32
 from . import frontend as frontend
+from . import inflate_signature as inflate_signature
 from . import metadata as metadata
 from . import noise as noise
 from . import seal as seal

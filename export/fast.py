@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.errors import InputError
-from tfq_sv.export import encoder, flatbuffer, metadata, seal
-from tfq_sv.export.flatbuffer import FLOAT32, INT8, Graph, Model
+from tfq_sv.export import encoder, fixed_lengths, flatbuffer, metadata, seal
+from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
 
 FORMS = ("int8", "static-int8", "float16")
 """int8: int8 weights, activations quantized as they come. static-int8: both int8, by ranges that
@@ -56,17 +56,18 @@ def fast_file(
     if (form == "static-int8") != (speech is not None):
         raise InputError(f"{form} {'needs' if speech is None else 'takes no'} speech to calibrate")
     content, about = encoder.inflate(path), encoder.read_about(path)
-    if form == "float16":
-        content = _half(plain(content))
-    elif speech is not None:
-        content = _static(plain(content), about, speech)
+    if form != "int8":
+        floats = plain(content)
+        content = _half(floats) if speech is None else _static(floats, about, speech)
     model = flatbuffer.read(content)
+    if form != "int8":
+        fixed_lengths.add(model, about.get("fixed_lengths", {}))
     about["form"] = form
     if form != "int8":
         about["compute"] = "int8" if form == "static-int8" else "float32"
         about["inflated_sha256"] = hashlib.sha256(content).hexdigest()
         about["inflated_bytes"] = len(content)
-    metadata.attach(model, about)
+    metadata.attach(model, about, INT8 if "fixed_lengths" in about else UINT8)
     return seal.seal(flatbuffer.write(model))
 
 
@@ -77,6 +78,7 @@ def plain(inflated: bytes) -> bytes:
     energies, and the network.
     """
     model = flatbuffer.read(inflated)
+    fixed_lengths.remove(model)
     graph = Graph(model, model.subgraphs[0])
     renamed: dict[int, int] = {}
     operators = []

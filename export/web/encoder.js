@@ -110,11 +110,12 @@ async function loadRuntime() {
   }
 }
 
-/** Calls `about` or `inflate`, whose input is ignored. */
+/** Calls `about` or `inflate`, whose input is ignored; bytes, which some files type as int8. */
 async function ask(model, signature, output) {
   const request = new Tensor(new Int32Array(1), [1]);
   try {
-    return take((await model.run(signature, { request }))[output]);
+    const bytes = take((await model.run(signature, { request }))[output]);
+    return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   } finally {
     request.delete();
   }

@@ -36,7 +36,8 @@ MODULES = {
     "tfq_sv.data": ALL,
     "tfq_sv.evaluation": ALL,
     "tfq_sv.export": [
-        "__init__", "about", "cache", "encoder", "fast", "flatbuffer", "metadata", "seal",
+        "__init__", "about", "cache", "encoder", "fast", "fixed_lengths", "flatbuffer", "metadata",
+        "seal",
     ],
     "tfq_sv.verification": ALL,
 }  # fmt: skip
