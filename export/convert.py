@@ -215,6 +215,8 @@ def build(
         "inflated_sha256": hashlib.sha256(inner).hexdigest(),
         "inflated_bytes": len(inner),
     }
+    if origin := models.origin_of(float_model).fields():
+        standard["origin"] = origin
     standard |= {"fixed_lengths": lengths} if lengths else {}
     metadata.attach(outer, check({**standard, **(about or {})}, "the about given"), kind)
     return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))

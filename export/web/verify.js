@@ -6,6 +6,7 @@ import { noSpeech } from "./speech_check.js";
 import { borders } from "./windows.js";
 
 const MODEL = "model.tflite"; // beside the page: taken without asking
+const SYNTHETIC = "synthetic speech (espeak-ng)"; // as in origin.py
 const $ = (id) => document.getElementById(id);
 
 let encoder = null;
@@ -31,10 +32,14 @@ async function openModel(blob, name) {
   encoder = null;
   try {
     encoder = await SpeakerEncoder.open(new Uint8Array(await blob.arrayBuffer()), name);
-    const { embed_dim: size, trials } = encoder.about;
+    const { embed_dim: size, origin, trials } = encoder.about;
     const known = encoder.threshold !== null && trials?.source;
     const source = known ? `, threshold from ${trials.source}` : "";
-    say(line, `${name}: ${blob.size.toLocaleString("en")} bytes, ${size}-dimensional embeddings${source}`);
+    const licence = origin?.licence ? `, licence ${origin.licence}` : "";
+    const heard = origin?.speech ? `, trained on ${origin.speech}` : "";
+    const synthetic = origin?.speech === SYNTHETIC ? ": no use for real voices" : "";
+    const bytes = `${name}: ${blob.size.toLocaleString("en")} bytes, ${size}-dimensional embeddings`;
+    say(line, `${bytes}${licence}${source}${heard}${synthetic}`);
   } catch (error) {
     say(line, error);
   }

@@ -18,6 +18,7 @@ from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Encoder, KerasEncoder
 from tfq_sv.files import check_output
+from tfq_sv.origin import Origin
 
 LISTED = 100
 """Bad recordings that are printed one by one, at most."""
@@ -184,6 +185,12 @@ def open_encoder(name: str, *, fast: bool = True) -> Encoder:
 
         return SpeakerEncoder(name, fast=fast, check_speech=False)  # done where it is reported
     return KerasEncoder(load_network(name))
+
+
+def encoder_origin(encoder: Any) -> Origin:
+    """Where the network of an encoder is from, as far as it says."""
+    known = getattr(encoder, "origin", None)
+    return known or Origin.of(getattr(encoder, "about", {}).get("origin"))
 
 
 def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:

@@ -136,7 +136,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.report:
         _report([System(name, result)], trials.source)
     if FLAGS.store:
-        store(name, result)
+        store(name, result, corpus)
     return _record(System(name, result)) | _skipped(result, trials)
 
 

@@ -93,7 +93,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.report:
         _report(name, result, table, said)
     if FLAGS.store:
-        store(name, result)
+        store(name, result, corpus)
     return {
         "thresholds": thresholds,
         "recommended": operating_points.recommended(points)[0],

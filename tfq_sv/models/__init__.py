@@ -1,6 +1,6 @@
 """The networks, by name: `build("ResNet34")`. Plain functional tf_keras models."""
 
-from tfq_sv.models.frontend import FrontEnd, front_end, network_input
+from tfq_sv.models.frontend import FrontEnd, front_end, network_input, origin_of, set_origin
 from tfq_sv.models.importer import load_checkpoint, load_wespeaker
 from tfq_sv.models.pooling import POOLINGS, pool
 from tfq_sv.models.registry import NAMES, build
@@ -14,5 +14,7 @@ __all__ = [
     "load_checkpoint",
     "load_wespeaker",
     "network_input",
+    "origin_of",
     "pool",
+    "set_origin",
 ]
