@@ -98,7 +98,8 @@ export class SpeakerEncoder {
 /** Cosine of the angle between two embeddings, in [-1, 1]. */
 export function cosine(a, b) {
   const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+  const cosine = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+  return Math.min(1, Math.max(-1, cosine)); // rounding leads out
 }
 
 async function loadRuntime() {

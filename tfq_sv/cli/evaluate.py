@@ -1,10 +1,11 @@
 """measure the EER of a network or a .tflite on a trial list
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
-used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
-tfq-sv verify and apps read them. A recording that cannot be used is skipped with its trials, and
-listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
-it was made from, on the same trials.
+used, or else pairs drawn at random, which --trials_out keeps. --store writes the thresholds found
+into the .tflite, where tfq-sv verify and apps read them. A recording that cannot be used is skipped
+with its trials, and listed at the end. --reference measures a .tflite by both signatures beside the
+Keras network that it was made from, on the same trials. --embeddings of an .scp, .ark or .npy
+needs no --model.
 
 example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
@@ -96,6 +97,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_values=FLAGS)
 flags.DEFINE_string(
+    "trials_out", None, "write the trials, such as drawn pairs, for --trials", flag_values=FLAGS
+)
+flags.DEFINE_string(
     "scores_out", None, "write `enroll test score target|nontarget` lines", flag_values=FLAGS
 )
 flags.DEFINE_string(
@@ -114,6 +118,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     corpus = _corpus(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
+    if FLAGS.trials_out:
+        trials.write(FLAGS.trials_out)
+        print(f"wrote {FLAGS.trials_out}: {len(trials):,} trials from {trials.source}")
     if FLAGS.reference:
         return _compare(corpus, trials)
     embeddings = _embeddings()
@@ -237,6 +244,7 @@ def _check_flags() -> None:
     for given in (FLAGS.model, FLAGS.reference):
         if given:
             check_network(given)
+    check_file(FLAGS, "trials_out")
     check_file(FLAGS, "scores_out")
     check_file(FLAGS, "det_out")
     check_file(FLAGS, "plot", ".png")

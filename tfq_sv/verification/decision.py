@@ -169,7 +169,8 @@ def score(references: npt.NDArray[np.floating], test: npt.NDArray[np.floating]) 
     length = float(np.linalg.norm(mean))
     if not length:  # they cancel out
         return 0.0
-    return float(mean @ np.asarray(test, np.float64) / length * enrolment_scale(len(references)))
+    cosine = min(1.0, max(-1.0, float(mean @ np.asarray(test, np.float64)) / length))
+    return float(cosine * enrolment_scale(len(references)))
 
 
 def best(
