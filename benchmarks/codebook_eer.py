@@ -75,14 +75,14 @@ def quantized(network: keras.Model, kind: int | str) -> keras.Model:
         copy.set_weights(network.get_weights())
         return copy
     if isinstance(kind, int):
-        return tfq_sv.quantize(network, QuantizationRecipe.uniform(network, kind))
+        return tfq_sv.quantize(network, QuantizationRecipe.uniform(network, kind), calibrate=False)
     if kind == "scaled":
         return scaled(network)
     form = "static_binary" if kind == "sign" else f"{kind}_binary"
     layers = dict.fromkeys(
         tfq_sv.quantization.quantizers.quantizable(network), LayerRecipe(form, 1)
     )
-    model = tfq_sv.quantize(network, QuantizationRecipe(layers))
+    model = tfq_sv.quantize(network, QuantizationRecipe(layers), calibrate=False)
     if kind == "sign":  # BinaryConnect (Courbariaux et al., 2015): -1 and +1, whatever the kernel
         for quantizer in quantizers_of(model).values():
             quantizer.centroids.assign([-1.0, 1.0])
@@ -143,7 +143,10 @@ def make(
         return tfq_sv.multi_stage_finetune(
             network, recipe, stream, options=options, order=cell.tuned
         )
-    model = tfq_sv.quantize(network, recipe) if recipe else quantized(network, cell.kind)
+    if recipe:
+        model = tfq_sv.quantize(network, recipe, calibrate=False)
+    else:
+        model = quantized(network, cell.kind)
     # One minute, the same for all.
     minute = list(itertools.islice(batches(corpus, batch_size=10, seconds=2.0, seed=1000), 3))
     if cell.speech == "BatchNorm":

@@ -280,7 +280,7 @@ def networks(folder: Path) -> dict[str, Reader]:
     x = keras.layers.Dense(4, name="seg")(keras.layers.GlobalAveragePooling1D()(x))
     network = keras.Model(entry, x, name="net")
     recipe = QuantizationRecipe.uniform(network, bits=2)
-    small = tfq_sv.quantize(network, recipe)
+    small = tfq_sv.quantize(network, recipe, calibrate=False)
     for path in ("net.keras", "net.h5", "small.keras", "small.h5", "saved"):
         (small if path.startswith("small") else network).save(folder / path)
     export_tflite(small, folder / "x.tflite", input="features")

@@ -87,10 +87,9 @@ def main(arguments: argparse.Namespace) -> bool:
 
 def quantized(path: str, bits: int, train: str) -> Any:
     network = tfq_sv.load_model(path)
-    made = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=bits))
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
     speech = batches(Corpus.read(train), batch_size=10, seconds=2.0)
-    tfq_sv.calibrate(made, itertools.islice(speech, BATCHES), progress=False)
-    return made
+    return tfq_sv.quantize(network, recipe, calibrate=itertools.islice(speech, BATCHES))
 
 
 def row(bits: int, compute: str, eer: float, parity: Parity) -> dict[str, Any]:

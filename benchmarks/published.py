@@ -116,14 +116,11 @@ def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
         recipe = tfq_sv.QuantizationRecipe.trellis(network, float(codes.removeprefix("trellis")))
     else:
         recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=int(codes))
-    small = tfq_sv.quantize(network, recipe)
-    if how == "noise":
-        tfq_sv.calibrate(small)
-    elif how == "speech":
-        stream = batches(Corpus.read(options.speech, unlabelled=True), batch_size=10, seconds=3.0)
-        count = round(60 * options.minutes / 30)
-        tfq_sv.calibrate(small, itertools.islice(stream, count))
-    return small
+    if how != "speech":
+        return tfq_sv.quantize(network, recipe, calibrate=how == "noise", progress=True)
+    stream = batches(Corpus.read(options.speech, unlabelled=True), batch_size=10, seconds=3.0)
+    minutes = itertools.islice(stream, round(60 * options.minutes / 30))
+    return tfq_sv.quantize(network, recipe, calibrate=minutes, progress=True)
 
 
 def unit(vector: Any) -> Any:

@@ -33,6 +33,11 @@ SAMPLES = 32240  # 200 frames
 BATCHES = 3  # of 10 chunks of 2 s, for calibration
 
 
+def minute(folder: str) -> list[Any]:
+    """Chunks of speech to calibrate on."""
+    return list(itertools.islice(batches(Corpus.read(folder), batch_size=10, seconds=2.0), BATCHES))
+
+
 def main(arguments: argparse.Namespace) -> None:
     if arguments.model:
         network = tfq_sv.load_model(arguments.model)
@@ -41,10 +46,10 @@ def main(arguments: argparse.Namespace) -> None:
         randomize(network)
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in arguments.bits}
     recipes["mixed 2/4 bit"] = mixed(network)
-    quantized = {name: tfq_sv.quantize(network, recipe) for name, recipe in recipes.items()}
-    for made in quantized.values() if arguments.train else ():
-        speech = batches(Corpus.read(arguments.train), batch_size=10, seconds=2.0)
-        tfq_sv.calibrate(made, itertools.islice(speech, BATCHES), progress=False)
+    speech = minute(arguments.train) if arguments.train else False
+    quantized = {
+        name: tfq_sv.quantize(network, recipe, calibrate=speech) for name, recipe in recipes.items()
+    }
     corpus, trials, waveforms = None, None, [np.random.default_rng(0).normal(0, 0.1, SAMPLES)]
     if arguments.corpus:
         corpus = Corpus.read(arguments.corpus)

@@ -74,7 +74,7 @@ class Bench:
 
         def one(layer: str) -> list[float]:
             recipe = QuantizationRecipe({layer: LayerRecipe("kmeans", bits)})
-            return self.loss(tfq_sv.quantize(self.model, recipe))
+            return self.loss(tfq_sv.quantize(self.model, recipe, calibrate=False))
 
         layers = quantizable(self.model)
         return [self.cell(f"alone-{bits}-{name}", lambda n=name: one(n)) for name in layers]
@@ -83,10 +83,9 @@ class Bench:
         """EER and 1 - cosine of the network with a recipe, calibrated on a minute of speech."""
 
         def one() -> list[float]:
-            model = tfq_sv.quantize(self.model, recipe)
             stream = batches(self.train, batch_size=10, seconds=2.0, seed=1000)
-            tfq_sv.calibrate(model, list(itertools.islice(stream, 3)), progress=False)
-            return self.loss(model)
+            minute = itertools.islice(stream, 3)
+            return self.loss(tfq_sv.quantize(self.model, recipe, calibrate=minute))
 
         return self.cell(name, one)
 

@@ -28,9 +28,10 @@ def wrapped(network: keras.Model, kind: str) -> keras.Model:
     """Returns the network of a kind."""
     recipe = tfq_sv.QuantizationRecipe
     if kind == "1 bit adaptive":
-        return tfq_sv.quantize(network, recipe.binary(network))
+        return tfq_sv.quantize(network, recipe.binary(network), calibrate=False)
     if kind.endswith("bit"):
-        return tfq_sv.quantize(network, recipe.uniform(network, int(kind.split()[0])))
+        uniform = recipe.uniform(network, int(kind.split()[0]))
+        return tfq_sv.quantize(network, uniform, calibrate=False)
     if kind == "float":
         return keras.models.clone_model(network)
     kernels = tfq_sv.quantization.quantizers.quantizable(network)

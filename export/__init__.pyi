@@ -3,10 +3,13 @@ from . import cache as cache
 from . import convert as convert
 from . import decoder as decoder
 from . import encoder as encoder
+from . import fast as fast
 from . import filters as filters
+from . import fixed_lengths as fixed_lengths
 from . import flatbuffer as flatbuffer
 from . import float32 as float32
 from . import frontend as frontend
+from . import inflate_signature as inflate_signature
 from . import metadata as metadata
 from . import noise as noise
 from . import seal as seal
@@ -16,6 +19,7 @@ from .convert import export_tflite as export_tflite
 from .encoder import SpeakerEncoder as SpeakerEncoder
 from .encoder import inflate as inflate
 from .encoder import read_about as read_about
+from .fast import fast_file as fast_file
 from .float32 import export_float32 as export_float32
 from .metadata import write_about as write_about
 from .noise import layer_noise as layer_noise

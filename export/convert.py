@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,12 @@ import tfq_sv
 from tfq_sv import files
 from tfq_sv.errors import InputError
 from tfq_sv.export import filters, flatbuffer, float32, frontend, metadata, seal
+from tfq_sv.export import fixed_lengths as fixed
 from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
 from tfq_sv.export.filters import Book, Filter
 from tfq_sv.export.flatbuffer import FLOAT32, INT8, UINT8, Graph, Model
+from tfq_sv.export.inflate_signature import add_inflate
 from tfq_sv.features import FbankOptions
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.trellis import TrellisCodebook
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from tfq_sv.quantization.float_layers import FloatLayer
 
 Fill = Callable[[int, Filter], None]
-_SHARE_BYTES = 128  # a shared piece of the inner file costs a tensor; a shorter one is not worth it
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def export_tflite(
     input: str = "waveform",
     *,
     compute: str = "int8",
+    fixed_lengths: bool = False,
     about: Mapping[str, Any] | None = None,
     overwrite: bool = True,
     progress: bool = False,
@@ -94,6 +96,9 @@ def export_tflite(
         input: "waveform": the file takes 16 kHz samples in [-1, 1], (1, N), and the front end that
             the model was trained with is a part of its graph; "features": it is not.
         compute: "int8" (activations are quantized as they come, which is fastest) or "float32".
+        fixed_lengths: for runtimes that neither resize inputs nor know uint8, such as LiteRT's
+            CompiledModel in Kotlin: also signatures for waveforms of 2, 3 and 6 s, `embed_2s` and
+            so on, here and in what it inflates to; `inflate` and `about` return int8.
         about: more fields for the file's metadata, such as {"thresholds": ...}.
         overwrite: whether a file at `path` may be replaced.
         progress: show a bar.
@@ -122,7 +127,15 @@ def export_tflite(
         for name, book in books.items()
     }
     fields = {"recipe": recipe, **(about or {})}
-    built = build(plain, books, input, about=fields, compute=compute, progress=progress)
+    built = build(
+        plain,
+        books,
+        input,
+        about=fields,
+        compute=compute,
+        fixed_lengths=fixed_lengths,
+        progress=progress,
+    )
     with files.atomic(path) as temporary:
         temporary.write_bytes(built.data)
     return ExportReport(
@@ -142,6 +155,7 @@ def build(
     *,
     about: Mapping[str, Any] | None = None,
     compute: str = "int8",
+    fixed_lengths: bool = False,
     progress: bool = False,
 ) -> Built:
     """Returns the file's bytes for a float Keras model whose kernels are the decoded codebooks.
@@ -152,6 +166,7 @@ def build(
         input: "waveform" or "features".
         about: metadata fields that are added to, or replace, the standard ones.
         compute: "int8" or "float32".
+        fixed_lengths: as in `export_tflite`.
         progress: show a bar.
 
     Raises:
@@ -162,21 +177,26 @@ def build(
 
     if compute not in ("int8", "float32"):
         raise InputError(f'compute must be "int8" or "float32", not {compute!r}')
+    if fixed_lengths and input != "waveform":
+        raise InputError('fixed lengths are of waveforms; export with input="waveform"')
     if not books:
         raise InputError("the model has no quantized layers; quantize it first: tfq_sv.quantize")
     int8 = set(books) if compute == "int8" else set()
+    options = models.front_end(float_model)
+    lengths = fixed.signatures(options.sample_rate) if fixed_lengths else {}
+    kind = INT8 if fixed_lengths else UINT8
     with tqdm(total=4, desc="export", unit="part", disable=not progress) as bar:
         converted = float32.convert(float_model, input)
         network, found = float_network(converted, books, input)
         bar.update()
-        inner, places = inflated(copy.deepcopy(network), found, int8)
+        inner, places = inflated(copy.deepcopy(network), found, int8, lengths)
         bar.update()
         outer = copy.deepcopy(network)
         _embed(outer, found, int8)
+        fixed.add(outer, lengths)
         bar.update()
-        _add_inflate(outer, inner, places, found.values())
+        add_inflate(outer, inner, places, found.values(), kind)
         bar.update()
-    options = models.front_end(float_model)
     standard = {
         "format": seal.VERSION,
         "package": "tfq-sv",
@@ -195,7 +215,10 @@ def build(
         "inflated_sha256": hashlib.sha256(inner).hexdigest(),
         "inflated_bytes": len(inner),
     }
-    metadata.attach(outer, check({**standard, **(about or {})}, "the about given"))
+    if origin := models.origin_of(float_model).fields():
+        standard["origin"] = origin
+    standard |= {"fixed_lengths": lengths} if lengths else {}
+    metadata.attach(outer, check({**standard, **(about or {})}, "the about given"), kind)
     return Built(seal.seal(flatbuffer.write(outer)), len(converted), len(inner))
 
 
@@ -228,7 +251,10 @@ def _label(book: Book) -> int | str:
 
 
 def inflated(
-    model: Model, found: Mapping[int, Filter], int8: Collection[str]
+    model: Model,
+    found: Mapping[int, Filter],
+    int8: Collection[str],
+    lengths: Mapping[str, int] | None = None,
 ) -> tuple[bytes, dict[int, Filter]]:
     """Returns the inner file, and which filter starts at which of its bytes.
 
@@ -236,6 +262,7 @@ def inflated(
         model: the float network, stripped; it is used up.
         found: its filters.
         int8: the layers that compute in int8, where their op can.
+        lengths: signatures of a fixed length, see `fixed_lengths`.
     """
     graph = Graph(model, model.subgraphs[0])
     tensors: list[tuple[Any, Filter]] = []
@@ -246,6 +273,7 @@ def inflated(
         tensors.append((tensor, filter))
 
     _quantize(graph, found, int8, store)
+    fixed.add(model, lengths or {})
     data = flatbuffer.write(model)
     spans = flatbuffer.buffer_spans(data)
     return data, {spans[tensor.buffer][0]: filter for tensor, filter in tensors}
@@ -345,45 +373,3 @@ def _make_hybrid(graph: Graph, operator: Any, filter: Filter) -> None:
     else:
         version = 5 if len(_steps(filter)) > 1 else 2
     operator.opcodeIndex = graph.op_code(name, version)
-
-
-def _add_inflate(
-    model: Model, inner: bytes, places: Mapping[int, Filter], found: Iterable[Filter]
-) -> None:
-    """Appends the signature that puts the inner file together from constants and filters."""
-    graph = Graph(model)
-    decoder = Decoder(graph, UINT8, found)
-    shared = {
-        content
-        for index in range(len(model.buffers))
-        if len(content := flatbuffer.buffer_bytes(model, index)) >= _SHARE_BYTES
-    }
-    constants: dict[bytes, int] = {}
-    pieces: list[int] = []
-    start = 0
-
-    def constant(content: bytes) -> None:
-        if content not in constants:
-            constants[content] = graph.constant(np.frombuffer(content, np.uint8))
-        pieces.append(constants[content])
-
-    for first, stop in sorted(span for span in flatbuffer.buffer_spans(inner) if span[0]):
-        content = inner[first:stop]
-        if first not in places and content not in shared:
-            continue
-        if not pieces:
-            piece, request = metadata.answer(graph, inner[start:first])
-            pieces.append(piece)
-        elif start < first:
-            constant(inner[start:first])
-        if first in places and places[first].book.bits < 8:
-            pieces.append(decoder.flat(places[first]))
-        else:
-            constant(content)
-        start = stop
-    if start < len(inner):
-        constant(inner[start:])
-    output = graph.tensor([len(inner)], UINT8)
-    options = schema.ConcatenationOptionsT(axis=0)
-    graph.op("CONCATENATION", pieces, output, options=options)
-    graph.signature("inflate", {"request": request}, {"tflite": output})

@@ -22,7 +22,9 @@ _REQUEST = np.zeros(1, np.int32)
 
 
 class SpeakerEncoder:
-    """Runs a file that `export_tflite` wrote. Threads may share one; they take turns.
+    """Runs a file that `export_tflite` or `tfq-sv inflate` wrote.
+
+    Threads may share one; they take turns.
 
     >>> encoder = SpeakerEncoder("speaker.tflite")  # doctest: +SKIP
     >>> encoder.embed(waveform).shape  # doctest: +SKIP
@@ -43,7 +45,7 @@ class SpeakerEncoder:
             path: the file.
             fast: inflate the weights to int8, once (the result is kept, see `cache.folder`), and
                 run as fast as any int8 network; else they are decoded again for each embedding, in
-                a small memory.
+                a small memory. A file that `tfq-sv inflate` wrote runs as it is.
             num_threads: how many threads the interpreter may use.
             check_speech: warn of waveforms that are hum, noise, a tone or a click (`UserWarning`).
 
@@ -54,7 +56,7 @@ class SpeakerEncoder:
         packed = interpreter(data, num_threads)
         self._about = _about(packed, path)
         network = packed
-        if fast:
+        if fast and not self._about.get("form"):
             sha256 = self._about["inflated_sha256"]
             inflated = cache.fetch(sha256, lambda: _inflate(packed, sha256, path))
             network = interpreter(inflated, num_threads)
@@ -174,7 +176,10 @@ def inflate(path: str | os.PathLike[str]) -> bytes:
             hash than the metadata say.
     """
     packed = interpreter(_checked(path))
-    return _inflate(packed, _about(packed, path)["inflated_sha256"], path)
+    about = _about(packed, path)
+    if about.get("form"):
+        raise InputError(f"{path} is inflated already, to {about['form']}; give the packed file")
+    return _inflate(packed, about["inflated_sha256"], path)
 
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -45,7 +45,10 @@ def check(data: bytes, path: str | os.PathLike[str] = "the file") -> None:
         raise InputError(f"{path} is not a .tflite file")
     start = data.find(MAGIC)
     if start < 0 or start + len(BLANK) > len(data):
-        raise InputError(f"{path} is not a tfq-sv file, or is cut short: it has no tfq-sv seal")
+        raise InputError(
+            f"{path} is not a tfq-sv file, or is cut short: it has no tfq-sv seal (nor has "
+            "what the inflate signature returns; write that with tfq-sv inflate)"
+        )
     _, version, _, length = _HEAD.unpack_from(data, start)
     if version > VERSION:
         raise InputError(

@@ -44,7 +44,9 @@ def test_two_bits_come_nearer_to_the_float_network(
     dataset = [next(stream) for _ in range(6)]
     # Statistics that fit the data, as a trained network has them.
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=2), calibrate=False
+    )
     books = tfq_sv.codebooks(quantized)
     features = fbank_tensor(dataset[0][0])
     before = distance(quantized, network, features)
@@ -68,7 +70,7 @@ def test_a_reference_keeps_what_few_batches_cannot_tell(
     for a, b in zip(same.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=5)
-    plain, moved, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(3))
+    plain, moved, calibrated = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(3))
     before = network.get_weights()
     tfq_sv.reestimate_batch_norm(plain, few, progress=False)
     tfq_sv.reestimate_batch_norm(moved, few, reference=network, progress=False)
@@ -103,7 +105,7 @@ def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
-    rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    rounded, calibrated = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
     assert tfq_sv.calibrate(calibrated, dataset, progress=False) == 21
     unseen = fbank_tensor(next(stream)[0])
@@ -113,7 +115,7 @@ def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
         np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
         assert book.codes.max() <= 3
     # Codes hang on the latent weights alone.
-    twin = tfq_sv.quantize(network, recipe)
+    twin = tfq_sv.quantize(network, recipe, calibrate=False)
     twin.set_weights(calibrated.get_weights())
     np.testing.assert_array_equal(twin(unseen), calibrated(unseen))
     # Nothing of calibration stays in the layers.
@@ -138,7 +140,7 @@ def test_each_part_of_calibration_pays(
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     unseen = fbank_tensor(next(stream)[0])
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
-    whole, without = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    whole, without = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     tfq_sv.calibrate(whole, dataset, progress=False)
     if part == "correction":
         monkeypatch.setattr(calibration, "corrected", lambda kernel, gram, cross: kernel)
@@ -163,7 +165,7 @@ def test_noise_stands_for_speech_that_is_not_there(
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     unseen = fbank_tensor(next(stream)[0])
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
-    rounded, kept = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    rounded, kept = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     tfq_sv.reestimate_batch_norm(rounded, dataset, progress=False)
     assert tfq_sv.calibrate(kept, progress=False) == len(recipe.layers)
     # Better than rounding, even if that has its BatchNorms fitted to speech.
@@ -174,7 +176,9 @@ def test_noise_stands_for_speech_that_is_not_there(
 
 def test_noise_leaves_no_statistics_of_its_own(network: keras.Model) -> None:
     """At 8 bits, which change next to nothing, BatchNorms keep what they know of speech."""
-    small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=8))
+    small = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=8), calibrate=False
+    )
     tfq_sv.calibrate(small, progress=False)
     norms = batch_norms(small)
     equalize(network)  # as calibration does
@@ -215,7 +219,9 @@ def test_calibrated_statistics_are_not_moved_again(
 ) -> None:
     """Calibration has scaled channels: the float network's statistics are no longer theirs."""
     dataset = [next(batches(train_corpus, batch_size=8, seconds=0.5))]
-    small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=4))
+    small = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=4), calibrate=False
+    )
     tfq_sv.calibrate(small, dataset, progress=False)
     before = small.get_weights()
     with pytest.raises(InputError, match=r"is calibrated: .* leave out the reference"):
@@ -243,7 +249,7 @@ def test_every_kind_of_layer_without_speech() -> None:
             tfq_sv.QuantizationRecipe.binary(model, "adaptive"),
             tfq_sv.QuantizationRecipe.binary(model, "static"),
         ):
-            small = tfq_sv.quantize(model, recipe)
+            small = tfq_sv.quantize(model, recipe, calibrate=False)
             before = {name: book.centroids for name, book in tfq_sv.codebooks(small).items()}
             assert tfq_sv.calibrate(small, progress=False) == count
             for name, book in tfq_sv.codebooks(small).items():
@@ -257,7 +263,7 @@ def test_a_network_of_two_inputs_is_refused() -> None:
     one, other = (keras.Input((40, 8), name=name) for name in ("one", "other"))
     outputs = keras.layers.Dense(2)(keras.layers.Concatenate()([one, other]))
     model = keras.Model([one, other], outputs, name="pair")
-    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2))
+    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2), calibrate=False)
     for dataset in (None, [np.zeros((1, 40, 8), np.float32)]):
         with pytest.raises(InputError, match=r"pair has 2 inputs; calibration feeds one"):
             tfq_sv.calibrate(small, dataset, progress=False)
@@ -273,7 +279,7 @@ def test_calibrated_codebooks_stay_in_fine_tuning(
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
     if bits == 1:
         recipe = tfq_sv.QuantizationRecipe.binary(network, "adaptive")
-    rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    rounded, calibrated = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     tfq_sv.calibrate(calibrated, [next(stream)], progress=False)
     calibrated.save(tmp_path / "calibrated.keras")
     options = FineTuningOptions(steps=3, learning_rate=1e-2, follow_every=1, freeze=0)
@@ -292,7 +298,7 @@ def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus
     dataset = [next(batches(train_corpus, batch_size=16, seconds=0.5))]
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     recipe = tfq_sv.QuantizationRecipe.binary(network, kind)
-    rounded, calibrated = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    rounded, calibrated = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     tfq_sv.calibrate(calibrated, dataset, progress=False)
     features = fbank_tensor(dataset[0][0])
     assert distance(calibrated, network, features) < 0.7 * distance(rounded, network, features)
@@ -312,7 +318,9 @@ def test_calibration_is_done_once(
 ) -> None:
     """Afterwards the latent weights are no longer the float network's."""
     speech = [np.random.default_rng(0).normal(size=(2, 40, 80)).astype(np.float32)]
-    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
+    model = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.binary(network, kind), calibrate=False
+    )
     tfq_sv.calibrate(model, speech, progress=False)
     model.save(tmp_path / file)
     for again in (model, tfq_sv.load_model(tmp_path / file)):
@@ -328,7 +336,7 @@ def test_a_last_batch_norm_that_overflows() -> None:
     ]
     model = keras.Sequential(layers)
     layers[0].set_weights([1e6 * x for x in layers[0].get_weights()])
-    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2))
+    small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2), calibrate=False)
     speech = 1e16 * np.random.default_rng(0).normal(size=(2, 40, 8)).astype(np.float32)
     with pytest.raises(InputError, match=r"layer last: .* not finite"):
         tfq_sv.calibrate(small, [speech], progress=False)
@@ -338,7 +346,9 @@ def test_a_last_batch_norm_that_overflows() -> None:
 def test_an_interrupted_calibration_leaves_the_model_as_it_was(
     network: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, 2), calibrate=False
+    )
     before, fitted = quantized.get_weights(), []
 
     def alternate(*arguments: Any) -> Any:
@@ -360,7 +370,9 @@ def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -
     for speech in (None, []):
         with pytest.raises(InputError, match="is not quantized"):
             tfq_sv.calibrate(network, speech)
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network), calibrate=False
+    )
     before, threads = quantized.get_weights(), set(threading.enumerate())
     bad = np.full([2, 40, 80], np.nan, np.float32)
     # Finite, but not what the first layers make of it.

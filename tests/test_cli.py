@@ -1,6 +1,5 @@
 """The command line as people use it: the whole way on a small corpus."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -140,8 +139,23 @@ def test_inflate(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     small, fast = made / "small.tflite", tmp_path / "new" / "fast.tflite"
     assert cli.main(["inflate", f"--model={small}", f"--out={fast}"]) == 0
     assert f"wrote {fast}: {fast.stat().st_size:,} bytes" in capsys.readouterr().out
-    digest = hashlib.sha256(fast.read_bytes()).hexdigest()
-    assert digest == read_about(small)["inflated_sha256"]
+    about = read_about(fast)
+    assert about.pop("form") == "int8"
+    assert about == read_about(small)  # thresholds too
+    assert cli.main(["info", f"--model={fast}"]) == 0
+    assert '"form": "int8"' in capsys.readouterr().out
+    recording = str(next((made / "own").rglob("*.wav")))
+    answers = []
+    for model in (small, fast):
+        assert cli.main(["verify", str(model), recording, recording, "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0] == answers[1]
+    assert cli.main(["inflate", f"--model={fast}", f"--out={tmp_path}/again.tflite"]) == 1
+    assert "is inflated already, to int8" in capsys.readouterr().err
+    assert cli.main(["inflate", f"--model={small}", f"--out={fast}", "--form=static-int8"]) == 1
+    assert "needs speech; give --calibrate" in capsys.readouterr().err
+    assert cli.main(["inflate", f"--model={small}", f"--out={fast}", "--calibrate=x"]) == 1
+    assert "takes no speech" in capsys.readouterr().err
 
 
 def test_evaluate_beside_keras(
@@ -199,7 +213,7 @@ def test_calibration_and_labels(made: Path, capsys: pytest.CaptureFixture[str]) 
     arguments += [f"--calibrate={made}/own", f"--out={made}/calibrated.keras"]
     assert cli.main(arguments) == 0
     plain = tfq_sv.load_model(made / "model.keras")
-    rounded = tfq_sv.quantize(plain, tfq_sv.QuantizationRecipe.uniform(plain, 2))
+    rounded = tfq_sv.quantize(plain, tfq_sv.QuantizationRecipe.uniform(plain, 2), calibrate=False)
     books = tfq_sv.codebooks(tfq_sv.load_model(made / "calibrated.keras"))
     for name, book in tfq_sv.codebooks(rounded).items():
         assert np.any(books[name].codes != book.codes)

@@ -21,7 +21,7 @@ from tfq_sv.export import export_tflite
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a network as model.keras, small.keras (4 bits) and small.tflite."""
     root, model = tmp_path_factory.mktemp("made"), small()
-    quantized = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 4))
+    quantized = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 4), calibrate=False)
     model.save(root / "model.keras")
     quantized.save(root / "small.keras")
     export_tflite(quantized, root / "small.tflite")

@@ -155,6 +155,18 @@ def test_pairs_for_a_corpus_without_a_list(tree: Path) -> None:
     assert (again.enroll, again.test) == (trials.enroll, trials.test)
 
 
+@pytest.mark.parametrize("spaced", [False, True])
+def test_drawn_pairs_are_kept_for_another_day(spaced: bool, tmp_path: Path) -> None:
+    names = ["ann/a 1.wav", "ann/a 2.wav", "bob/b 1.wav", "bob/b 2.wav"]
+    made = make_tree(tmp_path / "tree", *(x if spaced else x.replace(" ", "") for x in names))
+    corpus = Corpus.read(made)
+    drawn = Trials.all_pairs(corpus)
+    drawn.write(tmp_path / "trials.txt")
+    kept = Trials.read(tmp_path / "trials.txt", corpus)
+    assert (kept.enroll, kept.test) == (drawn.enroll, drawn.test)
+    np.testing.assert_array_equal(kept.labels, drawn.labels)
+
+
 def test_pairs_need_two_speakers(tmp_path: Path) -> None:
     corpus = Corpus.read(make_tree(tmp_path / "one", "ann/a.wav", "ann/b.wav"))
     with pytest.raises(InputError, match="1 speakers with 2 utterances"):

@@ -287,7 +287,9 @@ def test_refuses_options_that_are_not_there(mixed: Mixed, tmp_path: Path) -> Non
 
 def test_export_writes_what_quantize_made(tmp_path: Path) -> None:
     model = image_network()
-    network = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, bits=4))
+    network = tfq_sv.quantize(
+        model, tfq_sv.QuantizationRecipe.uniform(model, bits=4), calibrate=False
+    )
     path = tmp_path / "new" / "speaker.tflite"
     report = export_tflite(network, path, "features", about={"trials": "made"})
     assert report.bytes == path.stat().st_size
@@ -319,7 +321,9 @@ def test_every_kind_of_network_in_the_family(
     shallow(monkeypatch)
     keras.utils.set_random_seed(0)
     model = models.build(name, feat_dim=32, embed_dim=12, channels=8, **FAMILY[name])
-    network = tfq_sv.quantize(randomize(model), tfq_sv.QuantizationRecipe.uniform(model, bits=3))
+    network = tfq_sv.quantize(
+        randomize(model), tfq_sv.QuantizationRecipe.uniform(model, bits=3), calibrate=False
+    )
     books, plain = quantized_model.codebooks(network), quantized_model.dequantize(network)
     x = np.random.default_rng(0).normal(size=(61, 32)).astype(np.float32)
     expected = network(x[None], training=False).numpy()[0]
@@ -338,7 +342,9 @@ def test_binary_networks(kind: str, tmp_path: Path) -> None:
     if kind == "learned scale":
         network = with_learned_scales(model)
     else:
-        network = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.binary(model, kind))
+        network = tfq_sv.quantize(
+            model, tfq_sv.QuantizationRecipe.binary(model, kind), calibrate=False
+        )
     export_tflite(network, tmp_path / "a.tflite", "features", compute="float32")
     x = features(30)
     expected = network(x[None], training=False).numpy()[0]

@@ -18,7 +18,9 @@ from tfq_sv.features import fbank
 
 @pytest.fixture
 def quantized(network: keras.Model) -> Any:
-    return tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=4))
+    return tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=4), calibrate=False
+    )
 
 
 @pytest.fixture
@@ -78,7 +80,9 @@ def test_the_layer_that_int8_compute_hurts_is_found(network: keras.Model) -> Non
     weights = kernel.numpy()
     weights[:, :, 0] /= 1000
     kernel.assign(weights)
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=8))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=8), calibrate=False
+    )
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     ratios = layer_noise(quantized, [fbank(noise)])
     assert next(iter(ratios)) == "layer1.0.conv2"

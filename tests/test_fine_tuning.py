@@ -30,14 +30,18 @@ def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> 
 def test_fine_tuning_brings_two_bits_back_to_the_teacher(
     resnet18: keras.Model, train_corpus: Corpus
 ) -> None:
-    quantized = tfq_sv.quantize(resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=2))
+    quantized = tfq_sv.quantize(
+        resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=2), calibrate=False
+    )
     before = {name: book.centroids for name, book in tfq_sv.codebooks(quantized).items()}
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     options = FineTuningOptions(steps=30, follow_every=5)
     tfq_sv.finetune(quantized, dataset, teacher=resnet18, options=options, progress=False)
     features = fbank_tensor(dataset[0][0])
-    fresh = tfq_sv.quantize(resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=2))
+    fresh = tfq_sv.quantize(
+        resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=2), calibrate=False
+    )
     assert distance(quantized, resnet18, features) < 0.7 * distance(fresh, resnet18, features)
     books = tfq_sv.codebooks(quantized)
     assert any(np.abs(books[name].centroids - before[name]).max() > 0 for name in books)
@@ -51,7 +55,7 @@ def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
     kind: str, network: keras.Model, train_corpus: Corpus
 ) -> None:
     recipe = tfq_sv.QuantizationRecipe.binary(network, kind)
-    quantized, fresh = (tfq_sv.quantize(network, recipe) for _ in range(2))
+    quantized, fresh = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     options = FineTuningOptions(steps=30, follow_every=5)
@@ -76,7 +80,7 @@ def test_fine_tuning_in_sixteen_bits(precision: str) -> None:
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
     losses, distances = {}, {}
     for kind in ("fp32", precision):
-        quantized = tfq_sv.quantize(network, recipe)
+        quantized = tfq_sv.quantize(network, recipe, calibrate=False)
         options = FineTuningOptions(steps=40, learning_rate=1e-2, precision=kind)
         losses[kind] = tfq_sv.finetune(
             quantized, dataset, teacher=network, options=options, progress=False
@@ -92,7 +96,9 @@ def test_fine_tuning_in_sixteen_bits(precision: str) -> None:
 
 
 def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network), calibrate=False
+    )
     with pytest.raises(InputError, match="give one of them"):
         tfq_sv.finetune(quantized, [])
     head = speaker_head(network, [(np.zeros([2, 30, 80], np.float32), [0, 1])], 2)
@@ -125,7 +131,9 @@ def test_states_of_other_runs_are_not_resumed(tmp_path: Path) -> None:
     options = FineTuningOptions(steps=2, batch_norm_batches=0)
 
     def tune(network: keras.Model, *, calibrated: bool = False, **more: Any) -> float:
-        small = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+        small = tfq_sv.quantize(
+            network, tfq_sv.QuantizationRecipe.uniform(network, 2), calibrate=False
+        )
         if calibrated:
             tfq_sv.calibrate(small, data, progress=False)
         learned = {"teacher": network, "options": options} | more
@@ -134,7 +142,7 @@ def test_states_of_other_runs_are_not_resumed(tmp_path: Path) -> None:
     slower = replace(options, learning_rate=1e-4)
     with pytest.raises(InputError, match="ended after 0 batches"):
         tfq_sv.finetune(
-            tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2)),
+            tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, 2), calibrate=False),
             [], teacher=model, options=slower, checkpoint_dir=tmp_path, progress=False,
         )  # fmt: skip
     loss = tune(model)  # what failed has left nothing to go on from
@@ -182,7 +190,9 @@ def test_codebooks_freeze_however_fit_counts(
     epochs: tuple[int, int], at_once: int, moves: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = plain_network(0)
-    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe({"dense": LayerRecipe("kmeans", 2)}))
+    model = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe({"dense": LayerRecipe("kmeans", 2)}), calibrate=False
+    )
     model.compile("adam", "mse", steps_per_execution=at_once)
     follow, found = FollowCodebooks(FineTuningOptions(follow_every=3, freeze=0.5)), []
     quantizer = quantizers_of(model)["dense"]
@@ -207,7 +217,9 @@ def test_a_resumed_run_does_not_read_what_it_has_behind_it(
         return np.float32(rng.normal(scale=0.1, size=(2, 4000))), np.zeros(2, np.int32)
 
     def tune() -> None:
-        quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network))
+        quantized = tfq_sv.quantize(
+            network, tfq_sv.QuantizationRecipe.uniform(network), calibrate=False
+        )
         tfq_sv.finetune(
             quantized,
             Batches(load, 0, workers=1),
@@ -225,7 +237,9 @@ def test_a_resumed_run_does_not_read_what_it_has_behind_it(
 
 
 def test_labels_teach_too(network: keras.Model, train_corpus: Corpus) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=2), calibrate=False
+    )
     stream = batches(train_corpus, batch_size=18, seconds=0.5)
     dataset = [next(stream) for _ in range(4)]
     speakers = len(train_corpus.speaker_ids)
@@ -284,7 +298,7 @@ options = FineTuningOptions(steps=8, follow_every=2, batch_norm_batches=2)
 for folder, stop in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
     keras.utils.set_random_seed(0)
     network = small()
-    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network))
+    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network), calibrate=False)
     try:
         tfq_sv.finetune(model, stream(stop) if stop else batches, teacher=network,
                         options=options, checkpoint_dir=folder, progress=False)

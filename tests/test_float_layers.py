@@ -101,8 +101,8 @@ def test_kernels_are_reached(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(plain(FEATURES), model(FEATURES), atol=1e-5)
     recipe = tfq_sv.QuantizationRecipe.uniform(model, bits=3)
     assert recipe.layers.keys() == {"conv", "seg", *names}
-    assert not float_layers(tfq_sv.quantize(model, recipe))
-    small = tfq_sv.quantize(model, recipe)
+    assert not float_layers(tfq_sv.quantize(model, recipe, calibrate=False))
+    small = tfq_sv.quantize(model, recipe, calibrate=False)
     tfq_sv.calibrate(small, progress=False)
     by_hand = keras.models.clone_model(plain)
     by_hand.set_weights(plain.get_weights())
@@ -140,7 +140,9 @@ def test_the_rest_is_named_with_its_share(
     )
     said = rf"odd \({'SeparableConv1D' if kind == 'causal' else kind}.*{100 * odd.share:.3g} %"
     with pytest.warns(UserWarning, match=said):
-        small = tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, bits=1))
+        small = tfq_sv.quantize(
+            model, tfq_sv.QuantizationRecipe.uniform(model, bits=1), calibrate=False
+        )
     assert list(float_layers(small)) == ["odd"]
     assert float_layers(small)["odd"].share == odd.share
     model.save(tmp_path / "net.keras")

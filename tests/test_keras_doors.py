@@ -28,7 +28,7 @@ WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
 
 
 def quantized(model: keras.Model) -> keras.Model:
-    return tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, bits=4))
+    return tfq_sv.quantize(model, tfq_sv.QuantizationRecipe.uniform(model, bits=4), calibrate=False)
 
 
 def pooled(x: Any) -> Any:

@@ -60,7 +60,7 @@ def test_all_stages_train_and_the_model_exports(order: str, tmp_path: Path) -> N
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert {n: b.bits for n, b in tfq_sv.codebooks(tuned).items()} == {"c": 1, "d": 3, "e": 2}
-    plain = tfq_sv.quantize(model, recipe())
+    plain = tfq_sv.quantize(model, recipe(), calibrate=False)
     for name, quantizer in quantizers_of(tuned).items():
         assert np.any(quantizer.latent.numpy() != quantizers_of(plain)[name].latent.numpy())
     from tfq_sv.export import export_tflite
@@ -152,7 +152,7 @@ def test_what_cannot_be_tuned_says_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="loss became nan"):
         tune(small(), [np.full((4, 9, 8), np.nan, np.float32)])
     with pytest.raises(InputError, match="is quantized already"):
-        tune(tfq_sv.quantize(small(), recipe()), data(), checkpoint_dir=tmp_path)
+        tune(tfq_sv.quantize(small(), recipe(), calibrate=False), data(), checkpoint_dir=tmp_path)
     with pytest.raises(InputError, match="names 'z', which is no quantizable layer"):
         tfq_sv.multi_stage_finetune(small(), wrong, data(), checkpoint_dir=tmp_path)
     tune(small(), data(), checkpoint_dir=tmp_path)  # those before have left nothing

@@ -1,5 +1,6 @@
 """What people install: the wheels, made from the source distribution, in their own environment."""
 
+import gzip
 import os
 import re
 import shutil
@@ -26,6 +27,27 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     # No PYTHONPATH: what was installed must be found, not this folder.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=env)
+
+
+MACHINE = re.compile(rb"/(home|root|Users|tmp|mnt|work)/[\\w.-]+/")
+
+
+def test_no_shipped_file_names_a_folder_of_its_makers_machine() -> None:
+    """Texts are reviewed; of archives, networks and pictures nobody sees what they hold."""
+    binary = {".gz", ".npz", ".npy", ".tflite", ".keras", ".wav", ".png", ".h5", ".ipynb", ".json"}
+    folders = ("tfq_sv", "export", "tests/data", "colab", "docs")
+    files = {x for folder in folders for x in (ROOT / folder).rglob("*") if x.suffix in binary}
+    files = {x for x in files if "node_modules" not in x.parts}
+    assert {x.suffix for x in files} >= {".gz", ".npz", ".tflite", ".keras"}
+    for path in sorted(files):
+        contents = [path.read_bytes()]
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        if path.suffix == ".gz":
+            contents.append(gzip.decompress(contents[0]))
+        for content in contents:
+            assert not (found := MACHINE.search(content)), f"{path}: {found}"
 
 
 def say(*command: str | Path, cwd: Path) -> str:

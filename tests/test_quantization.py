@@ -31,7 +31,7 @@ def test_every_kernel_becomes_a_codebook(
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
     assert len(recipe.layers) == (21 if name == "resnet18" else 5)
     before = network(FEATURES).numpy()
-    quantized = tfq_sv.quantize(network, recipe)
+    quantized = tfq_sv.quantize(network, recipe, calibrate=False)
     np.testing.assert_array_equal(network(FEATURES), before)  # the model given stays as it is
     books = tfq_sv.codebooks(quantized)
     assert books.keys() == recipe.layers.keys()
@@ -44,7 +44,9 @@ def test_every_kernel_becomes_a_codebook(
 
 
 def test_the_model_computes_with_the_codebooks(network: keras.Model) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=3))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=3), calibrate=False
+    )
     for name, book in tfq_sv.codebooks(quantized).items():
         layer = network.get_layer(name)
         layer.set_weights([book.decode(), *layer.get_weights()[1:]])
@@ -58,7 +60,9 @@ def test_the_model_computes_with_the_codebooks(network: keras.Model) -> None:
 @pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=2))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=2), calibrate=False
+    )
     quantized.save(tmp_path / form)
     loaded = tfq_sv.load_model(tmp_path / form)
     np.testing.assert_array_equal(loaded(FEATURES), quantized(FEATURES))
@@ -77,7 +81,9 @@ def test_binary_networks_save_and_load(
     if kind == "learned scale":
         quantized = with_learned_scales(network)
     else:
-        quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, kind))
+        quantized = tfq_sv.quantize(
+            network, tfq_sv.QuantizationRecipe.binary(network, kind), calibrate=False
+        )
     quantized.save(tmp_path / form)
     loaded = tfq_sv.load_model(tmp_path / form)
     np.testing.assert_array_equal(loaded(FEATURES), quantized(FEATURES))
@@ -89,7 +95,9 @@ def test_binary_networks_save_and_load(
 
 
 def test_static_levels_are_mean_plus_and_minus_the_mean_distance(network: keras.Model) -> None:
-    quantized = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.binary(network, "static"))
+    quantized = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.binary(network, "static"), calibrate=False
+    )
     before = tfq_sv.codebooks(quantized)
     for name, book in before.items():
         kernel = network.get_layer(name).kernel.numpy()
@@ -136,7 +144,9 @@ def test_loading_fits_nothing(
     network: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fit costs up to half a second a layer, and the file holds the centroids already."""
-    tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network)).save(tmp_path / "m.keras")
+    tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network), calibrate=False).save(
+        tmp_path / "m.keras"
+    )
 
     def never(*args: object) -> None:
         raise AssertionError("fitted")
@@ -149,7 +159,7 @@ def test_layers_that_the_recipe_does_not_name_stay_float(network: keras.Model) -
     recipe = tfq_sv.QuantizationRecipe(
         {"conv1": LayerRecipe("kmeans", 8), "seg_1": LayerRecipe("kmeans", 2)}
     )
-    books = tfq_sv.codebooks(tfq_sv.quantize(network, recipe))
+    books = tfq_sv.codebooks(tfq_sv.quantize(network, recipe, calibrate=False))
     assert {name: book.bits for name, book in books.items()} == {"conv1": 8, "seg_1": 2}
 
 
@@ -191,7 +201,9 @@ def test_frozen_layers_get_the_same_codebooks(own: bool, network: keras.Model) -
 
     def quantize() -> keras.Model:
         if own:
-            return tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+            return tfq_sv.quantize(
+                network, tfq_sv.QuantizationRecipe.uniform(network, 2), calibrate=False
+            )
         config = tfq_sv.KMeansQuantizeConfig(bits=2)
         copy = keras.models.clone_model(
             network,
@@ -230,7 +242,9 @@ def test_a_model_of_mixed_precision(tmp_path: Path) -> None:
         keras.mixed_precision.set_global_policy("float32")
     model.save(tmp_path / "mixed.keras")
     loaded = tfq_sv.load_model(tmp_path / "mixed.keras")
-    small = tfq_sv.quantize(loaded, tfq_sv.QuantizationRecipe.uniform(loaded, bits=8))
+    small = tfq_sv.quantize(
+        loaded, tfq_sv.QuantizationRecipe.uniform(loaded, bits=8), calibrate=False
+    )
     frames = np.random.default_rng(0).normal(size=(3, 20, 6)).astype(np.float32)
     assert small(frames).dtype == tf.float32
     np.testing.assert_allclose(small(frames), loaded(frames), atol=0.03)
@@ -276,17 +290,19 @@ def test_models_that_cannot_be_quantized_say_why(network: keras.Model) -> None:
     with pytest.raises(InputError, match="no convolution or dense layer"):
         uniform(keras.Sequential([LAYERS.ReLU(input_shape=(3,))]))
     with pytest.raises(InputError, match="'conv9', which is no quantizable layer"):
-        tfq_sv.quantize(network, tfq_sv.QuantizationRecipe({"conv9": LayerRecipe("kmeans", 4)}))
+        tfq_sv.quantize(
+            network, tfq_sv.QuantizationRecipe({"conv9": LayerRecipe("kmeans", 4)}), calibrate=False
+        )
     with pytest.raises(InputError, match="is not quantized"):
         tfq_sv.codebooks(network)
     with pytest.raises(InputError, match="is quantized already"):
-        uniform(tfq_sv.quantize(network, uniform(network)))
+        uniform(tfq_sv.quantize(network, uniform(network), calibrate=False))
     kernel = network.get_layer("conv1").kernel
     for bad in (np.nan, np.inf):
         kernel.assign(np.full(kernel.shape, bad, np.float32))
         for recipe in (uniform(network), uniform(network, bits=8)):
             with pytest.raises(InputError, match="layer conv1: 72 of 72 weights are NaN or inf"):
-                tfq_sv.quantize(network, recipe)
+                tfq_sv.quantize(network, recipe, calibrate=False)
 
 
 def test_layers_that_cannot_be_annotated_say_why() -> None:
@@ -309,7 +325,9 @@ def test_constant_kernels_stay_as_they_are(bits: int, value: float) -> None:
     network = keras.Model(entry, LAYERS.Dense(4, name="seg")(LAYERS.GlobalAveragePooling1D()(x)))
     kernel = network.get_layer("frames").kernel
     kernel.assign(np.full(kernel.shape, value, np.float32))
-    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, bits=bits))
+    model = tfq_sv.quantize(
+        network, tfq_sv.QuantizationRecipe.uniform(network, bits=bits), calibrate=False
+    )
     tfq_sv.calibrate(model, progress=False)
     books = tfq_sv.codebooks(model)
     np.testing.assert_allclose(books["frames"].decode(), kernel.numpy(), rtol=1e-6)

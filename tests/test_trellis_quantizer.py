@@ -48,12 +48,14 @@ def test_layers_that_do_not_gain_have_k_means(network: Any, tmp_path: Path) -> N
     }
     recipe.to_json(tmp_path / "recipe.json")
     assert QuantizationRecipe.from_json(tmp_path / "recipe.json") == recipe
-    assert recipe_of(tfq_sv.quantize(network, recipe)) == recipe
+    assert recipe_of(tfq_sv.quantize(network, recipe, calibrate=False)) == recipe
 
 
 def test_a_recipe_for_a_layer_that_cannot_is_refused(network: Any) -> None:
     with pytest.raises(InputError, match="layer grouped: 2-bit trellis codes are for plain"):
-        tfq_sv.quantize(network, QuantizationRecipe({"grouped": LayerRecipe("trellis", 2)}))
+        tfq_sv.quantize(
+            network, QuantizationRecipe({"grouped": LayerRecipe("trellis", 2)}), calibrate=False
+        )
 
 
 @pytest.mark.parametrize("bits", trellis.WIDTHS)
@@ -68,7 +70,7 @@ def test_tensorflow_decodes_alike(bits: float) -> None:
 def test_quantized_saved_dequantized_and_exported_are_one_network(
     network: Any, bits: float, tmp_path: Path
 ) -> None:
-    model = tfq_sv.quantize(network, QuantizationRecipe.trellis(network, bits))
+    model = tfq_sv.quantize(network, QuantizationRecipe.trellis(network, bits), calibrate=False)
     tfq_sv.calibrate(model, progress=False)
     x = features()
     expected = model(x).numpy()
@@ -84,7 +86,7 @@ def test_quantized_saved_dequantized_and_exported_are_one_network(
 
 
 def test_gradients_pass_and_codes_follow(network: Any) -> None:
-    model = tfq_sv.quantize(network, QuantizationRecipe.trellis(network, bits=2))
+    model = tfq_sv.quantize(network, QuantizationRecipe.trellis(network, bits=2), calibrate=False)
     quantizer = quantizers_of(model)["second"]
     before = quantizer.codebook()
     quantizer.follow(steps=1)
@@ -131,7 +133,9 @@ def test_the_size_is_known_before_the_export(bits: float, tmp_path: Path) -> Non
     network = tfq_sv.models.build("ResNet18", channels=16, embed_dim=64)
     recipe = QuantizationRecipe.trellis(network, bits)
     report = export_tflite(
-        tfq_sv.quantize(network, recipe), tmp_path / "model.tflite", input="features"
+        tfq_sv.quantize(network, recipe, calibrate=False),
+        tmp_path / "model.tflite",
+        input="features",
     )
     predicted = tfq_sv.predict_bytes(network, recipe, input="features")
     assert abs(report.bytes - predicted) < 0.01 * report.bytes

@@ -381,3 +381,13 @@ def test_no_tensorflow() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_a_score_is_never_above_one() -> None:
+    """Rounding leads out of [-1, 1]: half of these would."""
+    rng = np.random.default_rng(0)
+    for size in rng.integers(2, 300, 300):
+        same = decision.unit(rng.normal(size=size))
+        assert decision.score(same[None], same) <= 1
+        assert decision.score(same[None], -same) >= -1
+        assert decision.score(np.stack([same, same, same]), same) < 1

@@ -61,7 +61,7 @@ def tune(loss: str, data: list[Any], strategy: tf.distribute.Strategy) -> None:
         return value
 
     network = small()
-    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2))
+    model = tfq_sv.quantize(network, tfq_sv.QuantizationRecipe.uniform(network, 2), calibrate=False)
     if not devices.is_chief(strategy):  # what it has computed differs in a last bit
         model.set_weights([weight * 1.000001 for weight in model.get_weights()])
     head = speaker_head(network, data, 4) if loss == "aam" else None

@@ -4,7 +4,7 @@ The names in `__init__.pyi` are imported when they are first used: `import tfq_s
 neither TensorFlow nor LiteRT, so that tools which only run a finished file start at once.
 
     >>> import tfq_sv
-    >>> model = tfq_sv.models.build("ResNet34")
+    >>> model = tfq_sv.models.build("ResNet18", channels=4)
     >>> recipe = tfq_sv.QuantizationRecipe.uniform(model, bits=4)
     >>> quantized = tfq_sv.quantize(model, recipe)
 """

@@ -25,6 +25,7 @@ from .mixed_precision.sensitivity import fisher_traces as fisher_traces
 from .mixed_precision.sensitivity import hessian_traces as hessian_traces
 from .quantization.batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .quantization.calibration import calibrate as calibrate
+from .quantization.calibration import quantize as quantize
 from .quantization.configs import AdaptiveBinaryQuantizeConfig as AdaptiveBinaryQuantizeConfig
 from .quantization.configs import KMeansQuantizeConfig as KMeansQuantizeConfig
 from .quantization.configs import StaticBinaryQuantizeConfig as StaticBinaryQuantizeConfig
@@ -33,7 +34,6 @@ from .quantization.configs import WeightOnlyScheme as WeightOnlyScheme
 from .quantization.quantized_model import codebooks as codebooks
 from .quantization.quantized_model import dequantize as dequantize
 from .quantization.quantized_model import load_model as load_model
-from .quantization.quantized_model import quantize as quantize
 from .quantization.recipe import QuantizationRecipe as QuantizationRecipe
 from .training.fine_tuning import FollowCodebooks as FollowCodebooks
 from .training.fine_tuning import finetune as finetune

@@ -4,6 +4,7 @@ import { record } from "./audio.js";
 import { InputError, SpeakerEncoder } from "./encoder.js";
 
 const MODEL = "model.tflite"; // in the page's folder: taken without asking
+const SYNTHETIC = "synthetic speech (espeak-ng)"; // as in origin.py
 export const $ = (id) => document.getElementById(id);
 
 // One thing after the other: nobody sees a score of clips that were replaced meanwhile.
@@ -33,11 +34,14 @@ export function chooseModel(before, after) {
     let encoder = null;
     try {
       encoder = await SpeakerEncoder.open(new Uint8Array(await blob.arrayBuffer()), name);
-      const { embed_dim: size, trials } = encoder.about;
+      const { embed_dim: size, origin, trials } = encoder.about;
       const known = encoder.threshold !== null && trials?.source;
       const source = known ? `, threshold from ${trials.source}` : "";
-      const bytes = blob.size.toLocaleString("en");
-      say(line, `${name}: ${bytes} bytes, ${size}-dimensional embeddings${source}`);
+      const licence = origin?.licence ? `, licence ${origin.licence}` : "";
+      const heard = origin?.speech ? `, trained on ${origin.speech}` : "";
+      const synthetic = origin?.speech === SYNTHETIC ? ": no use for real voices" : "";
+      const bytes = `${blob.size.toLocaleString("en")} bytes, ${size}-dimensional embeddings`;
+      say(line, `${name}: ${bytes}${licence}${source}${heard}${synthetic}`);
     } catch (error) {
       say(line, error);
     }

@@ -46,7 +46,7 @@ export function score(references, test) {
   if (length === 0) return 0; // they cancel out
   // The mean of several is nearer to any voice; so that thresholds mean what they do for one:
   const scale = Math.sqrt((1 + (n - 1) * TYPICAL_COSINE) / n);
-  return (dot(mean, test) / length) * scale;
+  return Math.min(1, Math.max(-1, dot(mean, test) / length)) * scale; // rounding leads out
 }
 
 /**

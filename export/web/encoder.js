@@ -27,6 +27,7 @@ export class SpeakerEncoder {
 
   /**
    * Opens a file: checks it, and inflates its weights to int8, as Python's SpeakerEncoder does.
+   * What `tfq-sv inflate` wrote runs as it is.
    *
    * @param {Uint8Array} bytes
    * @param {string} name for error messages
@@ -39,6 +40,7 @@ export class SpeakerEncoder {
     const packed = await loadAndCompile(bytes, ACCELERATOR);
     try {
       const about = parseAbout(new TextDecoder().decode(await ask(packed, "about", "json")), name);
+      if (about.form) return new SpeakerEncoder(await loadAndCompile(bytes, ACCELERATOR), about);
       const inflated = await ask(packed, "inflate", "tflite");
       if (hex(await sha256(inflated)) !== about.inflated_sha256) {
         throw new InputError(`${name} inflates to other bytes than it says; export it again`);
@@ -96,7 +98,8 @@ export class SpeakerEncoder {
 /** Cosine of the angle between two embeddings, in [-1, 1]. */
 export function cosine(a, b) {
   const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
-  return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+  const cosine = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+  return Math.min(1, Math.max(-1, cosine)); // rounding leads out
 }
 
 async function loadRuntime() {
@@ -108,11 +111,12 @@ async function loadRuntime() {
   }
 }
 
-/** Calls `about` or `inflate`, whose input is ignored. */
+/** Calls `about` or `inflate`, whose input is ignored; bytes, which some files type as int8. */
 async function ask(model, signature, output) {
   const request = new Tensor(new Int32Array(1), [1]);
   try {
-    return take((await model.run(signature, { request }))[output]);
+    const bytes = take((await model.run(signature, { request }))[output]);
+    return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   } finally {
     request.delete();
   }

@@ -17,6 +17,7 @@ SOURCE = "../.."  # a relative path: setuptools refuses others
 REQUIRES = [
     "absl-py",
     "ai-edge-litert",
+    "flatbuffers",
     "kaldiio",
     "lazy_loader",
     "numpy",
@@ -34,7 +35,10 @@ MODULES = {
     ],
     "tfq_sv.data": ALL,
     "tfq_sv.evaluation": ALL,
-    "tfq_sv.export": ["__init__", "about", "cache", "encoder", "seal"],
+    "tfq_sv.export": [
+        "__init__", "about", "cache", "encoder", "fast", "fixed_lengths", "flatbuffer", "metadata",
+        "seal",
+    ],
     "tfq_sv.verification": ALL,
 }  # fmt: skip
 LEFT_OUT = {"tfq_sv.data.synthetic", "tfq_sv.data.voices", "tfq_sv.run_folder"}

@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
     corpus = Corpus.read(folder / "test")
     file = FOLDER / "golden.tflite"
     network = assets.load("resnet18-small")
-    export_tflite(quantized_model.quantize(network, QuantizationRecipe.uniform(network, 4)), file)
+    export_tflite(quantized_model.rounded(network, QuantizationRecipe.uniform(network, 4)), file)
     trials = Trials.read(folder / "test" / "trials.txt", corpus)
     found = measurement.evaluate(SpeakerEncoder(file), corpus, trials, progress="trials")
     thresholds = found.thresholds()

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from tfq_sv.errors import InputError
+from tfq_sv.origin import SYNTHETIC, Origin
 
 _FOLDER = Path(__file__).parent
-NAMES = ("resnet18-small", "df_resnet56-small")
+SPEECH = {"resnet18-small": SYNTHETIC, "df_resnet56-small": SYNTHETIC}
+"""Shipped networks, and what each was trained on."""
+
+NAMES = tuple(SPEECH)
 
 
 def load(name: str) -> Any:
     """Loads a shipped network: a tf_keras model, features (B, T, 80) -> embedding.
 
-    It was trained on synthetic speech (espeak-ng), not on VoxCeleb: it is for trying things out.
+    What was trained on synthetic speech, see `SPEECH`, is for trying things out.
 
     Raises:
         InputError: an unknown name.
@@ -22,6 +26,7 @@ def load(name: str) -> Any:
     >>> load("resnet18-small").name
     'ResNet18'
     """
+    from tfq_sv.models import set_origin
     from tfq_sv.quantization.quantized_model import load_model
 
     if name not in NAMES:
@@ -29,4 +34,6 @@ def load(name: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / f"{name}.h5"
         plain.write_bytes(gzip.decompress((_FOLDER / f"{name}.h5.gz").read_bytes()))
-        return load_model(plain)
+        model = load_model(plain)
+    set_origin(model, Origin(f"tfq-sv, {name}", "Apache-2.0", SPEECH[name]))
+    return model

@@ -77,8 +77,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     from tfq_sv.experiments import benchmark_figure, benchmark_network, benchmark_table
     from tfq_sv.features import fbank
     from tfq_sv.models import front_end
-    from tfq_sv.quantization.calibration import calibrate
-    from tfq_sv.quantization.quantized_model import quantize
+    from tfq_sv.quantization.calibration import quantize
     from tfq_sv.quantization.recipe import QuantizationRecipe
 
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
@@ -91,9 +90,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     noise = rng.normal(0, 0.1, length).astype(np.float32)
     speech, skipped = _speech(corpus, length) if corpus else ([noise], {})
     features = [fbank(samples, front_end(network)) for samples in speech]
-    quantized = {form: quantize(network, recipe) for form, recipe in recipes.items()}
-    for model in quantized.values():
-        calibrate(model)
+    quantized = {form: quantize(network, x, progress=True) for form, x in recipes.items()}
     with tempfile.TemporaryDirectory() as folder:
         found = benchmark_network(
             network,

@@ -1,6 +1,7 @@
 """What several commands share: flags of their own, models by path, refusing what is left over."""
 
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,19 @@ from absl import flags
 
 from tfq_sv.codebook import check_bits
 from tfq_sv.data.audio import MIN_SECONDS, BadAudioError, survey
-from tfq_sv.data.chunks import MAX_SECONDS
+from tfq_sv.data.chunks import MAX_SECONDS, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Encoder, KerasEncoder
 from tfq_sv.files import check_output
+from tfq_sv.origin import Origin
 
 LISTED = 100
 """Bad recordings that are printed one by one, at most."""
+
+CALIBRATION_SECONDS = 2.0
+"""Of a chunk of speech to calibrate on."""
 
 MAX_SEED = 2**32 - 1
 """NumPy's and TensorFlow's."""
@@ -182,6 +187,12 @@ def open_encoder(name: str, *, fast: bool = True) -> Encoder:
     return KerasEncoder(load_network(name))
 
 
+def encoder_origin(encoder: Any) -> Origin:
+    """Where the network of an encoder is from, as far as it says."""
+    known = getattr(encoder, "origin", None)
+    return known or Origin.of(getattr(encoder, "about", {}).get("origin"))
+
+
 def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:
     """What changes when a network's embeddings do; thresholds stored in a .tflite are no part."""
     from tfq_sv import assets
@@ -236,6 +247,23 @@ def read_corpus(
     if found.bad:
         print_skipped(found.bad, len(corpus.paths))
     return corpus.without(found.bad)
+
+
+def speech_for_calibration(
+    folder: str, minutes: float
+) -> tuple[list[Any], dict[str, BadAudioError]]:
+    """Chunks of a corpus, the same ones every time, and the bad recordings met.
+
+    Returns:
+        Batches of one: (waveforms (1, N), whose); recordings that were skipped.
+    """
+    chunks = max(1, round(minutes * 60 / CALIBRATION_SECONDS))
+    corpus = read_corpus(folder, unlabelled=True)
+    stream = batches(corpus, batch_size=1, seconds=CALIBRATION_SECONDS)
+    speech = list(itertools.islice(stream, chunks))
+    if stream.skipped:
+        print_skipped(stream.skipped, len(corpus.paths))
+    return speech, stream.skipped
 
 
 def print_corpus(folder: str, corpus: Corpus, changes: Counter[str]) -> None:

@@ -114,8 +114,7 @@ def _quantized(
     from tfq_sv.mixed_precision.file_size import FileSize
     from tfq_sv.mixed_precision.probes import ProbeOptions
     from tfq_sv.mixed_precision.sensitivity import fisher_traces
-    from tfq_sv.quantization.calibration import calibrate
-    from tfq_sv.quantization.quantized_model import quantize
+    from tfq_sv.quantization.calibration import quantize
     from tfq_sv.quantization.recipe import QuantizationRecipe
     from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
@@ -124,16 +123,13 @@ def _quantized(
         target = sizes.total(QuantizationRecipe.uniform(network, 2))
     traces = fisher_traces(network, batches(speech, batch_size=8), options=ProbeOptions(8))
     answer = allocation.sweep(network, traces, [target], sizes=sizes)[0]
-    forms = {
-        uniform: quantize(network, QuantizationRecipe.uniform(network, FLAGS.bits)),
-        "mixed, tuned": quantize(network, answer.recipe),
-        "1-bit, tuned": quantize(network, QuantizationRecipe.binary(network, "adaptive")),
-    }
     options = FineTuningOptions(steps=FLAGS.steps)
-    calibrate(forms[uniform])
+    same = QuantizationRecipe.uniform(network, FLAGS.bits)
+    forms = {uniform: quantize(network, same, progress=True)}
     minute = list(islice(batches(speech, batch_size=10), 3))
-    for name in ("mixed, tuned", "1-bit, tuned"):
-        calibrate(forms[name], minute)
+    binary = QuantizationRecipe.binary(network, "adaptive")
+    for name, recipe in (("mixed, tuned", answer.recipe), ("1-bit, tuned", binary)):
+        forms[name] = quantize(network, recipe, calibrate=minute, progress=True)
         stream = batches(speech, batch_size=16, seed=1)
         finetune(forms[name], stream, teacher=network, options=options)
     return forms, answer, traces

@@ -1,11 +1,13 @@
 """What `enroll`, `identify` and `verify --speaker` share: their flags, and opening a verifier."""
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import is_tflite
+from tfq_sv.cli.common import encoder_origin, is_tflite
 from tfq_sv.errors import InputError
+from tfq_sv.origin import network_warning, threshold_warning
 from tfq_sv.verification import decision
 from tfq_sv.verification.decision import Threshold
 from tfq_sv.verification.speaker_verifier import SpeakerVerifier
@@ -50,3 +52,14 @@ def open_verifier(model: str, enrolled: str | None) -> SpeakerVerifier:
 def print_threshold(threshold: Threshold) -> None:
     """Says which it is and where it comes from."""
     print(f"threshold  {threshold.value:.4f}  ({threshold.source})")
+
+
+def print_warnings(encoder: Any, threshold: Threshold | None) -> list[str]:
+    """Says where network or threshold know synthetic speech alone; returns what was said."""
+    found = [network_warning(encoder_origin(encoder))]
+    if threshold and threshold.source != "given":
+        found.append(threshold_warning(getattr(encoder, "about", {})))
+    said = [warning for warning in found if warning]
+    for warning in said:
+        print(f"warning: {warning}")
+    return said

@@ -1,11 +1,12 @@
 """measure the EER of a network or a .tflite on a trial list
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
-used, or else pairs drawn at random. --store writes the thresholds found into the .tflite, where
-tfq-sv verify and apps read them. A recording that cannot be used is skipped with its trials, and
-listed at the end. --reference measures a .tflite by both signatures beside the Keras network that
-it was made from, on the same trials. --conditions measures EER, FAR and FRR at the stored threshold
-with the tested recordings coded as calls are, in noise, in a room, short, quiet and clipped.
+used, or else pairs drawn at random, which --trials_out keeps. --store writes the thresholds found
+into the .tflite, where tfq-sv verify and apps read them. A recording that cannot be used is skipped
+with its trials, and listed at the end. --reference measures a .tflite by both signatures beside the
+Keras network that it was made from, on the same trials. --conditions measures EER, FAR and FRR at
+the stored threshold with the tested recordings coded as calls are, in noise, in a room, short,
+quiet and clipped. --embeddings of an .scp, .ark or .npy needs no --model.
 
 example:
   tfq-sv evaluate --model=model.tflite --corpus=corpus/test --store
@@ -101,6 +102,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
 flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_values=FLAGS)
 flags.DEFINE_string(
+    "trials_out", None, "write the trials, such as drawn pairs, for --trials", flag_values=FLAGS
+)
+flags.DEFINE_string(
     "scores_out", None, "write `enroll test score target|nontarget` lines", flag_values=FLAGS
 )
 flags.DEFINE_string(
@@ -119,6 +123,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     corpus = _corpus(folder)
     trials = read_trials(FLAGS.trials, corpus, enroll_map=FLAGS.enroll_map, strict=FLAGS.strict)
     trials.check()
+    if FLAGS.trials_out:
+        trials.write(FLAGS.trials_out)
+        print(f"wrote {FLAGS.trials_out}: {len(trials):,} trials from {trials.source}")
     if FLAGS.conditions:
         from tfq_sv.cli import condition_table
 
@@ -145,7 +152,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.report:
         _report([System(name, result)], trials.source)
     if FLAGS.store:
-        store(name, result)
+        store(name, result, corpus)
     return _record(System(name, result)) | _skipped(result, trials)
 
 
@@ -249,6 +256,7 @@ def _check_flags() -> None:
     for given in (FLAGS.model, FLAGS.reference):
         if given:
             check_network(given)
+    check_file(FLAGS, "trials_out")
     check_file(FLAGS, "scores_out")
     check_file(FLAGS, "det_out")
     check_file(FLAGS, "plot", ".png")

@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from tfq_sv.cli.common import check_network, load_network, no_positional, output, required
+from tfq_sv.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "quantized network (.keras)", flag_values=FLAGS)
@@ -33,6 +34,13 @@ flags.DEFINE_enum(
     "int8: activations are quantized as the network runs, which is fast; float32: they are not",
     flag_values=FLAGS,
 )
+flags.DEFINE_bool(
+    "fixed_lengths",
+    False,
+    "for LiteRT's CompiledModel in Kotlin, and others that cannot resize an input: also signatures "
+    "of 2, 3 and 6 s (embed_2s, ...), and inflate and about as int8",
+    flag_values=FLAGS,
+)
 REQUIRED = ("model", "out")
 
 
@@ -42,11 +50,20 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     name, out = required(FLAGS, *REQUIRED)
     check_network(name)
     output(out, ".tflite")
+    if FLAGS.fixed_lengths and FLAGS.input != "waveform":
+        raise InputError("--fixed_lengths are of waveforms; leave --input out")
     model = load_network(name)
     from tfq_sv.export import export_tflite
     from tfq_sv.quantization.float_layers import named
 
-    report = export_tflite(model, out, FLAGS.input, compute=FLAGS.compute, progress=True)
+    report = export_tflite(
+        model,
+        out,
+        FLAGS.input,
+        compute=FLAGS.compute,
+        fixed_lengths=FLAGS.fixed_lengths,
+        progress=True,
+    )
     ratio = report.float32_bytes / report.bytes
     print(f"wrote {out}: {report.bytes:,} bytes, {ratio:.2f}x smaller than float32's")
     print(f"  float32 .tflite  {report.float32_bytes:,} bytes")

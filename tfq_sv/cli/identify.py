@@ -20,6 +20,7 @@ from tfq_sv.cli.enrolled import (
     define_threshold,
     open_verifier,
     print_threshold,
+    print_warnings,
 )
 from tfq_sv.errors import InputError
 from tfq_sv.verification.decision import Identification
@@ -40,7 +41,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         )
     verifier = open_verifier(model, file)
     found = {path: verifier.identify(path, chosen(FLAGS)) for path in arguments}
-    print_threshold(next(iter(found.values())).threshold)
+    threshold = next(iter(found.values())).threshold
+    print_threshold(threshold)
+    print_warnings(verifier.encoder, threshold)
     for path, result in found.items():
         print(f"{path}: {_say(result)}")
         if result.doubt:

@@ -22,6 +22,7 @@ from absl import flags
 from tfq_sv.cli.common import no_positional, output, required
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.origin import Origin
 
 if TYPE_CHECKING:
     import tf_keras as keras
@@ -55,6 +56,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     output(out, ".keras", ".h5")
     if not (path.isidentifier() or path.startswith("hf:") or Path(path).exists()):
         raise InputError(f"checkpoint {path} does not exist")  # before TensorFlow loads
+    from tfq_sv import models
     from tfq_sv.models import front_end, importer
     from tfq_sv.models.checkpoint import read_checkpoint
     from tfq_sv.models.published import is_published
@@ -69,6 +71,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         f"{fbank.frame_shift} at {fbank.sample_rate} Hz, {fbank.window} window, "
         f"{'mean subtracted' if fbank.subtract_mean else 'mean kept'}"
     )
+    origin = (
+        Origin(published.source, published.licence, published.speech)
+        if published
+        else Origin(Path(checkpoint.path).name)
+    )
+    models.set_origin(model, origin)
     for note in checkpoint.notes:
         print(f"  {note}")
     difference = _verify(checkpoint, model) if FLAGS.verify else None

@@ -17,6 +17,7 @@ from absl import flags
 
 from tfq_sv.cli.common import bit_widths, is_tflite, load_network, required
 from tfq_sv.errors import InputError
+from tfq_sv.origin import Origin, network_warning, threshold_warning
 
 if TYPE_CHECKING:
     from tfq_sv.reports.complexity import LayerComplexity
@@ -44,6 +45,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         size = Path(name).stat().st_size
         print(f"{name}: {size:,} bytes")
         print(json.dumps(about, indent=2, ensure_ascii=False))
+        warnings = [network_warning(Origin.of(about.get("origin"))), threshold_warning(about)]
+        for warning in filter(None, warnings):
+            print(f"warning: {warning}")
         return {"model": name, "bytes": size, **about}
     widths = bit_widths(FLAGS.bits)
     if FLAGS.frames < 1:
@@ -56,9 +60,20 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     model = models.build(name) if known else load_network(name)
     costs = layer_complexity(model, FLAGS.frames)
     print(network_table(model, costs, widths, FLAGS.frames))
+    origin = models.origin_of(model)
+    if origin.fields():
+        print(f"From {origin}.")
+    if warning := network_warning(origin):
+        print(f"warning: {warning}")
     layers = {layer: {**asdict(cost), "bytes": cost.bytes()} for layer, cost in costs.items()}
     floats = {layer: asdict(found) for layer, found in float_layers(model).items()}
-    return {"model": name, "frames": FLAGS.frames, "layers": layers, "float": floats}
+    return {
+        "model": name,
+        "frames": FLAGS.frames,
+        "layers": layers,
+        "float": floats,
+        "origin": origin.fields(),
+    }
 
 
 def network_table(

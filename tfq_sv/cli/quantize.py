@@ -11,7 +11,6 @@ example:
   tfq-sv quantize --model=model.keras --bits=2 --trellis --out=model-trellis.keras
 """
 
-import itertools
 import time
 import warnings
 from collections.abc import Sequence
@@ -26,20 +25,15 @@ from tfq_sv.cli.common import (
     load_network,
     no_positional,
     output,
-    print_skipped,
-    read_corpus,
     reasons,
     required,
+    speech_for_calibration,
 )
 from tfq_sv.codebook import check_bits
-from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.chunks import batches
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.quantization import trellis
 from tfq_sv.quantization.recipe import QuantizationRecipe
-
-CHUNK_SECONDS = 2.0
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
@@ -78,16 +72,18 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     check_file(FLAGS, "recipe_out")
     check_network(name)
     bits, recipe = _bits(), _recipe()
-    speech, skipped = _speech(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
+    speech, skipped = (
+        speech_for_calibration(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
+    )
     started = time.perf_counter()
     network = load_network(name)
     import numpy as np
 
     from tfq_sv.mixed_precision.file_size import predict_bytes
     from tfq_sv.models.plain_layers import plain_layers
-    from tfq_sv.quantization.calibration import calibrate
+    from tfq_sv.quantization.calibration import quantize
     from tfq_sv.quantization.float_layers import float_layers, left_float
-    from tfq_sv.quantization.quantized_model import codebooks, quantize
+    from tfq_sv.quantization.quantized_model import codebooks
     from tfq_sv.reports.table import Table
 
     network = plain_layers(network)
@@ -99,8 +95,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         recipe = QuantizationRecipe.uniform(network, int(bits))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below
-        model = quantize(network, recipe, progress=True)
-    calibrate(model, speech)
+        model = quantize(
+            network, recipe, calibrate=True if speech is None else speech, progress=True
+        )
     layers, rows = {}, []
     for layer, book in codebooks(model).items():
         kernel = network.get_layer(layer).get_weights()[0]
@@ -147,14 +144,3 @@ def _bits() -> float:
 
 def _recipe() -> QuantizationRecipe | None:
     return QuantizationRecipe.from_json(FLAGS.recipe) if FLAGS.recipe else None
-
-
-def _speech(folder: str, minutes: float) -> tuple[list[Any], dict[str, BadAudioError]]:
-    """Chunks of a corpus, 2 s each, the same ones every time; and the bad recordings met."""
-    chunks = max(1, round(minutes * 60 / CHUNK_SECONDS))
-    corpus = read_corpus(folder, unlabelled=True)
-    stream = batches(corpus, batch_size=1, seconds=CHUNK_SECONDS)
-    speech = list(itertools.islice(stream, chunks))
-    if stream.skipped:
-        print_skipped(stream.skipped, len(corpus.paths))
-    return speech, stream.skipped

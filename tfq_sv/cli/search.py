@@ -225,17 +225,16 @@ def _measured(
 
 def _file_bytes(network: Any, recipe: Any) -> int:
     from tfq_sv.export.convert import build
-    from tfq_sv.quantization.quantized_model import codebooks, dequantize, quantize
+    from tfq_sv.quantization.quantized_model import codebooks, dequantize, rounded
 
-    model = quantize(network, recipe)
+    model = rounded(network, recipe)
     built = build(dequantize(model), codebooks(model), FLAGS.input, compute=FLAGS.compute)
     return len(built.data)
 
 
 def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[float]:
     from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
-    from tfq_sv.quantization.calibration import calibrate
-    from tfq_sv.quantization.quantized_model import quantize
+    from tfq_sv.quantization.calibration import quantize
 
     test = read_corpus(
         FLAGS.test_corpus,
@@ -248,8 +247,7 @@ def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[
     minute = min(20, round(_MINUTE / (FLAGS.batch_size * FLAGS.seconds)) or 1)
     speech, rates = list(islice(chunks, minute)), []
     for answer in answers:
-        model = quantize(network, answer.recipe)
-        calibrate(model, speech)
+        model = quantize(network, answer.recipe, calibrate=speech, progress=True)
         label = f"EER at {answer.bytes:,} bytes"
         rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
     return rates

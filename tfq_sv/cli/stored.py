@@ -1,12 +1,15 @@
 """What `evaluate` and `threshold` share: writing thresholds into a .tflite."""
 
+import datetime
 import importlib.util
 from collections.abc import Mapping
 
 from tfq_sv.cli.common import is_tflite
+from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.evaluation.scoring import SCALES
+from tfq_sv.origin import speech_of, threshold_warning
 
 
 def check_store(name: str) -> None:
@@ -21,8 +24,13 @@ def check_store(name: str) -> None:
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
 
 
-def store(name: str, result: Evaluation, calibration: Mapping[str, float] | None = None) -> None:
-    """Stores the thresholds, and prints them as they are stored.
+def store(
+    name: str,
+    result: Evaluation,
+    corpus: Corpus,
+    calibration: Mapping[str, float] | None = None,
+) -> None:
+    """Stores the thresholds, and which speech they are of, and prints them as they are stored.
 
     The calibration of earlier trials is replaced too: it may be of other speech.
 
@@ -32,8 +40,12 @@ def store(name: str, result: Evaluation, calibration: Mapping[str, float] | None
     from tfq_sv.export import write_about
 
     found = result.thresholds()
+    found["trials"]["speech"] = speech_of(corpus.root)
+    found["trials"]["date"] = datetime.date.today().isoformat()
     write_about(name, **found, calibration=calibration)
     print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
     for point, entry in found["thresholds"].items():
         value = entry["threshold"]
         print(f"    {point}  " + ("too few trials to say" if value is None else f"{value:.4f}"))
+    if warning := threshold_warning(found):
+        print(f"warning: {warning}")

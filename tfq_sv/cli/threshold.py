@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.report:
         _report(name, result, table, said)
     if FLAGS.store:
-        store(name, result, calibration)
+        store(name, result, corpus, calibration)
     return {
         "thresholds": thresholds,
         "recommended": operating_points.recommended(points)[0],

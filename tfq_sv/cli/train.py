@@ -55,6 +55,7 @@ from tfq_sv.cli.config import apply_config
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, check_folder
+from tfq_sv.origin import Origin, speech_of
 from tfq_sv.run_folder import remove
 from tfq_sv.training.augment import SPEEDS, Augmenter
 from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
@@ -184,6 +185,7 @@ def _train(
 ) -> dict[str, Any] | None:
     import tf_keras as keras
 
+    from tfq_sv.models import set_origin
     from tfq_sv.training import AAMSoftmax, train
     from tfq_sv.training.classifier import beside, class_names, save_classifier
     from tfq_sv.training.devices import is_chief
@@ -225,6 +227,7 @@ def _train(
         model = keras.models.clone_model(model)  # on one device, as a file is
         model.set_weights(weights)
     with atomic(out) as temporary:
+        set_origin(model, _origin(model))
         model.save(temporary)
     if head is not None:
         save_classifier(beside(out), head, names)
@@ -239,6 +242,16 @@ def _train(
         "loss": number(result.loss),
         "skipped": reasons(skipped),
     }
+
+
+def _origin(model: Any) -> Origin:
+    """What the network has heard: --corpus, and before it what --init had."""
+    from tfq_sv import models
+
+    before = models.origin_of(model)
+    heard = [before.speech, *(speech_of(Path(folder)) for folder in FLAGS.corpus)]
+    speech = ", ".join(dict.fromkeys(filter(None, heard)))
+    return Origin(before.source, before.licence, speech)
 
 
 def _teacher(corpus: Corpus, speeds: tuple[float, ...], out: Path) -> "TeacherEmbeddings":

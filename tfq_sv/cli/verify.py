@@ -22,11 +22,12 @@ from tfq_sv.cli.enrolled import (
     define_threshold,
     open_verifier,
     print_threshold,
+    print_warnings,
 )
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import embed_recording
 from tfq_sv.evaluation.scoring import cosine
-from tfq_sv.verification.decision import find_threshold
+from tfq_sv.verification.decision import Threshold, find_threshold
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite (or a network, for two recordings)", flag_values=FLAGS)
@@ -65,10 +66,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             f"threshold  unknown: {model} holds none; give --threshold, or measure one with "
             "tfq-sv evaluate --store"
         )
+        _warn(warnings, model, encoder, None)
         return {"score": score, "threshold": None, "same_speaker": None, "warnings": warnings}
     same = bool(score >= threshold.value)
     print_threshold(threshold)
     print(f"decision   {'same speaker' if same else 'different speakers'}")
+    _warn(warnings, model, encoder, threshold)
     return {
         "score": score,
         "threshold": threshold.value,
@@ -85,7 +88,9 @@ def _enrolled(arguments: Sequence[str]) -> dict[str, Any]:
             f"--enrolled=speakers.json --speaker={name} voice.wav"
         )
     (path,) = arguments
-    found = open_verifier(model, file).verify(name, path, chosen(FLAGS))
+    verifier = open_verifier(model, file)
+    found = verifier.verify(name, path, chosen(FLAGS))
+    warnings: dict[str, str] = {path: found.doubt} if found.doubt else {}
     if found.doubt:
         print(f"{path}: warning: perhaps no speech: {found.doubt}")
     print(f"score      {found.score:.4f}  (against {name}'s recordings; cosine, -1 to 1)")
@@ -93,11 +98,18 @@ def _enrolled(arguments: Sequence[str]) -> dict[str, Any]:
         print(f"LLR        {found.llr:+.2f}  (natural logarithm; above 0 rather one speaker)")
     print_threshold(found.threshold)
     print(f"decision   {'accepted' if found.accepted else 'rejected'}: {name}")
+    _warn(warnings, model, verifier.encoder, found.threshold)
     return {
         "speaker": name,
         "score": found.score,
         "llr": found.llr,
         "threshold": found.threshold.value,
         "same_speaker": found.accepted,
-        "warnings": {path: found.doubt} if found.doubt else {},
+        "warnings": warnings,
     }
+
+
+def _warn(warnings: dict[str, str], model: str, encoder: Any, threshold: Threshold | None) -> None:
+    """Adds what print_warnings says of the model."""
+    if said := print_warnings(encoder, threshold):
+        warnings[model] = "; ".join(said)

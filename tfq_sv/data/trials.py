@@ -1,6 +1,7 @@
 """Trial lists: which pairs of utterances are compared, and which are of one speaker."""
 
 import itertools
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tfq_sv.data.lists import read_pairs
 from tfq_sv.data.trial_check import check_labels
 from tfq_sv.data.trial_list import read_list
 from tfq_sv.errors import InputError
+from tfq_sv.files import atomic
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,19 @@ class Trials:
                     f"{self.source}: none of the {len(self)} trials is a {kind} trial; "
                     "error rates need both kinds"
                 )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes `1 enroll test` lines, which `read` reads: drawn pairs, for another day.
+
+        With tabs, where a name contains a space.
+        """
+        spaced = any(" " in name for name in self.utterances)
+        rows = zip(self.labels.tolist(), self.enroll, self.test, strict=True)
+        gap = "\t" if spaced else " "
+        with atomic(path) as temporary:
+            temporary.write_text(
+                "".join(f"{int(label)}{gap}{a}{gap}{b}\n" for label, a, b in rows), encoding="utf-8"
+            )
 
     @classmethod
     def read(

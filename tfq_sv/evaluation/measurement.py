@@ -39,10 +39,11 @@ class KerasEncoder:
     def __init__(self, model: Any) -> None:
         import tensorflow as tf
 
-        from tfq_sv.models import front_end
+        from tfq_sv.models import front_end, origin_of
         from tfq_sv.models.entry import as_entry, one_embedding, takes_waveform
 
         self.fbank, self._raw = front_end(model), takes_waveform(model)
+        self.origin = origin_of(model)
         shape = [1, None] if self._raw else [1, None, self.fbank.num_bins]
 
         def call(entry: tf.Tensor) -> tf.Tensor:

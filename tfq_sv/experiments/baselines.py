@@ -1,6 +1,7 @@
 """What others make of a network: the converter's forms and ai-edge-quantizer's, beside ours."""
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.errors import InputError
-from tfq_sv.export import convert, encoder, float32
+from tfq_sv.export import convert, encoder, fast, float32
 from tfq_sv.files import atomic
 
 Features = Sequence[npt.NDArray[np.float32]]
@@ -58,18 +59,25 @@ def converter_forms(model: Any, folder: Path, features: Features) -> dict[str, P
     return made | _ai_edge_forms(made["float32"], folder)
 
 
-def our_forms(networks: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+def our_forms(networks: Mapping[str, Any], folder: Path, features: Features) -> dict[str, Path]:
     """Writes quantized Keras networks, name -> network, each packed, and what that inflates to.
 
+    With ai-edge-quantizer installed, the first one's other fast forms too.
+
     Returns:
-        "<name>, embed" and "<name>, inflated" -> file.
+        "<name>, embed", "<name>, inflated", "<name>, static-int8", "<name>, float16" -> file.
     """
-    made = {}
+    made: dict[str, Path] = {}
     for name, network in networks.items():
         packed = folder / f"{_file_name(name)}.tflite"
         convert.export_tflite(network, packed, "features")
         made[f"{name}, embed"] = packed
         made[f"{name}, inflated"] = _write(folder, f"{name} inflated", encoder.inflate(packed))
+        if len(made) == 2 and importlib.util.find_spec("ai_edge_quantizer"):
+            for form in ("static-int8", "float16"):
+                speech = features if form == "static-int8" else None
+                data = fast.fast_file(packed, form, speech)
+                made[f"{name}, {form}"] = _write(folder, f"{name} {form}", data)
     return made
 
 

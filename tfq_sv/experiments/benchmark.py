@@ -115,7 +115,7 @@ def benchmark_network(
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     forms = baselines.converter_forms(model, place, features)
-    forms |= baselines.our_forms(quantized, place)
+    forms |= baselines.our_forms(quantized, place, features)
     rates: dict[str, float] = {}
     skipped: dict[str, BadAudioError] = {}
     if corpus and trials:

@@ -33,8 +33,7 @@ from tfq_sv.export.float32 import export_float32
 from tfq_sv.files import atomic
 from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
-from tfq_sv.quantization.calibration import calibrate
-from tfq_sv.quantization.quantized_model import quantize
+from tfq_sv.quantization.calibration import quantize
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.reports.complexity import layer_complexity
 from tfq_sv.run_folder import LABEL, claim, digest
@@ -177,10 +176,9 @@ class _Run:
         options = self._options
         if row.recipe is None:
             return model
-        quantized = quantize(model, row.recipe)
         count = math.ceil(60 * options.minutes / (options.batch_size * options.seconds))
         speech = list(itertools.islice(self._chunks(), count))
-        calibrate(quantized, speech, progress=self._progress)
+        quantized = quantize(model, row.recipe, calibrate=speech, progress=self._progress)
         if options.steps:
             tuning = FineTuningOptions(steps=options.steps, learning_rate=options.learning_rate)
             chunks = self._chunks()

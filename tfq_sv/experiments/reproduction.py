@@ -37,8 +37,8 @@ from tfq_sv.mixed_precision import allocation
 from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
-from tfq_sv.quantization.calibration import calibrate
-from tfq_sv.quantization.quantized_model import load_model, quantize, recipe_of
+from tfq_sv.quantization.calibration import quantize
+from tfq_sv.quantization.quantized_model import load_model, recipe_of
 from tfq_sv.quantization.quantizers import quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.run_folder import LABEL, claim, digest, remove
@@ -304,8 +304,8 @@ class _Run:
             model = multi_stage_finetune(model, row.recipe, self._chunks(), options=each, **common)
         else:
             if row.recipe:
-                model = quantize(model, row.recipe)
-                calibrate(model, self._minute(), progress=self._progress)
+                minute, bars = self._minute(), self._progress
+                model = quantize(model, row.recipe, calibrate=minute, progress=bars)
             else:
                 model = keras.models.clone_model(model)
                 model.set_weights(self._model.get_weights())

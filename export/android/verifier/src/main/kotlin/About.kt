@@ -20,6 +20,7 @@ import kotlinx.serialization.json.intOrNull
  * @property thresholds by name, cosines: `eer`, `far_1e-2`, `far_1e-3`. Empty until
  *   `tfq-sv evaluate --store` has measured them.
  * @property inflatedSha256 of the fast network; it names the network, whatever else the metadata say.
+ * @property form of a file that `tfq-sv inflate` wrote, "int8" or another; null of a packed file.
  */
 class About private constructor(
     val text: String,
@@ -28,6 +29,7 @@ class About private constructor(
     val minSamples: Int,
     val thresholds: Map<String, Double>,
     val inflatedSha256: String,
+    val form: String?,
     private val file: String,
 ) {
     /** The cosine from which on two voices count as one. Throws SpeakerException if there is none. */
@@ -77,7 +79,7 @@ class About private constructor(
             val sha256 = string("inflated_sha256")?.takeIf(SHA256::matches) ?: wrong("inflated_sha256")
             val thresholds = thresholds(fields["thresholds"]) ?: wrong("thresholds")
             return About(
-                text, count("embed_dim"), count("sample_rate"), count("min_samples"), thresholds, sha256, name
+                text, count("embed_dim"), count("sample_rate"), count("min_samples"), thresholds, sha256, string("form"), name
             )
         }
 

@@ -51,7 +51,7 @@ data class Identification(
 /** Cosine of the angle between two embeddings, in [-1, 1]. */
 fun cosine(a: FloatArray, b: FloatArray): Double {
     if (a.size != b.size) throw SpeakerException("embeddings of ${a.size} and ${b.size} values do not compare")
-    return dot(a, b) / (length(a) * length(b))
+    return (dot(a, b) / (length(a) * length(b))).coerceIn(-1.0, 1.0) // rounding leads out
 }
 
 private fun dot(a: FloatArray, b: FloatArray): Double = a.indices.sumOf { a[it].toDouble() * b[it] }
@@ -81,7 +81,7 @@ internal object Decision {
         val mean = DoubleArray(test.size) { d -> references.sumOf { it[d].toDouble() } / n }
         val length = sqrt(mean.sumOf { it * it })
         if (length == 0.0) return 0.0 // They cancel out.
-        val cosine = mean.indices.sumOf { mean[it] * test[it] } / length
+        val cosine = (mean.indices.sumOf { mean[it] * test[it] } / length).coerceIn(-1.0, 1.0)
         // The mean of several is nearer to any voice; so that thresholds mean what they do for one:
         return cosine * sqrt((1 + (n - 1) * TYPICAL_COSINE) / n)
     }

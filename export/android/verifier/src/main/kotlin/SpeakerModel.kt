@@ -52,7 +52,7 @@ class SpeakerModel private constructor(
     companion object {
         /**
          * Opens a file. The first time its weights are inflated to int8, which are kept in [folder];
-         * from then on they are only checked by their hash.
+         * from then on they are only checked by their hash. What `tfq-sv inflate` wrote runs as it is.
          *
          * @param data the whole file.
          * @param name what messages call it.
@@ -66,6 +66,7 @@ class SpeakerModel private constructor(
             interpreter(direct, name).use { packed ->
                 val text = Charsets.UTF_8.decode(answer(packed, "about", "json", name)).toString()
                 val about = About.parse(text, name)
+                if (about.form != null) return SpeakerModel(about, name, interpreter(direct, name))
                 val sha256 = about.inflatedSha256
                 val inflated = Storage.fetch(folder, sha256) { inflate(packed, sha256, name) }
                 return SpeakerModel(about, name, interpreter(inflated, name))
