@@ -282,7 +282,7 @@ def test_calibrated_codebooks_stay_in_fine_tuning(
     rounded, calibrated = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     tfq_sv.calibrate(calibrated, [next(stream)], progress=False)
     calibrated.save(tmp_path / "calibrated.keras")
-    options = FineTuningOptions(steps=3, learning_rate=1e-2, follow_every=1, freeze=0)
+    options = FineTuningOptions(steps=3, learning_rate=1e-2, update_every=1, freeze_fraction=0)
     moved = []
     for model in (rounded, calibrated, tfq_sv.load_model(tmp_path / "calibrated.keras")):
         before = tfq_sv.codebooks(model)

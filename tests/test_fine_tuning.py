@@ -17,7 +17,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.recipe import LayerRecipe
-from tfq_sv.training.fine_tuning import FineTuningOptions, FollowCodebooks, speaker_head
+from tfq_sv.training.fine_tuning import FineTuningOptions, UpdateCodebooks, speaker_head
 
 
 def distance(model: keras.Model, teacher: keras.Model, features: np.ndarray) -> float:
@@ -36,7 +36,7 @@ def test_fine_tuning_brings_two_bits_back_to_the_teacher(
     before = {name: book.centroids for name, book in tfq_sv.codebooks(quantized).items()}
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
-    options = FineTuningOptions(steps=30, follow_every=5)
+    options = FineTuningOptions(steps=30, update_every=5)
     tfq_sv.finetune(quantized, dataset, teacher=resnet18, options=options, progress=False)
     features = fbank_tensor(dataset[0][0])
     fresh = tfq_sv.quantize(
@@ -58,7 +58,7 @@ def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
     quantized, fresh = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
     stream = batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
-    options = FineTuningOptions(steps=30, follow_every=5)
+    options = FineTuningOptions(steps=30, update_every=5)
     tfq_sv.finetune(quantized, dataset, teacher=network, options=options, progress=False)
     features = fbank_tensor(dataset[0][0])
     assert distance(quantized, network, features) < 0.7 * distance(fresh, network, features)
@@ -116,14 +116,14 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
     other = tfq_sv.models.build("ResNet18", embed_dim=8, channels=16)
     with pytest.raises(InputError, match="they must be alike"):
         tfq_sv.finetune(quantized, [], teacher=other)
-    with pytest.raises(InputError, match="freeze must be a share"):
-        FineTuningOptions(freeze=2)
+    with pytest.raises(InputError, match="freeze_fraction must be a share"):
+        FineTuningOptions(freeze_fraction=2)
     with pytest.raises(InputError, match="must not be negative"):
         FineTuningOptions(batch_norm_batches=-1)
-    follow = FollowCodebooks()
-    follow.set_params({"epochs": 1, "steps": None})
+    codebooks = UpdateCodebooks()
+    codebooks.set_params({"epochs": 1, "steps": None})
     with pytest.raises(InputError, match="steps_per_epoch"):
-        follow.on_train_begin()
+        codebooks.on_train_begin()
 
 
 def test_states_of_other_runs_are_not_resumed(tmp_path: Path) -> None:
@@ -194,15 +194,15 @@ def test_codebooks_freeze_however_fit_counts(
         network, tfq_sv.QuantizationRecipe({"dense": LayerRecipe("kmeans", 2)}), calibrate=False
     )
     model.compile("adam", "mse", steps_per_execution=at_once)
-    follow, found = FollowCodebooks(FineTuningOptions(follow_every=3, freeze=0.5)), []
+    codebooks, found = UpdateCodebooks(FineTuningOptions(update_every=3, freeze_fraction=0.5)), []
     quantizer = quantizers_of(model)["dense"]
     monkeypatch.setattr(
-        quantizer, "follow", lambda _: found.append(int(model.optimizer.iterations))
+        quantizer, "update", lambda _: found.append(int(model.optimizer.iterations))
     )
     frames, wanted = np.zeros((40, 20, 8), np.float32), np.ones((40, 4), np.float32)
     first, last = epochs
     model.fit(
-        frames, wanted, 4, epochs=last, initial_epoch=first, callbacks=[follow], verbose=0
+        frames, wanted, 4, epochs=last, initial_epoch=first, callbacks=[codebooks], verbose=0
     )  # fmt: skip
     assert [first * 10 + number for number in found] == moves
 
@@ -294,7 +294,7 @@ def stream(stop):
             raise KeyboardInterrupt
         yield batch
 
-options = FineTuningOptions(steps=8, follow_every=2, batch_norm_batches=2)
+options = FineTuningOptions(steps=8, update_every=2, batch_norm_batches=2)
 for folder, stop in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
     keras.utils.set_random_seed(0)
     network = small()

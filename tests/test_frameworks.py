@@ -42,8 +42,8 @@ def fit(model: keras.Model, *, jit: bool = False) -> tuple[float, float]:
         jit_compile=jit,
     )
     features, labels = data()
-    follow = tfq_sv.FollowCodebooks()
-    history = model.fit(features, labels, 16, epochs=8, verbose=0, callbacks=[follow])
+    codebooks = tfq_sv.UpdateCodebooks()
+    history = model.fit(features, labels, 16, epochs=8, verbose=0, callbacks=[codebooks])
     return history.history["loss"][0], history.history["loss"][-1]
 
 

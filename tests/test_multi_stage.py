@@ -15,7 +15,7 @@ from tfq_sv.training import multi_stage
 from tfq_sv.training.fine_tuning import FineTuningOptions
 from tfq_sv.training.multi_stage import _next_stage, stages
 
-OPTIONS = FineTuningOptions(steps=4, follow_every=2, batch_norm_batches=2)
+OPTIONS = FineTuningOptions(steps=4, update_every=2, batch_norm_batches=2)
 MIXED = {"c": ("adaptive_binary", 1), "d": ("kmeans", 3), "e": ("kmeans", 2)}
 
 

@@ -112,7 +112,7 @@ def test_static_levels_are_mean_plus_and_minus_the_mean_distance(network: keras.
             assert error < np.sum((kernel - levels) ** 2)
     for quantizer in quantizers_of(quantized).values():
         quantizer.latent.assign_add(0.05 * tf.ones_like(quantizer.latent))
-        quantizer.follow(steps=3)
+        quantizer.update(steps=3)
     for name, book in tfq_sv.codebooks(quantized).items():
         np.testing.assert_array_equal(book.centroids, before[name].centroids)
 

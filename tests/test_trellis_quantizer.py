@@ -89,11 +89,11 @@ def test_gradients_pass_and_codes_follow(network: Any) -> None:
     model = tfq_sv.quantize(network, QuantizationRecipe.trellis(network, bits=2), calibrate=False)
     quantizer = quantizers_of(model)["second"]
     before = quantizer.codebook()
-    quantizer.follow(steps=1)
+    quantizer.update(steps=1)
     changed = np.mean(quantizer.codes.numpy() != before.codes)
     assert changed < 0.05  # weights that stay keep their codes, nearly all
     quantizer.latent.assign(-quantizer.latent)
-    quantizer.follow(steps=1)
+    quantizer.update(steps=1)
     error = quantizer.latent.numpy() - quantizer.codebook().decode()
     assert np.sum(error**2) < 0.15 * np.sum(quantizer.latent.numpy() ** 2)
 

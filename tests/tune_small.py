@@ -71,7 +71,7 @@ def tune(loss: str, data: list[Any], strategy: tf.distribute.Strategy) -> None:
             data,
             teacher=None if head else network,
             head=head,
-            options=FineTuningOptions(steps=9, learning_rate=1e-2, follow_every=2),
+            options=FineTuningOptions(steps=9, learning_rate=1e-2, update_every=2),
             strategy=strategy,
             progress=False,
         )

@@ -36,6 +36,7 @@ from .quantization.quantized_model import dequantize as dequantize
 from .quantization.quantized_model import load_model as load_model
 from .quantization.recipe import QuantizationRecipe as QuantizationRecipe
 from .training.fine_tuning import FollowCodebooks as FollowCodebooks
+from .training.fine_tuning import UpdateCodebooks as UpdateCodebooks
 from .training.fine_tuning import finetune as finetune
 from .training.multi_stage import multi_stage_finetune as multi_stage_finetune
 from .verification.speaker_verifier import SpeakerVerifier as SpeakerVerifier

@@ -291,7 +291,7 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
     quantizer.refit(ungrouped(np.broadcast_to(strength, target.shape), layer, shape))
     centroids = quantizer.centroids.numpy()
-    if quantizer.levels_stay:
+    if quantizer.fixed_levels:
         rounded = reconstruct(target, gram, centroids)
     else:
         rounded, centroids = alternate(target, gram, centroids)

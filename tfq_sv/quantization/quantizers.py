@@ -130,10 +130,10 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.
-        levels_stay: whether the centroids stay as first fitted, whatever happens.
+        fixed_levels: whether the centroids stay as first fitted, whatever happens.
     """
 
-    levels_stay = False
+    fixed_levels = False
 
     def __init__(
         self, bits: int = 4, learned_scale: bool = False, calibrated: bool = False
@@ -226,17 +226,17 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         Unless the levels stay.
         """
         latent, centroids = self._built()
-        if not self.levels_stay:
+        if not self.fixed_levels:
             centroids.assign(self._fit(latent.numpy(), importance))
 
     def inherit(self, other: Any) -> None:
         """Takes over the centroids of the same layer in another model."""
         self.centroids.assign(other.centroids)
 
-    def follow(self, steps: int) -> None:
+    def update(self, steps: int) -> None:
         """Moves the centroids by Lloyd's steps to the latent weights, unless they are to stay."""
         latent, centroids = self._built()
-        if self.calibrated or self.levels_stay:
+        if self.calibrated or self.fixed_levels:
             return
         moved = codebook.refine_on_grid(latent.numpy(), centroids.numpy(), steps=steps)
         centroids.assign(moved)
@@ -273,7 +273,7 @@ class StaticBinary(KMeans):
     of XNOR-Net (Rastegari et al., 2016).
     """
 
-    levels_stay = True
+    fixed_levels = True
 
     def __init__(self, calibrated: bool = False) -> None:
         super().__init__(bits=1, calibrated=calibrated)

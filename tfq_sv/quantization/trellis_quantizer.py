@@ -118,7 +118,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         """Takes over the codes of the same layer in another model."""
         self.set(other.codes.numpy(), other.scales.numpy())
 
-    def follow(self, steps: int) -> None:
+    def update(self, steps: int) -> None:
         """Encodes the latent weights again, scales as they are; `steps` is for other codebooks."""
         latent = self._built().numpy()
         wanted = (1 - _STAY) * latent + _STAY * self.codebook().decode()

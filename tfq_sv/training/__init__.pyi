@@ -5,7 +5,7 @@ from . import multi_stage as multi_stage
 from .augment import Augmenter as Augmenter
 from .distillation import TeacherEmbeddings as TeacherEmbeddings
 from .distillation import teacher_embeddings as teacher_embeddings
-from .fine_tuning import FollowCodebooks as FollowCodebooks
+from .fine_tuning import UpdateCodebooks as UpdateCodebooks
 from .fine_tuning import finetune as finetune
 from .loop import TrainingResult as TrainingResult
 from .loop import train as train

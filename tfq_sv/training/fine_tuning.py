@@ -33,9 +33,9 @@ class FineTuningOptions:
     Attributes:
         steps: optimizer steps.
         learning_rate: peak of the schedule (Adam).
-        follow_every: steps from one move of the codebooks to the next.
+        update_every: steps from one move of the codebooks to the next.
         lloyd_steps: Lloyd steps a move.
-        freeze: share of the steps, at the end, in which codebooks stay as they are.
+        freeze_fraction: share of the steps, at the end, in which codebooks stay as they are.
         batch_norm_batches: batches on which BatchNorm is re-estimated when training has ended.
         precision: of the trunk: "fp32", "fp16" with loss scaling, or "bf16"; weights, codebooks,
             embedding and loss are float32.
@@ -43,18 +43,20 @@ class FineTuningOptions:
 
     steps: int = 150
     learning_rate: float = 5e-4
-    follow_every: int = 10
+    update_every: int = 10
     lloyd_steps: int = 3
-    freeze: float = 0.3
+    freeze_fraction: float = 0.3
     batch_norm_batches: int = 20
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "follow_every", "lloyd_steps"):
+        for name in ("steps", "learning_rate", "update_every", "lloyd_steps"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        if not 0 <= self.freeze <= 1:
-            raise InputError(f"freeze must be a share from 0 to 1, not {self.freeze}")
+        if not 0 <= self.freeze_fraction <= 1:
+            raise InputError(
+                f"freeze_fraction must be a share from 0 to 1, not {self.freeze_fraction}"
+            )
         if self.batch_norm_batches < 0:
             raise InputError(
                 f"batch_norm_batches must not be negative, but is {self.batch_norm_batches}"
@@ -65,19 +67,19 @@ class FineTuningOptions:
             )
 
 
-class FollowCodebooks(keras.callbacks.Callback):
-    """Has the codebooks of a quantized model follow its latent weights in plain `model.fit`.
+class UpdateCodebooks(keras.callbacks.Callback):
+    """Updates the codebooks of a quantized model from its latent weights in plain `model.fit`.
 
     Every few steps each codebook moves by Lloyd's steps to where the latent weights are; for the
     last part of training all of them stay, so that the weights settle on what is deployed. Static
     and calibrated ones never move.
 
     Args:
-        options: `follow_every`, `lloyd_steps` and `freeze` are what counts; the defaults if None.
+        options: `update_every`, `lloyd_steps` and `freeze_fraction` count; the defaults if None.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, adaptive uniform precision.
 
-    >>> FollowCodebooks().last_move(steps=100)
+    >>> UpdateCodebooks().last_update(steps=100)
     70
     """
 
@@ -86,12 +88,12 @@ class FollowCodebooks(keras.callbacks.Callback):
         self.options = options or FineTuningOptions()
         self._first, self._last, self._end = 0, -1, 0
 
-    def last_move(self, steps: int) -> int:
+    def last_update(self, steps: int) -> int:
         """Returns the step from which on codebooks stay, of so many."""
-        return int(steps * (1 - self.options.freeze))
+        return int(steps * (1 - self.options.freeze_fraction))
 
-    def move(self, model: keras.Model, number: int, steps: int, last: int | None = None) -> None:
-        """Moves the codebooks if it is time for it before step `number` of `steps`.
+    def update(self, model: keras.Model, number: int, steps: int, last: int | None = None) -> None:
+        """Updates the codebooks if it is due before step `number` of `steps`.
 
         Args:
             model: quantized.
@@ -99,28 +101,32 @@ class FollowCodebooks(keras.callbacks.Callback):
             steps: in all.
             last: the step before which this was called last; the one before if None.
         """
-        every = self.options.follow_every
+        every = self.options.update_every
         due = number // every > (number - 1 if last is None else last) // every
-        if number and due and number < self.last_move(steps):
+        if number and due and number < self.last_update(steps):
             for quantizer in quantizers_of(model).values():
-                quantizer.follow(self.options.lloyd_steps)
+                quantizer.update(self.options.lloyd_steps)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Reads how long `fit` will train."""
         epochs, steps = self.params.get("epochs"), self.params.get("steps")
         if not epochs or not steps:
-            raise InputError("FollowCodebooks needs to know the end: give fit steps_per_epoch")
+            raise InputError("UpdateCodebooks needs to know the end: give fit steps_per_epoch")
         self._last, self._end = -1, epochs * steps
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Reads where `fit` stands: it may have begun in a later epoch."""
+        """Reads where `fit` is: it may have begun in a later epoch."""
         self._first = epoch * self.params["steps"]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Moves the codebooks when it is time; `batch` skips those done at once in one call."""
+        """Updates the codebooks when it is due; `batch` skips those done at once in one call."""
         number = self._first + batch
-        self.move(self.model, number, self._end, self._last if self._last >= 0 else None)
+        self.update(self.model, number, self._end, self._last if self._last >= 0 else None)
         self._last = number
+
+
+FollowCodebooks = UpdateCodebooks
+"""Its name before 0.2."""
 
 
 def finetune(
@@ -139,7 +145,7 @@ def finetune(
     With a teacher, the FP32 network that was quantized, until its embeddings point where the
     teacher's do: no speaker label is needed. With a head, until AAM-softmax tells the speakers
     apart, for those who have the labels. Gradients pass straight through to the latent weights,
-    the codebooks follow (see `FollowCodebooks`), and BatchNorm is re-estimated at the end.
+    the codebooks follow (see `UpdateCodebooks`), and BatchNorm is re-estimated at the end.
 
     Args:
         model: what `tfq_sv.quantize` returned. A float model is trained in the same way: the
@@ -177,10 +183,10 @@ def finetune(
         if strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(student))
         step = _Step(student, teacher, head, options, strategy)
-        follower = FollowCodebooks(options)
+        codebooks = UpdateCodebooks(options)
 
         def advance(number: int, batch: Any) -> float:
-            follower.move(student, number, options.steps)
+            codebooks.update(student, number, options.steps)
             features = model_input(model, batch)
             return step(features, _labels(batch, head, len(features)))
 
