@@ -59,7 +59,7 @@ def test_one_table_for_both_networks(
     found = json.loads(said.out)
     first, second = (found[str(name)] for name in (golden, other))
     assert first == second  # which they are
-    assert first["source"].startswith("stored, at FAR 1e-2 on ")
+    assert first["source"].startswith("stored, at FAR 1e-2 ")
     rows = first["conditions"]
     assert list(rows) == ["as recorded", *(one.name for one in SOME)]
     assert rows["6 s"] is None

@@ -51,7 +51,7 @@ def test_two_recordings(capsys: pytest.CaptureFixture[str]) -> None:
     far = tfq_sv.export.read_about(GOLDEN)["thresholds"]["far_1e-2"]["threshold"]
     code, said = run(capsys, "verify", *ANN, "--operating_point=far_1e-2")
     assert code == 0
-    assert f"threshold  {far:.4f}  (stored, at FAR 1e-2 on " in said
+    assert f"threshold  {far:.4f}  (stored, at FAR 1e-2 " in said
     assert "decision   same speaker" in said
     assert cli.main(["verify", str(GOLDEN), *ANN]) == 0
     assert "(stored, at the EER of " in capsys.readouterr().out
