@@ -17,8 +17,6 @@ from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.metrics import eer
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 from tfq_sv.reports import allocation, comparison
-from tfq_sv.reports.page import Page
-from tfq_sv.reports.table import Table
 
 
 def system(name: str, apart: float, **known: Any) -> System:
@@ -106,22 +104,3 @@ def test_tables_have_no_empty_columns() -> None:
     table = comparison.comparison_table(both)
     assert table.header == ["system", "EER %", "95 %", "minus the first, 95 %", "minDCF"]
     assert table.rows[0][3] == ""
-
-
-def test_a_page_fits_a_phone(tmp_path: Path) -> None:
-    """What is wider scrolls within itself; the page does not."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    Figure(figsize=(11, 4)).savefig(tmp_path / "a.png", dpi=130)
-    row = [f"a column with a long name {i}" for i in range(9)]
-    page = Page("Wide", "Very wide.").table(Table(row, [row])).picture(tmp_path / "a.png", "wide")
-    page.write(tmp_path / "page.html")
-    with playwright.sync_playwright() as start:
-        try:
-            browser = start.chromium.launch()
-        except playwright.Error as error:
-            pytest.skip(f"no browser: {error.message.splitlines()[0]}")
-        view = browser.new_page(viewport={"width": 390, "height": 800})
-        view.goto((tmp_path / "page.html").as_uri())
-        assert view.evaluate("document.documentElement.scrollWidth") <= 390
-        assert view.evaluate("document.querySelector('img').clientWidth") >= 560
-        browser.close()
