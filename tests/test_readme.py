@@ -17,7 +17,11 @@ from train_small import small
 from tfq_sv import cli, models
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "export").glob("*/README.md")),
+]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text().replace("\\\n", " ") for page in PAGES}
 PYTHON = [
     pytest.param(block, id=f"{name}-{number}")
