@@ -78,9 +78,8 @@ def _source(about: Mapping[str, Any], choice: str, entry: Mapping[str, Any]) -> 
         return f"stored, at {point}"
     counts = [n for n in (trials.get("target"), trials.get("nontarget")) if type(n) is int]
     number = f"{sum(counts):,} trials of " if len(counts) == 2 else ""
-    speech = trials.get("speech")
-    of = f", {speech}" if isinstance(speech, str) else ""
-    source = trials.get("source", "unknown speech")
+    speech, source = trials.get("speech"), trials.get("source", "unknown speech")
+    of = f", {speech}" if isinstance(speech, str) and speech not in str(source) else ""
     also = f", whose EER is {rate}" if rate and choice != "eer" else ""
     return f"stored, at {point} on {number}{source}{of}{also}{_age(trials.get('date'))}"
 
