@@ -23,9 +23,11 @@ import pytest
 import soundfile
 import tf_keras as keras
 from conftest import RATE, randomize, tone, write
+from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import tfq_sv
+from tfq_sv import reports
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.evaluation.scoring import cosine
@@ -381,3 +383,16 @@ def test_stereo_of_another_rate(ready: Page, tmp_path: Path) -> None:
 def test_without_packages_it_says_what_to_do(page: Page) -> None:
     page.goto("/")
     expect(page.locator("#model-line.error")).to_contain_text("run npm install")
+
+
+def test_reports_fit_a_phone(browser: Browser, tmp_path: Path) -> None:
+    """What is wider scrolls within itself, with type that can be read; the page does not."""
+    Figure(figsize=(11, 4)).savefig(tmp_path / "a.png", dpi=130)
+    row = [f"a column with a long name {i}" for i in range(9)]
+    report = reports.Page("Wide", "Very wide.").table(reports.Table(row, [row]))
+    report.picture(tmp_path / "a.png", "wide").write(tmp_path / "page.html")
+    view = browser.new_page(viewport={"width": 390, "height": 800})
+    view.goto((tmp_path / "page.html").as_uri())
+    assert view.evaluate("document.documentElement.scrollWidth") <= 390
+    assert view.evaluate("document.querySelector('img').clientWidth") >= 560
+    view.close()

@@ -101,7 +101,8 @@ def test_every_step_takes_waveforms(door: str) -> None:
     for measure in (tfq_sv.hessian_traces, tfq_sv.fisher_traces, tfq_sv.embedding_distortions):
         found = measure(teacher, dataset, options=options, progress=False)
         assert found.keys() == tfq_sv.QuantizationRecipe.uniform(teacher, bits=4).layers.keys()
-    model = tfq_sv.quantize(teacher, tfq_sv.QuantizationRecipe.uniform(teacher, bits=2))
+    recipe = tfq_sv.QuantizationRecipe.uniform(teacher, bits=2)
+    model = tfq_sv.quantize(teacher, recipe, calibrate=False)
     before = KerasEncoder(model).embed(WAVEFORM)
     steps = FineTuningOptions(steps=30, learning_rate=1e-3, batch_norm_batches=0)
     tfq_sv.finetune(model, dataset, teacher=teacher, options=steps, progress=False)

@@ -86,6 +86,13 @@ def test_what_verify_and_info_say(
     assert f"trials of trials.txt, {SYNTHETIC}; measured {today}, today)" in text
     assert "warning: the threshold was measured on synthetic speech" in text
     assert "warning: the threshold" not in said(*verify, "--threshold=0.5")
+    about = read_about(path)
+    far = {"threshold": 0.9}
+    write_about(path, thresholds={**about["thresholds"], "far_1e-2": far})
+    text = said(*verify, "--operating_point=far_1e-2")
+    rate = 100 * about["thresholds"]["eer"]["eer"]
+    assert f"(stored, at FAR 1e-2 on 54 trials of trials.txt, {SYNTHETIC}, whose EER is" in text
+    assert f"whose EER is {rate:.2f} %; measured {today}, today)" in text
     old = (today - datetime.timedelta(days=400)).isoformat()
     write_about(path, origin={"speech": SYNTHETIC}, trials={**trials, "date": old})
     text = said(*verify)

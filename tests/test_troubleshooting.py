@@ -15,6 +15,7 @@ from train_small import small
 
 import tfq_sv
 from tfq_sv import cli
+from tfq_sv.cli import finetune
 from tfq_sv.export import export_tflite, inflate, seal
 
 PAGE = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text()
@@ -65,7 +66,7 @@ def files(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "others.txt").write_text("1 id10270/x/00001.wav id10270/y/00001.wav\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(shutil, "rmtree", lambda path: None)  # the run is not finished
+        patch.setattr(finetune, "remove", lambda folder: None)  # the run is not finished
         tune = "finetune --model=small.keras --teacher=model.keras --corpus=corpus/train"
         line = [*tune.split(), "--out=tuned.keras", "--steps=1", *SMALLER["finetune"]]
         assert cli.main(line) == 0

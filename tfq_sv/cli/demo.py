@@ -20,6 +20,7 @@ from absl import flags
 
 from tfq_sv import assets
 from tfq_sv.cli.common import megabytes, no_positional
+from tfq_sv.cli.stored import described
 from tfq_sv.codebook import check_bits
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     }
     systems = compare(results, corpus)
     for file, system in zip(files.values(), systems[1:], strict=True):
-        write_about(file, **system.result.thresholds())
+        write_about(file, **described(system.result, corpus))
 
     where = (
         f"synthetic speech (espeak-ng, seed {spec.seed}), {spec.test_speakers} unseen speakers, "
@@ -175,7 +176,7 @@ def _page(
 ) -> Page:
     from tfq_sv.codebook import Codebook
     from tfq_sv.quantization.quantized_model import codebooks
-    from tfq_sv.reports.allocation import allocation_figure
+    from tfq_sv.reports.allocation import SENSITIVITY, allocation_figure
     from tfq_sv.reports.codebooks import codebook_figure
 
     pictures = out / "pictures"
@@ -202,16 +203,21 @@ def _page(
         )
         .table(size_table(sizes))
         .picture(pictures / "sizes.png", "File size against equal error rate.")
-        .picture(pictures / "det.png", "DET curves: nearer to the lower left corner is better.")
+        .picture(
+            pictures / "det.png",
+            "DET curves: nearer to the lower left corner is better. Dots are the EERs; the legend "
+            "has the thresholds there.",
+        )
         .heading("Where the bits go")
         .picture(
             pictures / "bits.png",
             "Above: how much each layer suffers from quantization. Below: its bits, mixed.",
         )
+        .text(SENSITIVITY)
         .heading("What a codebook is")
         .text(
-            "Each layer keeps a table of a few values, its centroids, and a code of a few bits for "
-            "each weight that says which of them stands for it."
+            "Each layer keeps a table of 2^b values, its centroids, and a code of b bits per "
+            "weight that says which of them takes its place: at 1 bit, one of two."
         )
         .picture(
             pictures / "codebooks.png",

@@ -225,7 +225,11 @@ def _report(systems: Sequence[System], source: str, parity: Table | None = None)
     with tempfile.TemporaryDirectory() as folder:
         det_figure(systems, f"{folder}/det.png", source)
         page.heading("DET curves")
-        page.picture(f"{folder}/det.png", "Nearer to the lower left corner is better.")
+        page.picture(
+            f"{folder}/det.png",
+            "Nearer to the lower left corner is better. A dot is an EER; the legend has the "
+            "threshold there.",
+        )
     page.write(FLAGS.report)
     print(f"wrote {FLAGS.report}")
 

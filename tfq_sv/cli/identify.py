@@ -43,11 +43,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     found = {path: verifier.identify(path, chosen(FLAGS)) for path in arguments}
     threshold = next(iter(found.values())).threshold
     print_threshold(threshold)
-    print_warnings(verifier.encoder, threshold)
     for path, result in found.items():
         print(f"{path}: {_say(result)}")
         if result.doubt:
             print(f"{path}: warning: perhaps no speech: {result.doubt}")
+    print_warnings(verifier.encoder, threshold)
     return {path: _record(result) for path, result in found.items()}
 
 

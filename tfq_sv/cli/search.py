@@ -39,7 +39,9 @@ from tfq_sv.cli.common import (
 )
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.reports.page import Page
+from tfq_sv.reports.table import Table
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", flag_values=FLAGS)
@@ -135,7 +137,7 @@ def _search(
 ) -> dict[str, Any] | None:
     from tfq_sv.mixed_precision import allocation
     from tfq_sv.mixed_precision.file_size import FileSize
-    from tfq_sv.reports.allocation import allocation_figure, allocation_table
+    from tfq_sv.reports.allocation import SENSITIVITY, allocation_figure, allocation_table
     from tfq_sv.training.devices import is_chief
 
     network = load_network(name)
@@ -166,14 +168,18 @@ def _search(
         if len(targets) > 1:
             file = target.with_stem(f"{target.stem}-{wanted / 1e6:g}MB")
         answer.recipe.to_json(file)
-        rate = "" if rates is None else f", EER {100 * rates[number]:.2f} %"
+        rate = "" if rates is None else f", EER {_percent(rates[number])}"
         print(
             f"wrote {file}: {answer.bytes:,} of at most {wanted:,} bytes, "
             f"predicted cost {answer.cost:.3g}{rate}"
         )
         record = {"recipe": str(file), "target": wanted, "bytes": answer.bytes, "cost": answer.cost}
-        found.append(record | ({} if rates is None else {"eer": rates[number]}))
-    allocation_figure(traces, answers, plot, f"{name}: {FLAGS.sensitivity}, {FLAGS.method}", rates)
+        if rates:
+            record |= {"eer": rates[number].eer, "interval": rates[number].interval}
+        found.append(record)
+    title = f"{name}: {FLAGS.sensitivity}, {FLAGS.method}"
+    eers = None if rates is None else [result.eer for result in rates]
+    allocation_figure(traces, answers, plot, title, eers)
     print(f"picture {plot}")
     if FLAGS.report:
         taken = "; ".join(f"{x.bytes:,} of {y:,}" for x, y in zip(answers, targets, strict=True))
@@ -182,8 +188,8 @@ def _search(
         caption = (
             f"Sensitivity ({FLAGS.sensitivity}), measured on {corpus.root}; bits for each size."
         )
-        page.picture(plot, caption)
-        page.table(layers).write(FLAGS.report)
+        page.table(_answers(targets, answers, rates)).picture(plot, caption)
+        page.text(SENSITIVITY).table(layers).write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
     if skipped:
         print_skipped(skipped, len(corpus.paths))
@@ -232,7 +238,27 @@ def _file_bytes(network: Any, recipe: Any) -> int:
     return len(built.data)
 
 
-def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[float]:
+def _answers(
+    targets: Sequence[int], answers: Sequence[Any], rates: Sequence[Evaluation] | None
+) -> Table:
+    """What each size gave, in numbers."""
+    header = ["at most, bytes", "predicted bytes", "predicted cost"]
+    rows = []
+    for number, (target, answer) in enumerate(zip(targets, answers, strict=True)):
+        row = [f"{target:,}", f"{answer.bytes:,}", f"{answer.cost:.3g}"]
+        rows.append([*row, *([_percent(rates[number])] if rates else [])])
+    return Table([*header, *(["EER, 95 %"] if rates else [])], rows)
+
+
+def _percent(result: Evaluation) -> str:
+    """An EER with its interval."""
+    if result.interval is None:
+        return f"{100 * result.eer:.2f} %"
+    low, high = (f"{100 * bound:.2f}" for bound in result.interval)
+    return f"{100 * result.eer:.2f} % ({low} to {high})"
+
+
+def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[Evaluation]:
     from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
     from tfq_sv.quantization.calibration import quantize
 
@@ -249,5 +275,5 @@ def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[
     for answer in answers:
         model = quantize(network, answer.recipe, calibrate=speech, progress=True)
         label = f"EER at {answer.bytes:,} bytes"
-        rates.append(evaluate(KerasEncoder(model), test, trials, progress=label).eer)
+        rates.append(evaluate(KerasEncoder(model), test, trials, progress=label))
     return rates

@@ -3,6 +3,7 @@
 import datetime
 import importlib.util
 from collections.abc import Mapping
+from typing import Any
 
 from tfq_sv.cli.common import is_tflite
 from tfq_sv.data.corpus import Corpus
@@ -24,6 +25,17 @@ def check_store(name: str) -> None:
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
 
 
+def described(result: Evaluation, corpus: Corpus) -> dict[str, Any]:
+    """Thresholds for a file's metadata, with the speech that they are of, and today's date.
+
+    Raises:
+        InputError: too few trials.
+    """
+    found = result.thresholds()
+    trials = {"speech": speech_of(corpus.root), "date": datetime.date.today().isoformat()}
+    return {**found, "trials": {**found["trials"], **trials}}
+
+
 def store(
     name: str,
     result: Evaluation,
@@ -39,9 +51,7 @@ def store(
     """
     from tfq_sv.export import write_about
 
-    found = result.thresholds()
-    found["trials"]["speech"] = speech_of(corpus.root)
-    found["trials"]["date"] = datetime.date.today().isoformat()
+    found = described(result, corpus)
     write_about(name, **found, calibration=calibration)
     print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
     for point, entry in found["thresholds"].items():

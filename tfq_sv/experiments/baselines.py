@@ -90,7 +90,9 @@ def _ai_edge_forms(path: Path, folder: Path) -> dict[str, Path]:
     made = {}
     for name, make in recipes.items():
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its sizes
-            result = quantizer.Quantizer(str(path), make()).quantize()
+            # It wants a name for every tensor.
+            named = bytearray(fast.plain(path.read_bytes()))
+            result = quantizer.Quantizer(named, make()).quantize()
         if result.quantized_model is None:
             raise InputError(f"ai-edge-quantizer made no {name} model of {path}")
         form = f"ai-edge-quantizer {name}"

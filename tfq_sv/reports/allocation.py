@@ -8,7 +8,15 @@ from tfq_sv.files import atomic
 from tfq_sv.mixed_precision.allocation import Allocation, Sensitivity
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe
+from tfq_sv.reports.comparison import colour
 from tfq_sv.reports.table import Table
+
+SENSITIVITY = (
+    "A layer's sensitivity says how far embeddings turn when its weights are disturbed, per unit "
+    "of squared disturbance: the greater, the more its bits are worth. Where the standard error "
+    "(+-) is of its size, more probes tell more."
+)
+"""What the word means, for reports."""
 
 
 def allocation_table(model: Any, traces: Sensitivity, answers: Sequence[Allocation]) -> Table:
@@ -62,14 +70,16 @@ def allocation_figure(
     axes[0].bar(places, [_value(traces[name]) for name in names], color="tab:gray")
     axes[0].set(yscale="log", ylabel="sensitivity", xlim=(-0.6, len(names) - 0.4))
     axes[0].set_xticks([])
+    thick, most = 0.8 / len(answers), 1.0
     for number, answer in enumerate(answers):
         bits = [answer.recipe.layers[name].bits for name in names]
-        colour = f"C{number % 10}"
+        most = max([most, *bits])
         label = f"{answer.bytes / 1e6:.3f} MB"
-        axes[1].plot(places, bits, ".-", color=colour, linewidth=0.8, label=label)
-    axes[1].set(ylabel="bits", ylim=(0, 8.5), xlim=(-0.6, len(names) - 0.4))
+        left = [place - 0.4 + thick * (number + 0.5) for place in places]
+        axes[1].bar(left, bits, thick, color=colour(number), label=label)
+    axes[1].set(ylabel="bits", ylim=(0, most + 0.5), xlim=(-0.6, len(names) - 0.4))
     axes[1].set_xticks(places, names, rotation=90, fontsize=7)
-    axes[1].set_yticks(range(1, 9))
+    axes[1].set_yticks(range(1, int(most) + 1))
     axes[1].grid(axis="y", alpha=0.3)
     # Above the axes: within, some line is always behind it.
     axes[1].legend(

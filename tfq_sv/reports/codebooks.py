@@ -39,7 +39,7 @@ def codebook_figure(
         axes.plot(book.centroids, shown, "o", color="tab:red", markersize=3)
         axes.set(xlabel="weight", title=f"{name}: {len(book.centroids)} centroids")
         axes.set_xlim(edges[0], edges[-1])
-    grid[0].set_ylabel("weights a bin")
+    grid[0].set_ylabel("weights per bin")
     grid[0].legend(fontsize=8)
     figure.suptitle(title)
     with atomic(path) as temporary:

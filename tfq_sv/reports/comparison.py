@@ -12,19 +12,24 @@ from tfq_sv.reports.table import Table
 
 
 def comparison_table(systems: Sequence[System]) -> Table:
-    """The table of a comparison: EER with its interval, paired difference, minDCF."""
-    rows = []
-    for system in systems:
-        rows.append(
-            [
-                system.name,
-                f"{100 * system.result.eer:.2f}",
-                _percent(system.result.interval),
-                _signed(system.difference),
-                f"{system.result.min_dcf:.3f}",
-            ]
-        )
-    return Table(["system", "EER %", "95 %", "minus the first, 95 %", "minDCF"], rows)
+    """The table of a comparison: EER with its interval, paired difference, minDCF.
+
+    Without the columns that nothing is known for, such as the difference of a single system.
+    """
+    columns: dict[str, list[str]] = {
+        "system": [system.name for system in systems],
+        "EER %": [f"{100 * system.result.eer:.2f}" for system in systems],
+        "95 %": [_percent(system.result.interval) for system in systems],
+        "minus the first, 95 %": [_signed(system.difference) for system in systems],
+        "minDCF": [f"{system.result.min_dcf:.3f}" for system in systems],
+    }
+    known = {name: cells for name, cells in columns.items() if any(cells)}
+    return Table(list(known), list(map(list, zip(*known.values(), strict=True))))
+
+
+def colour(number: int) -> str:
+    """The colour of a system in every picture, by its place among the systems."""
+    return f"C{number % 10}"
 
 
 def size_table(files: Mapping[str, int]) -> Table:
@@ -51,7 +56,10 @@ def comparison_figure(
     left, right = figure.subplots(1, 2)
     det_curves(left, systems)
     megabytes = [size / 1e6 for size in files.values()]
-    bars = right.barh(list(files), megabytes, color="tab:blue", alpha=0.7)
+    known = {system.name: colour(number) for number, system in enumerate(systems)}
+    # The first is the float network's, whatever it is called as a file.
+    colours = [known.get(name, colour(0)) for name in files]
+    bars = right.barh(list(files), megabytes, color=colours, alpha=0.7)
     right.bar_label(bars, [f" {size:.2f} MB" for size in megabytes])
     right.invert_yaxis()
     right.set(xlabel="file size, MB (10^6 bytes)", title="Size on disk")
@@ -77,15 +85,17 @@ def size_figure(
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     base = 100 * systems[0].result.eer
-    axes.axhline(base, color="black", linestyle="--", linewidth=1, label=systems[0].name)
-    for number, system in enumerate(system for system in systems if system.name in files):
+    axes.axhline(base, color=colour(0), linestyle="--", linewidth=1, label=systems[0].name)
+    for number, system in enumerate(systems):
+        if system.name not in files:
+            continue
         rate = 100 * system.result.eer
         low, high = (100 * x for x in system.result.interval or 2 * [system.result.eer])
         size = files[system.name] / 1e6
         label = f"{system.name}: {size:.2f} MB, {rate:.2f} %"
         bars = [[rate - low], [high - rate]]
-        marker, color = "os^Dv"[number % 5], f"C{number % 10}"
-        axes.errorbar(size, rate, bars, label=label, fmt=marker, color=color, capsize=4)
+        marker = "os^Dv"[number % 5]
+        axes.errorbar(size, rate, bars, label=label, fmt=marker, color=colour(number), capsize=4)
     axes.set(xlabel="file size, MB (10^6 bytes)", ylabel="EER, %, 95 % intervals", title=title)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -99,7 +109,7 @@ def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: s
     """Draws DET curves alone, as PNG; `title` names the trials."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
+    figure = Figure(figsize=(5.8, 5.0), layout="constrained")
     det_curves(figure.subplots(), systems)
     figure.suptitle(legible(title), fontsize=9, wrap=True)
     with atomic(path) as temporary:
@@ -110,12 +120,14 @@ def score_figure(system: System, path: str | os.PathLike[str]) -> None:
     """Draws histograms of target and nontarget scores with the threshold at the EER, as PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(5.8, 3.8), layout="constrained")
     axes = figure.subplots()
     labels, scores = system.result.trials.labels, system.result.scores
     for name, chosen in (("different speakers", ~labels), ("same speaker", labels)):
         axes.hist(scores[chosen], bins=60, density=True, alpha=0.6, label=name)
-    axes.axvline(system.result.threshold, color="black", linestyle="--", linewidth=1)
+    threshold = system.result.threshold
+    label = f"threshold at the EER, {threshold:.3f}"
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=label)
     axes.set(xlabel="score", ylabel="density")
     axes.legend()
     with atomic(path) as temporary:
@@ -123,7 +135,10 @@ def score_figure(system: System, path: str | os.PathLike[str]) -> None:
 
 
 def det_curves(axes: Any, systems: Sequence[System]) -> None:
-    """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 % into matplotlib axes."""
+    """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 % into matplotlib axes.
+
+    A dot marks the EER, where the curve meets the diagonal; its threshold is in the legend.
+    """
     from sklearn.metrics import DetCurveDisplay
 
     # Curves that lie on each other are told apart by width and dash.
@@ -134,15 +149,21 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
             system.result.trials.labels,
             system.result.scores,
             ax=axes,
-            name=f"{legible(system.name)}: EER {100 * system.result.eer:.2f} %",
+            name=f"{legible(system.name)}: EER {100 * system.result.eer:.2f} % "
+            f"at {system.result.threshold:.3f}",
+            color=colour(i),
             linestyle=dash,
             linewidth=width,
             alpha=alpha,
         )
+        if 0 < system.result.eer < 1:
+            place = NormalDist().inv_cdf(system.result.eer)
+            axes.plot(place, place, "o", color=colour(i), markersize=7, markeredgecolor="white")
     rates = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4]
     places = [NormalDist().inv_cdf(rate) for rate in rates]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(places, [f"{100 * rate:g}" for rate in rates])
+    axes.plot(places, places, color="tab:gray", linewidth=0.8, linestyle=":")
     axes.set(xlim=(places[0], places[-1]), ylim=(places[0], places[-1]))
     axes.set(xlabel="false alarm rate, %", ylabel="miss rate, %", title="DET curves")
     axes.grid(alpha=0.3)

@@ -15,7 +15,12 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1c2530; background: #fff;
 h1 { font-size: 1.6rem; line-height: 1.25; }
 h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .lead { font-size: 1.15rem; padding: .9rem 1.1rem; background: #eef4fa; border-radius: .5rem; }
-.wide { overflow-x: auto; }
+/* Shadows at the sides say that there is more to scroll to; at an end they are covered. */
+.wide { overflow-x: auto; background:
+        linear-gradient(to right, #fff 30%, #fff0) left / 2.5rem 100% no-repeat local,
+        linear-gradient(to left, #fff 30%, #fff0) right / 2.5rem 100% no-repeat local,
+        radial-gradient(farthest-side at left, #0004, #0000) left / .9rem 100% no-repeat scroll,
+        radial-gradient(farthest-side at right, #0004, #0000) right / .9rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
 th, td { padding: .3rem .8rem; text-align: right; white-space: nowrap;
          border-bottom: 1px solid #d9e0e7; }
@@ -23,6 +28,11 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { border-bottom: 2px solid #8a97a5; }
 figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 .9rem; }
+  /* Shrunk to the screen, their type could not be read. */
+  img { max-width: none; width: 38rem; mix-blend-mode: multiply; }
+}
 figcaption, .note { color: #52606d; font-size: .9rem; }
 """
 
@@ -70,7 +80,8 @@ class Page:
         """Adds a PNG file, by its content."""
         content = base64.b64encode(Path(path).read_bytes()).decode()
         self._parts.append(
-            f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{content}">'
+            f'<figure><div class="wide"><img alt="{escape(caption)}" '
+            f'src="data:image/png;base64,{content}"></div>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
         return self

@@ -69,20 +69,19 @@ def _source(about: Mapping[str, Any], choice: str, entry: Mapping[str, Any]) -> 
     """Where a stored threshold comes from, as far as the file says it."""
     trials = about.get("trials")
     at_eer = ((about.get("thresholds") or {}).get("eer") or {}).get("eer")
-    rate = f" of {100 * at_eer:.2f} %" if isinstance(at_eer, float) else ""
+    rate = f"{100 * at_eer:.2f} %" if isinstance(at_eer, float) else ""
     if choice == "eer":
-        point = f"the EER{rate}"
+        point = f"the EER of {rate}" if rate else "the EER"
     else:
         point = f"FAR {choice[4:]}" if choice.startswith("far_") else choice
-        point += f" (EER{rate})" if rate else ""
     if not isinstance(trials, Mapping):
         return f"stored, at {point}"
     counts = [n for n in (trials.get("target"), trials.get("nontarget")) if type(n) is int]
     number = f"{sum(counts):,} trials of " if len(counts) == 2 else ""
-    speech = trials.get("speech")
-    of = f", {speech}" if isinstance(speech, str) else ""
-    source = trials.get("source", "unknown speech")
-    return f"stored, at {point} on {number}{source}{of}{_age(trials.get('date'))}"
+    speech, source = trials.get("speech"), trials.get("source", "unknown speech")
+    of = f", {speech}" if isinstance(speech, str) and speech not in str(source) else ""
+    also = f", whose EER is {rate}" if rate and choice != "eer" else ""
+    return f"stored, at {point} on {number}{source}{of}{also}{_age(trials.get('date'))}"
 
 
 def _age(date: Any) -> str:

@@ -6,7 +6,8 @@ android {
     namespace = "tfq.sv"
     compileSdk = 36
     defaultConfig {
-        minSdk = 24 // LiteRT's own
+        minSdk = 26 // LiteRT 2 asks for 23; below 26 crashes were reported (LiteRT issue 3274)
+        consumerProguardFiles("consumer-rules.pro")
         testInstrumentationRunner = "androidx.test.runner.AndroidJUnitRunner"
     }
     // The cases that Python and the page are tested by, too.
