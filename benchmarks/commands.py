@@ -106,7 +106,7 @@ def make_inputs(folder: Path) -> None:
     corpus, wav = f"{folder}/corpus", f"{folder}/corpus/test/wav/id10001/s1/00001.wav"
     for command in (
         f"make-corpus --out={corpus} --speakers=3 --test_speakers=3 --utterances=4 "
-        "--test_utterances=3 --workers=1",
+        "--test_utterances=4 --workers=1",
         f"quantize --model={folder}/net.keras --bits=2 --out={folder}/small.keras",
         f"export --model={folder}/small.keras --out={folder}/small.tflite",
         # Of other recordings, and in another order: what a mixture would be seen by.

@@ -1,10 +1,10 @@
-"""Commands on full disks and in read-only folders: `unshare -m python benchmarks/full_disk.py`.
+"""Commands on full disks and in read-only folders: `unshare -rm python benchmarks/full_disk.py`.
 
-Needs root, to mount small file systems (tmpfs), which `unshare -m` hides from the rest of the
-machine. Each command runs on disks with room for from none to nearly all of what it writes, and on
-one that may not be written. There must be one clear line and exit code 1, no traceback, and every
-file as it was before or as an undisturbed run leaves it. With room again, the same command must
-leave what an undisturbed run leaves.
+`unshare` lets it mount small file systems (tmpfs) that nobody else sees. Each command runs on disks
+with room for from none to nearly all of what it writes, and on one that may not be written. There
+must be one clear line and exit code 1, no traceback, and every file as it was before or as an
+undisturbed run leaves it. With room again, the same command must leave what an undisturbed run
+leaves.
 """
 
 import argparse

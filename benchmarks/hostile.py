@@ -22,6 +22,7 @@ from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.verification import enrolment_file
 
 Rng = np.random.Generator
 
@@ -30,6 +31,7 @@ _NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF
 _WORDS = [b"", b" ", b"\n", b"\0", b"|", b"-", b":0", b"[0:1]", b"../", b"/dev/zero", b"nan"]
 _WORDS += [b"1e999", b"-1", b"true", b"\xff\xfe", b"{", b"]", b"'", b"&a *a", b"x" * 5000]
 _WORDS += [b"!!python/name:os.system", "é\u2028".encode(), b"99999999999999999999"]
+_WORDS += [b"9" * 5000, b"2026-13-45", b"[" * 100_000, b'{"a":' * 100_000]
 _VALUES = [
     None,
     True,
@@ -204,6 +206,11 @@ def lists(folder: Path) -> dict[str, Reader]:
     of = "".join(f"{key} {speaker}\n" for key, speaker in keys.speakers.items()).encode()
     rows = [{"key": k, "spk": s, "wav": str(keys.paths[k])} for k, s in keys.speakers.items()]
     trials = b"1 ann/1.wav ann/2.wav\n0 ann/1.wav bob/1.wav\n0 ann/2.wav bob/1.wav\n"
+    cut = "".join(f"{n} {key} 0.0 0.2\n" for n, key in enumerate(keys.paths)).encode()
+    whose = "".join(f"{n} ann\n" for n, _ in enumerate(keys.paths)).encode()
+    both, network = b"ann/1.wav ann/2.wav\n", "0" * 64
+    reference = enrolment_file.Reference(np.array([0.6, 0.8, 0.0], np.float32), 2.5)
+    enrolled = enrolment_file.dumps({"ann": [reference] * 2}, network, 3).encode()
     vectors = {key: np.arange(3, dtype=np.float32) for key in keys.paths}
     good: dict[str, bytes] = {}
     for name, more in {"b.ark": {}, "t.ark": {"text": True}}.items():
@@ -227,11 +234,18 @@ def lists(folder: Path) -> dict[str, Reader]:
     return {
         "wav.scp": Reader(lambda path: _corpus(path, {"utt2spk": of}), [("wav.scp", scp)]),
         "utt2spk": Reader(lambda path: _corpus(path, {"wav.scp": scp}), [("utt2spk", of)]),
+        "segments": Reader(
+            lambda path: _corpus(path, {"wav.scp": scp, "utt2spk": whose}), [("segments", cut)]
+        ),
         "raw.list": Reader(Corpus.read, [("raw.list", lines)]),
         "shard (tar)": Reader(_shard, [("x.tar", tar.getvalue())]),
         "trials": Reader(
             lambda path: Trials.read(path, keys, strict=path.stat().st_size % 2 == 0).check(),
             [("trials.txt", trials)],
+        ),
+        "enroll map": Reader(lambda path: _enrolled(path, keys), [("map.txt", b"a " + both)]),
+        "enrolled speakers": Reader(
+            lambda path: enrolment_file.read(path, network, 3), [("s.json", enrolled)], change_json
         ),
         "embeddings .ark": Reader(Embeddings.read, [(x, good[x]) for x in ("b.ark", "t.ark")]),
         "embeddings .scp": Reader(Embeddings.read, [("x.scp", good["x.scp"])]),
@@ -242,6 +256,11 @@ def lists(folder: Path) -> dict[str, Reader]:
 def _matrix(path: Path) -> None:
     path.with_suffix(".txt").write_text("a\nb\nc\n")
     Embeddings.read(path)
+
+
+def _enrolled(path: Path, corpus: Corpus) -> None:
+    (path.parent / "trials.txt").write_text("1 a ann/1.wav\n0 a bob/1.wav\n")
+    Trials.read(path.parent / "trials.txt", corpus, enroll_map=path).check()
 
 
 def _corpus(path: Path, others: dict[str, bytes]) -> Corpus:
@@ -295,7 +314,7 @@ def networks(folder: Path) -> dict[str, Reader]:
         "model_args": {"feat_dim": 16, "embed_dim": 8, "pooling_func": "TSTP"},
         "dataset_args": {"fbank_args": {"num_mel_bins": 16, "frame_length": 25}, "cmvn": True},
     }
-    settings = b"steps: 10\nlearning_rate: 1e-3\nmodel: ResNet18\n"
+    settings = b"steps: 10\nlearning_rate: 1e-3\nnetwork: ResNet18\n"
 
     def good(*names: str) -> list[tuple[str, bytes]]:
         return [(name, (folder / name).read_bytes()) for name in names]

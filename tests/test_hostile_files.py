@@ -26,7 +26,7 @@ from tfq_sv.verification import enrolment_file
 
 SOUNDS = ["aac", "flac", "m4a", "mp3", "ogg", "wav"]
 LISTS = ["embeddings .ark", "embeddings .npy", "embeddings .scp", "raw.list", "shard (tar)"]
-LISTS += ["trials", "utt2spk", "wav.scp"]
+LISTS += ["enroll map", "enrolled speakers", "segments", "trials", "utt2spk", "wav.scp"]
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ LISTS += ["trials", "utt2spk", "wav.scp"]
 def test_a_result_or_one_clear_line(group: str, names: list[str], tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     readers = fuzz.GROUPS[group](tmp_path / "good")
-    assert sorted(readers) == names
+    assert sorted(readers) == sorted(names)
     for name, reader in readers.items():
         for place, content in reader.good:
             (tmp_path / name).mkdir(exist_ok=True)
