@@ -22,6 +22,7 @@ from tfq_sv.experiments import reproduction
 from tfq_sv.export import SpeakerEncoder
 from tfq_sv.quantization.quantizers import quantizable
 
+BITS = ("4 bits", "3 bits", "2 bits", "1 bit")
 LISTS = {"Vox1-O": "veri_test2.txt", "Vox1-H": "list_test_hard2.txt"}
 
 
@@ -81,7 +82,12 @@ def test_the_whole_table(
     assert list(rows)[:2] == ["FP32", "FP32, fine-tuned"]
     assert list(rows)[2:7] == [f"{b} bits, k-means" for b in (8, 4, 3, 2)] + ["1 bit, k-means"]
     assert list(rows)[7:9] == ["1 bit, static binary", "1 bit, adaptive binary"]
-    assert all(name.startswith("mixed, 0.0") for name in list(rows)[9:])
+    only = [f"{b}, k-means, calibrated{how}" for b in BITS for how in ("", " without speech")]
+    assert list(rows)[9 : 9 + len(only)] == only
+    assert rows["2 bits, k-means, calibrated"] != rows["2 bits, k-means"]
+    mixed = list(rows)[9 + len(only) :]
+    assert mixed
+    assert all(name.startswith("mixed, 0.0") for name in mixed)
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
     assert not list(out.glob("*/state"))
     assert not list(out.glob("*/embeddings"))
@@ -120,6 +126,16 @@ def test_two_workers_make_the_table_that_one_makes(
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
+def test_networks_of_enough_channels_have_trellis_rows() -> None:
+    model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
+    rows = {row.name: row for row in reproduction.uniform_rows(model)}
+    for bits in ("4 bits", "2 bits", "1 bit", "0.5 bit"):
+        tuned, calibrated = rows[f"{bits}, trellis"], rows[f"{bits}, trellis, calibrated"]
+        assert tuned.recipe == calibrated.recipe
+        assert (tuned.tuned, calibrated.tuned) == (True, False)
+    assert len({row.folder for row in rows.values()}) == len(rows)
+
+
 def test_mixed_rows_have_the_sizes_asked_for() -> None:
     model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
     traces = {name: 2.0**-i for i, name in enumerate(quantizable(model))}
@@ -127,15 +143,16 @@ def test_mixed_rows_have_the_sizes_asked_for() -> None:
     assert [row.name for row in rows] == [
         "mixed, 0.25 MB",
         "mixed, 0.25 MB, MSFT",
-        "mixed, 10 MB",  # 8 bits throughout: a single stage
+        "mixed, 0.25 MB, trellis",
+        "mixed, 10 MB",  # 8 bits throughout: a single stage, no trellis
     ]
     with pytest.raises(InputError, match=r"two of the target sizes are 0\.25 MB"):
         reproduction.mixed_rows(model, traces, [250_000, 250_001], "waveform")
-    for row in rows[:2]:
+    for row in rows[:3]:
         assert row.recipe is not None
         # What layers share, decoding tables and groups, leaves gaps between the sizes.
         assert 0.98 * 250_000 < tfq_sv.predict_bytes(model, row.recipe) <= 250_000
-    assert [row.staged for row in rows] == [False, True, False]
+    assert [row.staged for row in rows] == [False, True, False, False]
 
 
 def test_what_cannot_work(

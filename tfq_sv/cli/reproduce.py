@@ -1,9 +1,10 @@
 """make the whole experiment table of the paper from one trained network
 
-Quantizes the network in every way (8 to 1 bits by k-means, static and adaptive binary, mixed bits
-for given sizes, at once and in stages), fine-tunes each, exports it, and measures it as a .tflite.
-Every row is kept in --out: the same command goes on after an interruption. report.md and report.png
-grow with each row.
+Quantizes the network in every way (8 to 1 bits by k-means, static and adaptive binary, trellises,
+mixed bits for given sizes, at once and in stages), calibrates and fine-tunes each, exports it, and
+measures it as a .tflite. K-means and trellises are measured without fine-tuning too. Every row is
+kept in --out: the same command goes on after an interruption. report.md and report.png grow with
+each row.
 
 --test is VoxCeleb1 as distributed, with its trial lists in it: veri_test2.txt, list_test_all2.txt
 and list_test_hard2.txt are Vox1-O, E and H. Any other corpus will do, with trials.txt in it or

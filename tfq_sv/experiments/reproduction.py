@@ -95,6 +95,7 @@ class Row:
         recipe: its bits; None for the float networks.
         staged: whether bit widths are fine-tuned one after the other (MSFT).
         tuned: whether it is fine-tuned.
+        speech: whether it is calibrated to speech; to noise otherwise.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Row:
     recipe: QuantizationRecipe | None = None
     staged: bool = False
     tuned: bool = True
+    speech: bool = True
 
     @property
     def folder(self) -> str:
@@ -114,7 +116,11 @@ class Row:
 
 
 def uniform_rows(model: keras.Model) -> list[Row]:
-    """Returns the rows that need no search: float, 8, 4, 3, 2 and 1 bits, both binary forms."""
+    """Returns the rows that need no search.
+
+    Float; 8, 4, 3, 2 and 1 bits, both binary forms, and trellises: fine-tuned. Then calibrated
+    alone, to speech and without.
+    """
     rows = [Row("FP32", tuned=False), Row(CONTROL)]
     for bits in (8, 4, 3, 2, 1):
         recipe = QuantizationRecipe.uniform(model, bits)
@@ -122,22 +128,38 @@ def uniform_rows(model: keras.Model) -> list[Row]:
     for kind in ("static", "adaptive"):
         recipe = QuantizationRecipe.binary(model, kind)
         rows.append(Row(f"1 bit, {kind} binary", f"{kind} binary", recipe))
+    for width in (4, 2, 1, 0.5):
+        recipe = QuantizationRecipe.trellis(model, width)
+        if any(layer.kind == "trellis" for layer in recipe.layers.values()):
+            name = f"{width:g} bit{'s' * (width > 1)}, trellis"
+            rows.append(Row(name, "trellis", recipe))
+            rows.append(Row(f"{name}, calibrated", "trellis, calibrated", recipe, tuned=False))
+    for bits in (4, 3, 2, 1):
+        recipe = QuantizationRecipe.uniform(model, bits)
+        name = f"{bits} bit{'s' * (bits > 1)}, k-means"
+        rows.append(Row(f"{name}, calibrated", "calibrated", recipe, tuned=False))
+        kind = "calibrated without speech"
+        rows.append(Row(f"{name}, {kind}", kind, recipe, tuned=False, speech=False))
     return rows
 
 
 def mixed_rows(
     model: keras.Model, traces: allocation.Sensitivity, targets: Sequence[int], input: str
 ) -> list[Row]:
-    """Returns two rows a file size: fine-tuned at once, and in stages."""
+    """Returns the rows of each file size: fine-tuned at once, in stages, and with trellises."""
     rows: list[Row] = []
-    answers = allocation.sweep(model, traces, targets, sizes=FileSize.of(model, input))
-    for target, answer in zip(targets, answers, strict=True):
+    sizes = FileSize.of(model, input)
+    answers = allocation.sweep(model, traces, targets, sizes=sizes)
+    coded = allocation.sweep(model, traces, targets, sizes=sizes, trellis=True)
+    for target, answer, other in zip(targets, answers, coded, strict=True):
         name = f"mixed, {target / 1e6:.4g} MB"
         if any(row.name == name for row in rows):
             raise InputError(f"two of the target sizes are {target / 1e6:.4g} MB; give one of them")
         rows.append(Row(name, "mixed", answer.recipe))
         if len(stages(answer.recipe)) > 1:
             rows.append(Row(f"{name}, MSFT", "mixed, MSFT", answer.recipe, staged=True))
+        if other.recipe != answer.recipe:
+            rows.append(Row(f"{name}, trellis", "mixed, trellis", other.recipe))
     return rows
 
 
@@ -287,7 +309,7 @@ class _Run:
                     print(f"\n{text}")
 
     def _tuned(self, row: Row, folder: Path) -> keras.Model:
-        if not row.tuned:
+        if row.recipe is None and not row.tuned:
             return self._model
         kept, state = folder / "model.keras", folder / "state"
         if kept.exists():
@@ -304,12 +326,13 @@ class _Run:
             model = multi_stage_finetune(model, row.recipe, self._chunks(), options=each, **common)
         else:
             if row.recipe:
-                minute, bars = self._minute(), self._progress
-                model = quantize(model, row.recipe, calibrate=minute, progress=bars)
+                speech, bars = self._minute() if row.speech else True, self._progress
+                model = quantize(model, row.recipe, calibrate=speech, progress=bars)
             else:
                 model = keras.models.clone_model(model)
                 model.set_weights(self._model.get_weights())
-            finetune(model, self._chunks(), options=options.fine_tuning(), **common)
+            if row.tuned:
+                finetune(model, self._chunks(), options=options.fine_tuning(), **common)
         if is_chief(self.strategy):
             with atomic(kept) as temporary:
                 model.save(temporary)
@@ -357,7 +380,8 @@ class _Run:
         about = (
             f"{self._model.name}, fine-tuned on {len(self._train.paths):,} utterances of "
             f"{self._train.root.name}, {self._options.steps:,} steps a row, by distillation. "
-            "Quantized rows but those in stages (MSFT) were first calibrated to a minute of it. "
+            "Quantized rows were first calibrated to a minute of it, those in stages (MSFT) in "
+            "each stage; rows that are called calibrated were not fine-tuned. "
             f"Test speech: {self._test.root.name}."
         )
         done = [folder for folder in folders if (folder / "results.json").exists()]

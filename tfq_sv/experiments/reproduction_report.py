@@ -112,7 +112,7 @@ def _picture(rows: Sequence[Any], name: str, title: str, out: Path) -> None:
             rate = 100 * row["lists"][name]["eer"]
             axes.axhline(rate, color="black", linestyle="--", linewidth=1, label=label)
     kinds = dict.fromkeys(row["kind"] for row in rows if row["kind"])
-    for kind, marker in zip(kinds, "os^Dv", strict=False):  # points that lie on each other
+    for kind, marker in zip(kinds, "os^Dv<>PpX*", strict=False):  # points that lie on each other
         points = []
         for row in rows:
             if row["kind"] == kind:

@@ -16,7 +16,6 @@ from .configs import TrellisQuantizeConfig as TrellisQuantizeConfig
 from .configs import WeightOnlyScheme as WeightOnlyScheme
 from .quantized_model import codebooks as codebooks
 from .quantized_model import dequantize as dequantize
-from .quantized_model import latent_model as latent_model
 from .quantized_model import load_model as load_model
 from .quantized_model import quantizers_of as quantizers_of
 from .quantized_model import recipe_of as recipe_of

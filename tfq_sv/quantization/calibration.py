@@ -21,7 +21,7 @@ from tfq_sv.quantization.equalization import equalize
 from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
 from tfq_sv.quantization.graph import Call, inputs_of_calls
 from tfq_sv.quantization.patches import in_pieces, second_moments, ungrouped
-from tfq_sv.quantization.quantized_model import latent_model, quantizers_of, rounded
+from tfq_sv.quantization.quantized_model import before_calibration, quantizers_of, rounded
 from tfq_sv.quantization.quantizers import TRANSPOSED, kernel_attribute
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.quantization.trellis_quantizer import Trellis
@@ -157,15 +157,27 @@ def calibrate(
     return count
 
 
+def calibrate_rest(
+    model: keras.Model, dataset: Iterable[Any] | None = None, *, progress: bool = True
+) -> int:
+    """Calibrates the layers that are not yet, of a network in which others are, and were trained.
+
+    As `calibrate`; the layers that are calibrated stay, in the network that is the reference too,
+    and channels are not scaled again.
+    """
+    return _calibrate(model, dataset, progress)
+
+
 def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool) -> int:
-    books, kept = quantizers_of(model), model.get_weights()
+    kept = model.get_weights()
+    fresh = [x for x in quantizers_of(model).values() if not x.calibrated]
     if len(model.inputs) != 1:
         raise InputError(
             f"{model.name} has {len(model.inputs)} inputs; calibration feeds one; without it, "
             "tfq_sv.quantize(..., calibrate=False), weights are rounded"
         )
     try:
-        with tqdm(total=len(books), desc="calibration", unit="layer", disable=not progress) as bar:
+        with tqdm(total=len(fresh), desc="calibration", unit="layer", disable=not progress) as bar:
             if dataset is None:
                 _fit(model, _noise(model), bar, own_statistics=True)
             else:
@@ -173,9 +185,9 @@ def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool
     except BaseException:
         model.set_weights(kept)
         raise
-    for quantizer in books.values():
+    for quantizer in fresh:
         quantizer.calibrated = True
-    return len(books)
+    return len(fresh)
 
 
 def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
@@ -227,8 +239,9 @@ def _smooth(noise: Array, axis: int, near: float) -> Array:
 
 def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: bool) -> None:
     """Fits layer after layer, and BatchNorms, which may have own statistics on the way."""
-    equalize(model)
-    reference = latent_model(model)
+    if not any(quantizer.calibrated for quantizer in quantizers_of(model).values()):
+        equalize(model)
+    reference = before_calibration(model)
     moments: dict[Any, Moments] = {}
     pairs = zip(
         _in_order(model, features, own_statistics=False),
@@ -244,7 +257,7 @@ def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: b
                 moments[layer] = moved(layer, _moments(twin, wanted), now)
                 _check(*moments[layer])
                 _set(layer, now if own_statistics else moments[layer])
-            elif call.quantizer is not None:
+            elif call.quantizer is not None and not call.quantizer.calibrated:
                 _fit_codes(layer, call.quantizer, inputs, wanted)
                 bar.update()
         except InputError as error:

@@ -176,17 +176,19 @@ def dequantize(model: keras.Model) -> keras.Model:
     return _plain(model, {name: book.decode() for name, book in codebooks(model).items()})
 
 
-def latent_model(model: keras.Model) -> keras.Model:
-    """Returns a plain float model of the latent kernels.
+def before_calibration(model: keras.Model) -> keras.Model:
+    """Returns a plain model that is float where `model` is not calibrated: of latent kernels.
 
     It is what was quantized, if nothing was calibrated or trained since.
 
     Raises:
         InputError: the model has no quantized layer.
     """
-    codebooks(model)
-    kernels = {name: q.latent for name, q in quantizers_of(model).items()}
-    return _plain(model, {name: v.numpy() for name, v in kernels.items() if v is not None})
+    kernels = {name: book.decode() for name, book in codebooks(model).items()}
+    for name, quantizer in quantizers_of(model).items():
+        if not quantizer.calibrated and quantizer.latent is not None:
+            kernels[name] = quantizer.latent.numpy()
+    return _plain(model, kernels)
 
 
 def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras.Model:

@@ -232,6 +232,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
     def inherit(self, other: Any) -> None:
         """Takes over the centroids of the same layer in another model."""
         self.centroids.assign(other.centroids)
+        self.calibrated = other.calibrated
 
     def update(self, steps: int) -> None:
         """Moves the centroids by Lloyd's steps to the latent weights, unless they are to stay."""

@@ -117,6 +117,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
     def inherit(self, other: Any) -> None:
         """Takes over the codes of the same layer in another model."""
         self.set(other.codes.numpy(), other.scales.numpy())
+        self.calibrated = other.calibrated
 
     def update(self, steps: int) -> None:
         """Encodes the latent weights again, scales as they are; `steps` is for other codebooks."""

@@ -1,12 +1,14 @@
 """Multi-stage fine-tuning: the layers of a recipe are quantized one bit width after the other."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -14,6 +16,7 @@ from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models.plain_layers import plain_layers
+from tfq_sv.quantization.calibration import calibrate_rest
 from tfq_sv.quantization.quantized_model import load_model, quantizers_of, rounded
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
@@ -22,6 +25,8 @@ from tfq_sv.training.devices import is_chief
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
 _DRAWN = "drawn.json"  # how many batches were drawn at each finished stage's end
+_CALIBRATION_SECONDS, _CALIBRATION_BATCHES = 60.0, 32
+_SAMPLES, _FRAMES = 16_000, 100  # per second
 ORDERS = ("lowest_first", "highest_first")
 
 
@@ -41,7 +46,8 @@ def multi_stage_finetune(
 
     The recipe's bit widths are sorted; stage k quantizes the layers of the first k widths, while
     the others are still float and can make up for what these lost. Weights and codebooks of one
-    stage are what the next starts with; optimizer and learning rate start again.
+    stage are what the next starts with; optimizer and learning rate start again. Each stage
+    calibrates its new layers first, to the next minute of the dataset.
 
     Args:
         model: the float network; it stays as it is.
@@ -100,6 +106,7 @@ def multi_stage_finetune(
             continue
         student = _next_stage(model, student, part)
         stream.skip(max(0, behind - stream.drawn))
+        calibrate_rest(student, _minute(stream), progress=progress)
         finetune(
             student,
             stream,
@@ -135,6 +142,18 @@ def stages(recipe: QuantizationRecipe, order: str = "lowest_first") -> list[Quan
         QuantizationRecipe({n: x for n, x in recipe.layers.items() if x.bits in widths[:count]})
         for count in range(1, len(widths) + 1)
     ]
+
+
+def _minute(stream: Stream) -> list[Any]:
+    """The next minute of speech, as far as a few batches hold it."""
+    batches: list[Any] = []
+    seconds = 0.0
+    while seconds < _CALIBRATION_SECONDS and len(batches) < _CALIBRATION_BATCHES:
+        batches.append(next(stream))
+        first = batches[-1][0] if isinstance(batches[-1], tuple | list) else batches[-1]
+        shape = np.shape(first)
+        seconds += math.prod(shape[:2]) / (_SAMPLES if len(shape) == 2 else _FRAMES)
+    return batches
 
 
 def _next_stage(
