@@ -130,10 +130,10 @@ def test_each_stage_starts_from_calibrated_codes(monkeypatch: pytest.MonkeyPatch
     calibration_reference = []
     rest = multi_stage.calibrate_rest
 
-    def calibrate_rest(student: Any, *given: Any, **options: Any) -> int:
+    def calibrate_rest(student: Any, *given: Any, **options: Any) -> None:
         reference = tfq_sv.quantization.quantized_model.before_calibration(student)
         calibration_reference.append(reference)
-        return rest(student, *given, **options)
+        rest(student, *given, **options)
 
     monkeypatch.setattr(multi_stage, "finetune", finetune)
     monkeypatch.setattr(multi_stage, "calibrate_rest", calibrate_rest)

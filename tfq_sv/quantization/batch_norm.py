@@ -26,7 +26,7 @@ def reestimate_batch_norm(
     *,
     reference: keras.Model | None = None,
     progress: bool = True,
-) -> int:
+) -> keras.Model:
     """Replaces BatchNorm's moving statistics, in place, by means over the batches given.
 
     Few-bit kernels shift the activations behind them, while BatchNorm still expects the float
@@ -42,7 +42,7 @@ def reestimate_batch_norm(
         progress: show a bar.
 
     Returns:
-        How many layers have new statistics.
+        The model given.
 
     Raises:
         InputError: no BatchNorm, no batch, batches without end, statistics that are not finite, a
@@ -83,7 +83,7 @@ def reestimate_batch_norm(
     for name, (mean, variance) in found.items():
         layers[name].moving_mean.assign(mean)
         layers[name].moving_variance.assign(variance)
-    return len(layers)
+    return model
 
 
 class _BatchStatistics:

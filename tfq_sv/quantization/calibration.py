@@ -94,7 +94,7 @@ def quantize(
 
 def calibrate(
     model: keras.Model, dataset: Iterable[Any] | None = None, *, progress: bool = True
-) -> int:
+) -> keras.Model:
     """Fits a quantized network's codes and BatchNorms to a minute of speech or noise, in place.
 
     `tfq_sv.quantize` has done so without speech, unless told otherwise. Speech given here then
@@ -122,7 +122,7 @@ def calibrate(
         progress: show a bar.
 
     Returns:
-        How many layers were fitted.
+        The model given.
 
     Raises:
         InputError: nothing is quantized, it is calibrated already (to speech, or saved or trained
@@ -137,7 +137,8 @@ def calibrate(
     if not books:
         raise InputError(f"{model.name} is not quantized; call tfq_sv.quantize first")
     if not any(quantizer.calibrated for quantizer in books.values()):
-        return _calibrate(model, dataset, progress)
+        _calibrate(model, dataset, progress)
+        return model
     origin = _ORIGINS.get(model)
     if origin is None or digest(model.get_weights()) != origin.calibrated:
         # Its latent weights are no longer the float network's.
@@ -145,30 +146,30 @@ def calibrate(
             f"{model.name} is calibrated already; quantize the float network again for other speech"
         )
     if dataset is None:
-        return len(books)
+        return model
     kept = model.get_weights()
     model.set_weights(origin.weights)
     try:
-        count = _calibrate(model, dataset, progress)
+        _calibrate(model, dataset, progress)
     except BaseException:
         model.set_weights(kept)
         raise
     del _ORIGINS[model]
-    return count
+    return model
 
 
 def calibrate_rest(
     model: keras.Model, dataset: Iterable[Any] | None = None, *, progress: bool = True
-) -> int:
+) -> None:
     """Calibrates the layers that are not yet, of a network in which others are, and were trained.
 
     As `calibrate`; the layers that are calibrated stay, in the network that is the reference too,
     and channels are not scaled again.
     """
-    return _calibrate(model, dataset, progress)
+    _calibrate(model, dataset, progress)
 
 
-def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool) -> int:
+def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool) -> None:
     kept = model.get_weights()
     fresh = [x for x in quantizers_of(model).values() if not x.calibrated]
     if len(model.inputs) != 1:
@@ -187,7 +188,6 @@ def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool
         raise
     for quantizer in fresh:
         quantizer.calibrated = True
-    return len(fresh)
 
 
 def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
