@@ -75,11 +75,11 @@ def _watch(
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 kind, _, more = line.decode("utf-8", "replace").partition(" ")
-                if kind != "begin":
+                if kind not in ("begin", "end"):
                     said[kind] += 1
                     _keep(out, name, done, kind, more)
                     done += 1
-                begun = True
+                begun = kind != "end"  # then it only tidies up
             used, since = _processor_seconds(worker.pid), time.monotonic()
         elif begun:
             slow = _processor_seconds(worker.pid) - used > SECONDS + 1
@@ -132,6 +132,7 @@ def work(group: str, name: str, seed: int, start: int, stop: int) -> None:
             if time.process_time() - began > SECONDS:
                 kind, more = "slow", f"{time.process_time() - began:.1f} s"
             answers.write(f"{kind} {more[:300]!a}\n")
+        answers.write("end\n")
 
 
 def try_one(reader: hostile.Reader, folder: Path, seed: list[int]) -> tuple[str, str]:

@@ -190,7 +190,7 @@ def test_speakers_that_are_not_needed(root: Path) -> None:
 
 
 def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
-    for name in ("x" * 5000, "/" + "x" * 300, "x/" * 3000):
+    for name in ("x" * 5000, "é" * 200, "/" + "x" * 300, "x/" * 3000):
         with pytest.raises(InputError, match=r"no path is .*: File name too long") as caught:
             kaldi.located(tmp_path, name)
         assert len(str(caught.value)) < 300

@@ -11,7 +11,7 @@ from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 
 _OFFSET = re.compile(r"(.+):(\d+)")
-_LONG = 255  # characters, from which on a name may be none
+_LONG = 255  # bytes, beyond which a name may be none
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def located(root: Path, value: str) -> Path:
         InputError: a text that no file system takes as a name.
     """
     path = Path(value)
-    if len(value) > _LONG:
+    if len(value.encode("utf-8", "surrogatepass")) > _LONG:
         try:
             path.exists()
         except OSError as error:
