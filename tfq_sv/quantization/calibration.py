@@ -149,10 +149,14 @@ def calibrate(
         return model
     kept = model.get_weights()
     model.set_weights(origin.weights)
+    for quantizer in books.values():
+        quantizer.calibrated = False
     try:
         _calibrate(model, dataset, progress)
     except BaseException:
         model.set_weights(kept)
+        for quantizer in books.values():
+            quantizer.calibrated = True
         raise
     del _ORIGINS[model]
     return model
