@@ -215,7 +215,7 @@ def test_the_runtime_wheel_is_part_of_the_full_one(runtime: Path, environment: P
             if ".dist-info/" not in name:
                 assert archive.read(name) == (full / name).read_bytes(), name
         folders = {name.split("/")[1] for name in archive.namelist() if name.count("/") > 1}
-    assert not folders & {"training", "quantization", "models", "assets", "experiments"}
+    assert not folders & {"training", "quantization", "models", "experiments"}
 
 
 def test_constraints_satisfy_what_the_package_asks_for() -> None:

@@ -29,6 +29,7 @@ REQUIRES = [
 ALL = None
 MODULES = {
     "tfq_sv": ALL,
+    "tfq_sv.assets": ["__init__"],
     "tfq_sv.cli": [
         "__init__", "common", "config", "embed", "enroll", "enrolled", "identify", "inflate",
         "info", "verify",
@@ -69,6 +70,7 @@ setup(
     package_dir={"": SOURCE, "tfq_sv.export": f"{SOURCE}/export"},
     package_data={
         "tfq_sv": ["py.typed"],
+        "tfq_sv.assets": ["*.tflite"],
         "tfq_sv.evaluation": ["*.pyi"],
         "tfq_sv.export": ["*.pyi", "*.md"],
         "tfq_sv.verification": ["*.pyi"],

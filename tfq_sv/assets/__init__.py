@@ -9,10 +9,25 @@ from tfq_sv.errors import InputError
 from tfq_sv.origin import SYNTHETIC, Origin
 
 _FOLDER = Path(__file__).parent
-SPEECH = {"resnet18-small": SYNTHETIC, "df_resnet56-small": SYNTHETIC}
+_REAL = (
+    "distilled from CAM++ (3D-Speaker, zh-en) on speechocean762 (train), LibriSpeech and synthetic "
+    "speech"
+)
+SPEECH = {"resnet18-real": _REAL, "resnet18-small": SYNTHETIC, "df_resnet56-small": SYNTHETIC}
 """Shipped networks, and what each was trained on."""
 
 NAMES = tuple(SPEECH)
+FILES = ("resnet18-real.tflite",)
+"""Shipped files for LiteRT, quantized, with their thresholds."""
+
+
+def file(name: str) -> str:
+    """Returns the path of a shipped file by its name, and any other path as it is.
+
+    >>> Path(file("resnet18-real.tflite")).exists(), file("my.tflite")
+    (True, 'my.tflite')
+    """
+    return str(_FOLDER / name) if name in FILES and not Path(name).exists() else name
 
 
 def load(name: str) -> Any:

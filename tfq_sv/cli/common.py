@@ -152,9 +152,9 @@ def check_network(name: str) -> None:
     """Refuses what is neither there nor shipped, before TensorFlow loads."""
     from tfq_sv import assets
 
-    if not Path(name).exists() and name not in assets.NAMES:
+    if not Path(name).exists() and name not in (*assets.NAMES, *assets.FILES):
         raise InputError(
-            f"model {name} does not exist; shipped networks are {', '.join(assets.NAMES)}"
+            f"model {name} does not exist; shipped are {', '.join((*assets.NAMES, *assets.FILES))}"
         )
 
 
@@ -181,9 +181,12 @@ def load_network(name: str) -> Any:
 def open_encoder(name: str, *, fast: bool = True) -> Encoder:
     """Opens a .tflite in the interpreter, or anything else as a Keras model."""
     if is_tflite(name):
+        from tfq_sv import assets
         from tfq_sv.export import SpeakerEncoder
 
-        return SpeakerEncoder(name, fast=fast, check_speech=False)  # done where it is reported
+        return SpeakerEncoder(
+            assets.file(name), fast=fast, check_speech=False
+        )  # done where it is reported
     return KerasEncoder(load_network(name))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from absl import flags
 
+from tfq_sv import assets
 from tfq_sv.cli.common import encoder_origin, is_tflite
 from tfq_sv.errors import InputError
 from tfq_sv.origin import network_warning, threshold_warning
@@ -41,7 +42,7 @@ def open_verifier(model: str, enrolled: str | None) -> SpeakerVerifier:
     """Opens a model and, if given, loads who is enrolled."""
     if not is_tflite(model):
         raise InputError(f"--model {model} must be a .tflite: enrolments are bound to its network")
-    verifier = SpeakerVerifier(model)
+    verifier = SpeakerVerifier(assets.file(model))
     if enrolled is not None:
         if not Path(enrolled).exists():
             raise InputError(f"--enrolled {enrolled} does not exist; tfq-sv enroll writes it")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from tfq_sv import assets
 from tfq_sv.cli.common import no_positional, output, required, speech_for_calibration
 from tfq_sv.errors import InputError
 from tfq_sv.features import FbankOptions, fbank
@@ -50,7 +51,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Inflates and prints the sizes."""
     no_positional(arguments)
     name, out = required(FLAGS, *REQUIRED)
-    target = output(out, ".tflite")
+    name, target = assets.file(name), output(out, ".tflite")
     if target.exists() and target.samefile(name):
         raise InputError(f"--out {out} is the model itself, which holds more; name another file")
     if FLAGS.form == "static-int8" and not FLAGS.calibrate:

@@ -39,10 +39,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"unexpected argument {arguments[0]!r}; give one model")
     (name,) = required(FLAGS, *REQUIRED)
     if is_tflite(name):
+        from tfq_sv import assets
         from tfq_sv.export import read_about
 
-        about = read_about(name)
-        size = Path(name).stat().st_size
+        file = assets.file(name)
+        about, size = read_about(file), Path(file).stat().st_size
         print(f"{name}: {size:,} bytes")
         print(json.dumps(about, indent=2, ensure_ascii=False))
         warnings = [network_warning(Origin.of(about.get("origin"))), threshold_warning(about)]
