@@ -182,6 +182,7 @@ def test_the_runtime_wheel_verifies_without_tensorflow(runtime: Path, tmp_path: 
     model = ROOT / "tests" / "data" / "today" / "file.tflite"
     pair = [voices / "resources" / f"ann-{number}.wav" for number in (1, 2)]
     assert "score" in say(command, "verify", model, *pair, cwd=tmp_path)
+    assert "decision" in say(command, "verify", "resnet18-real.tflite", *pair, cwd=tmp_path)
     enroll = [f"--model={model}", "--enrolled=voices.json", "--speaker=ann", "--threshold=-1"]
     say(command, "enroll", *enroll[:3], *pair, cwd=tmp_path)
     assert "accepted" in say(command, "verify", *enroll, pair[0], cwd=tmp_path)
