@@ -31,7 +31,7 @@ from tfq_sv import reports
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.evaluation.scoring import cosine
-from tfq_sv.export import SpeakerEncoder, export_tflite, write_about
+from tfq_sv.export import SpeakerEncoder, export_tflite, fast_file, write_about
 
 EXPORT = Path(__file__).parents[1] / "export"
 WEB = EXPORT / "web"
@@ -239,6 +239,23 @@ def test_embeddings_of_any_length(ready: Page, folder: Path, float32: Path) -> N
             noise = rng.normal(0, 0.1, samples).astype(np.float32)
             found = ready.evaluate(EMBED, [path.name, noise.tolist()])
             assert cosine(np.array(found), encoder.embed(noise)) > 1 - tolerance
+
+
+def test_fast_files_run_as_they_are(ready: Page, folder: Path) -> None:
+    """LiteRT.js does not know the int8 that CompiledModel in Kotlin wants; the page says so."""
+    network = randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=8))
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=3)
+    small = tfq_sv.quantize(network, recipe, calibrate=False)
+    export_tflite(small, folder / "packed.tflite", compute="float32")
+    (folder / "fast.tflite").write_bytes(fast_file(folder / "packed.tflite"))
+    noise = np.random.default_rng(0).normal(0, 0.1, 24043).astype(np.float32)
+    wanted = SpeakerEncoder(folder / "packed.tflite", check_speech=False).embed(noise)
+    found = ready.evaluate(EMBED, ["fast.tflite", noise.tolist()])
+    assert cosine(np.array(found), wanted) > 1 - 1e-6
+    export_tflite(small, folder / "fixed.tflite", compute="float32", fixed_lengths=True)
+    ready.set_input_files("#model", folder / "fixed.tflite")
+    message = "fixed.tflite returns int8, which LiteRT.js does not know"
+    expect(ready.locator("#model-line.error")).to_contain_text(message)
 
 
 def test_enrolled_speakers(ready: Page, tmp_path: Path) -> None:

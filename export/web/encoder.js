@@ -37,7 +37,12 @@ export class SpeakerEncoder {
   static async open(bytes, name) {
     await checkSeal(bytes, name);
     await loadRuntime();
-    const packed = await loadAndCompile(bytes, ACCELERATOR);
+    const packed = await loadAndCompile(bytes, ACCELERATOR).catch((error) => {
+      if (!/type INT8 /.test(error.message)) throw error;
+      throw new InputError(
+        `${name} returns int8, which LiteRT.js does not know; export it without --fixed_lengths`,
+      );
+    });
     try {
       const about = parseAbout(new TextDecoder().decode(await ask(packed, "about", "json")), name);
       if (about.form) return new SpeakerEncoder(await loadAndCompile(bytes, ACCELERATOR), about);
@@ -111,12 +116,11 @@ async function loadRuntime() {
   }
 }
 
-/** Calls `about` or `inflate`, whose input is ignored; bytes, which some files type as int8. */
+/** Calls `about` or `inflate`, whose input is ignored. */
 async function ask(model, signature, output) {
   const request = new Tensor(new Int32Array(1), [1]);
   try {
-    const bytes = take((await model.run(signature, { request }))[output]);
-    return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return take((await model.run(signature, { request }))[output]);
   } finally {
     request.delete();
   }
