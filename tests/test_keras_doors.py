@@ -91,7 +91,7 @@ DOORS: dict[str, Callable[[], keras.Model]] = {
 
 
 @pytest.mark.filterwarnings("ignore:left float")
-@pytest.mark.parametrize("door", DOORS.keys() - {"mixed_float16", "part"})
+@pytest.mark.parametrize("door", [x for x in DOORS if x not in ("mixed_float16", "part")])
 def test_every_step_takes_waveforms(door: str) -> None:
     """Whatever axes the network wants, a dataset of waveforms is enough."""
     keras.utils.set_random_seed(0)
@@ -110,7 +110,7 @@ def test_every_step_takes_waveforms(door: str) -> None:
     assert cosine(KerasEncoder(model).embed(WAVEFORM), wanted) > cosine(before, wanted)
 
 
-@pytest.mark.parametrize("door", DOORS.keys() - {"mixed_float16", "part"})
+@pytest.mark.parametrize("door", [x for x in DOORS if x not in ("mixed_float16", "part")])
 def test_every_network_trains(door: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for speaker in ("ann", "bob"):
