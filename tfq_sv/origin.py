@@ -67,7 +67,7 @@ def network_warning(origin: Origin) -> str:
         return ""
     return (
         f"the network has only heard {SYNTHETIC}; on real voices its decisions mean little. "
-        "tfq-sv import --checkpoint=campplus fetches a network that knows real voices"
+        "resnet18-real, which ships too, and tfq-sv import --checkpoint=campplus know real voices"
     )
 
 
