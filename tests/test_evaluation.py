@@ -54,7 +54,7 @@ def test_shipped_networks_open_in_old_versions_too() -> None:
 
 
 def test_unknown_shipped_network() -> None:
-    with pytest.raises(tfq_sv.InputError, match="there are resnet18-small"):
+    with pytest.raises(tfq_sv.InputError, match="there are resnet18-real"):
         assets.load("resnet")
 
 

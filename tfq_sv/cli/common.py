@@ -152,10 +152,9 @@ def check_network(name: str) -> None:
     """Refuses what is neither there nor shipped, before TensorFlow loads."""
     from tfq_sv import assets
 
-    if not Path(name).exists() and name not in (*assets.NAMES, *assets.FILES):
-        raise InputError(
-            f"model {name} does not exist; shipped are {', '.join((*assets.NAMES, *assets.FILES))}"
-        )
+    shipped = (*assets.NAMES, *assets.FILES)
+    if not Path(name).exists() and name not in shipped:
+        raise InputError(f"model {name} does not exist; shipped networks are {', '.join(shipped)}")
 
 
 def load_network(name: str) -> Any:
