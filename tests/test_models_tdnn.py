@@ -199,8 +199,10 @@ def test_a_width_that_no_name_has_must_be_named(tmp_path: Path) -> None:
 def test_a_constant_channel_trains_without_epsilon() -> None:
     import tensorflow as tf
 
-    model = models.build("CAMPPlus", pooling_epsilon=0.0, channels=4, embed_dim=8)
-    model.get_layer("xvector.out_nonlinear.batchnorm").beta.assign_sub(np.full(64, 1e3))
+    # Fewer channels may crash TensorFlow's oneDNN in gradients.
+    model = models.build("CAMPPlus", pooling_epsilon=0.0, channels=16, embed_dim=16)
+    beta = model.get_layer("xvector.out_nonlinear.batchnorm").beta
+    beta.assign_sub(np.full(beta.shape, 1e3))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(tf.ones([1, 50, 80])))
     for gradient in tape.gradient(loss, model.trainable_weights):
