@@ -51,7 +51,7 @@ FORMS = {
     "NumPy's floats": f"{A} {B} 1.000000000000000000e+00\n{A} {C} 0.000000000000000000e+00\n",
     "pandas' numbers": f",enroll,test,label\n0,{A},{B},1\n1,{A},{C},0\n",
     "pandas' numbers again": f"Unnamed: 0,enroll,test,label\n0,{A},{B},1\n1,{A},{C},0\n",
-    "a title of one's own": f"speaker_1,speaker_2,ground_truth\n{A},{B},1\n{A},{C},0\n",
+    "titles of all kinds": f"speaker_1,speaker_2,ground_truth\n{A},{B},1\n{A},{C},0\n",
     "y_true": f"file_a,file_b,y_true,y_score\n{A},{B},1,0.3\n{A},{C},0,0.1\n",
     "NIST's key": (
         f"modelid\tsegmentid\tside\ttargettype\n{A}\t{B}\ta\ttarget\n{A}\t{C}\ta\tnontarget\n"
