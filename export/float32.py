@@ -94,20 +94,33 @@ def convert(model: Any, input: str, configure: Callable[[Any], None] | None = No
 
 def _named(model: Any, function: Any, error: Exception) -> InputError:
     """Says in one line which layer has an operation that the converter lacks."""
-    missing = re.findall(r"'?tf\.(\w+)'? op is neither a custom op nor a flex op", str(error))
+    missing = re.findall(r"'?tf\.(\w+)'? op (?:is neither a custom op nor a|requires)", str(error))
     if not missing:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = reason.rpartition("error: ")[2]  # without the converter's own place
         return InputError(f"{model.name} cannot be converted: {reason:.300}")
     layers = {layer.name: layer for layer in model.layers}
+    library = {f.signature.name: f for f in function.graph.as_graph_def().library.function}
     for operation in function.graph.get_operations():
-        if operation.type in missing:
+        found = _computed(operation.node_def, library).intersection(missing)
+        if found:
             name = next((x for x in operation.name.split("/") if x in layers), operation.name)
             kind = f" ({type(layers[name]).__name__})" if name in layers else ""
             return InputError(
-                f"layer {name}{kind} computes {operation.type}, for which the .tflite format has "
+                f"layer {name}{kind} computes {min(found)}, for which the .tflite format has "
                 "no built-in operation; replace that layer by others"
             )
     return InputError(f"{model.name} computes {missing[0]}, which the .tflite format lacks")
+
+
+def _computed(node: Any, library: Mapping[str, Any]) -> set[str]:
+    """The operations of a node, and of the functions that it calls: loops, recurrent layers."""
+    found = {node.op}
+    for value in node.attr.values():
+        if value.func.name in library:
+            for inner in library[value.func.name].node_def:
+                found |= _computed(inner, library)
+    return found
 
 
 def _converted(function: Any, configure: Callable[[Any], None] | None) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,21 @@ def test_all_that_verify_reads_is_read_in_trees_and_shards(suffix: str, tmp_path
             tmp_path / speaker / f"1.{suffix}", TONE, RATE, format=kind,
             subtype="OPUS" if suffix == "opus" else None,
         )  # fmt: skip
-    corpus = Corpus.read(tmp_path)
-    assert list(corpus.paths) == [f"ann/1.{suffix}", f"bob/1.{suffix}"]
-    assert not audio.survey(corpus.paths).bad
-    assert next(batches(corpus, batch_size=2, seconds=0.5))[0].shape == (2, 8000)
+    with tarfile.open(tmp_path / "1.tar", "w") as tar:
+        for speaker in ("ann", "bob"):
+            (tmp_path / "spk").write_text(speaker)
+            tar.add(tmp_path / "spk", f"{speaker}/1.spk")
+            tar.add(tmp_path / speaker / f"1.{suffix}", f"{speaker}/1.{suffix}")
+    (tmp_path / "my.list").write_text("1.tar\n")
+    for place, keys in (
+        (tmp_path, [f"ann/1.{suffix}", f"bob/1.{suffix}"]),
+        (tmp_path / "my.list", ["ann/1", "bob/1"]),
+    ):
+        corpus = Corpus.read(place)
+        assert list(corpus.paths) == keys
+        assert corpus.speaker_ids == ["ann", "bob"]
+        assert not audio.survey(corpus.paths).bad
+        assert next(batches(corpus, batch_size=2, seconds=0.5))[0].shape == (2, 8000)
 
 
 def encode(path: Path, codec: str, kind: str) -> None:
@@ -148,6 +160,17 @@ def test_a_wav_of_no_stated_length_goes_to_its_end(riff: int, length: int, tmp_p
     struct.pack_into("<I", content, 4, riff)
     struct.pack_into("<I", content, 40, length)
     (tmp_path / "a.wav").write_bytes(content)
+    check(tmp_path / "a.wav", tolerance=0.001)
+
+
+@pytest.mark.parametrize("before", [10, 4050, 4096, 6001, 100_000])
+@pytest.mark.parametrize("length", [0, 2**32 - 1])
+def test_chunks_before_sound_of_no_stated_length(before: int, length: int, tmp_path: Path) -> None:
+    """A list of tags, a picture."""
+    content = written("WAV")
+    tags = b"LIST" + struct.pack("<I", before) + b"INFO" + bytes(before - 4 + before % 2)
+    sound = struct.pack("<4sI", b"data", length) + content[44:]
+    (tmp_path / "a.wav").write_bytes(bytes(content[:36]) + tags + sound)
     check(tmp_path / "a.wav", tolerance=0.001)
 
 

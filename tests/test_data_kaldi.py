@@ -62,6 +62,34 @@ def test_speakers_of_recordings_are_those_of_their_segments(root: Path) -> None:
     assert Corpus.read(root).speakers == {"u1": "ann", "u2": "ann", "u3": "bob"}
 
 
+def test_segments_of_one_channel(root: Path) -> None:
+    """As Kaldi's extract-segments takes a fifth column: both sides of a call, never their mix."""
+    sides = noise(7, 70), noise(8, 70)
+    soundfile.write(root / "r1.wav", np.stack(sides, axis=1), RATE)
+    (root / "utt2spk").write_text("u1 ann\nu2 bob\nu3 ann\nu4 bob\n")
+    lines = ["u1 r1 0.25 1.0 0", "u2 r1 0.25 1.0 1", "u3 r1 0 -1 A", "u4 r1 0 -1 B", "u5 r1 0 1 -1"]
+    (root / "segments").write_text("\n".join(lines[:4]) + "\n")
+    corpus = Corpus.read(root)
+    for key, side, part in (
+        ("u1", 0, slice(4000, 16000)), ("u2", 1, slice(4000, 16000)), ("u3", 0, slice(None)),
+        ("u4", 1, slice(None)),
+    ):  # fmt: skip
+        source, expected = corpus.paths[key], (sides[side][part] / 2.0**15).astype("f4")
+        recording = audio.read(source)
+        np.testing.assert_array_equal(recording.samples, expected)
+        assert recording.changes == audio.probe(source).changes == ()
+        found = audio.read_windows(source, lambda window: window)
+        np.testing.assert_array_equal(np.concatenate(found.found), expected)
+    assert len({audio.stamp(path) for path in corpus.paths.values()}) == 4
+    (root / "segments").write_text(lines[4])
+    (root / "utt2spk").write_text("u5 ann\n")
+    assert audio.read(Corpus.read(root).paths["u5"]).changes == ("2 channels mixed down",)
+    (root / "segments").write_text("u5 r2 0 1 1\n")
+    for call in (audio.read, audio.probe):
+        with pytest.raises(audio.BadAudioError, match=r"channel 2\) has 1 channels"):
+            call(Corpus.read(root).paths["u5"])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -72,6 +100,9 @@ def test_speakers_of_recordings_are_those_of_their_segments(root: Path) -> None:
         ("u1 r1 -1 1", "goes from -1"),
         ("u1 r1 0", "expected `utterance recording start end`"),
         ("u1 r1 0 x", "expected `utterance recording start end`"),
+        ("u1 r1 0 1 C", "and a channel from 0 perhaps, found 'u1 r1 0 1 C'"),
+        ("u1 r1 0 1 -2", "and a channel"),
+        ("u1 r1 0 1 0 0", "and a channel"),
         ("u1 r1 0 1\nu1 r2 0 1", "segments:2: u1 is a duplicate"),
     ],
 )

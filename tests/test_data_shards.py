@@ -186,6 +186,26 @@ def test_raw_lists(tmp_path: Path) -> None:
             Corpus.read(tmp_path)
 
 
+def test_parts_that_a_raw_list_names_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    recordings(tmp_path)
+    rows = [{"key": key, "spk": "ann", "wav": key} for key in KEYS]
+    rows[1]["vad"] = [[0.1, 0.4]]  # type: ignore[assignment]
+    (tmp_path / "raw.list").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (note,) = Corpus.read(tmp_path).notes
+    assert "not the parts of 1 lines" in note
+
+
+def test_a_list_of_recordings_alone(tmp_path: Path) -> None:
+    """Enough where speakers need not be known; else one line says what is lacking."""
+    recordings(tmp_path / "wav")
+    (tmp_path / "files.txt").write_text("".join(f"wav/{key}\n" for key in KEYS))
+    corpus = Corpus.read(tmp_path / "files.txt", unlabelled=True)
+    assert corpus.paths == {f"wav/{key}": tmp_path / "wav" / key for key in sorted(KEYS)}
+    assert corpus.speakers == {}
+    with pytest.raises(InputError, match=r"files\.txt lists recordings without speakers"):
+        Corpus.read(tmp_path / "files.txt")
+
+
 def test_streams_from_shards_whatever_the_number_of_threads_and_workers(tmp_path: Path) -> None:
     """Forty recordings in four shards, one in ten of them corrupt, five epochs."""
     rng = np.random.default_rng(0)

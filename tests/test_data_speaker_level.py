@@ -49,6 +49,10 @@ LAYOUTS = {
         ["TRAIN/DR1/FCJF0/SA1.WAV", "TRAIN/DR2/MDPK0/SA1.WAV"], ["FCJF0", "MDPK0"]),
     "dev and test": (["dev/ann/1.wav", "test/bob/1.wav"], ["ann", "bob"]),
     "train and val": (["train/ann/1.wav", "val/ann/2.wav", "val/bob/1.wav"], ["ann", "bob"]),
+    "gallery and probe": (
+        ["gallery/ann/1.wav", "probe/ann/2.wav", "probe/bob/1.wav"], ["ann", "bob"]),
+    "enrolment and verification": (
+        ["enroll/ann/1.wav", "verification/ann/2.wav", "verification/bob/1.wav"], ["ann", "bob"]),
     "kinds of people": (["female/ann/1.wav", "male/bob/1.wav"], ["ann", "bob"]),
     "languages": (["english/ann/1.wav", "mandarin/bob/1.wav"], ["ann", "bob"]),
     "sessions above": (["session1/ann/1.wav", "session2/ann/1.wav"], ["ann"]),
@@ -62,6 +66,13 @@ LAYOUTS = {
         ["ann/1.wav", "bob/1.wav", "noise/1.wav", "_background_noise_/2.wav",
          "RIRS_NOISES/r/1.wav"],
         ["ann", "bob"]),
+    "tools' folders beside": (
+        ["ann/1.wav", "bob/1.wav", "logs/x/1.wav", "checkpoints/1.wav", "backup/ann/1.wav"],
+        ["ann", "bob"]),
+    "numbered sessions": (
+        [f"{i:02}/{j:02}/1.wav" for i in range(1, 5) for j in (1, 2)], ["01", "02", "03", "04"]),
+    "a folder in one of its name": (["ann/ann/1.wav", "bob/1.wav", "cleo/1.wav"],
+                                    ["ann", "bob", "cleo"]),
     "many with folders": (
         [f"{name}/{name}{i}/1.wav" for i in range(2) for name in "abcdefghijk"],
         list("abcdefghijk")),
@@ -87,6 +98,11 @@ def test_layouts(name: str) -> None:
         (["alpha/ann/1.wav", "beta/bob/1.wav"], "--speaker_level=1 or 2"),
         (["alpha/ann/1.wav", "alpha/bob/1.wav"], "--speaker_level=1 or 2"),
         (["train/ann/1.wav", "cleo/1.wav"], "holds train, which a corpus's parts are called"),
+        (["ann/1.wav", "bob/1.wav", "old/ann/1.wav"], "c/old holds folders that are called like"),
+        (
+            ["id1/v/1.wav", "id2/w/1.wav", "copy/id1/v/1.wav"],
+            "c/copy holds folders that are called",
+        ),
         (["noise/1.wav", "music/2.wav"], "holds no speaker's folder"),
     ],
 )

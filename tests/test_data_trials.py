@@ -1,10 +1,12 @@
 """Trial lists as programs write them, names as they spell them, labels that cannot be right."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tfq_sv.cli import reproduce
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.key_lookup import KeyLookup
 from tfq_sv.data.pairs import different_speakers, same_speaker
@@ -43,6 +45,17 @@ FORMS = {
         f"{A} {B} 0.73 target 1.0 2.0 0.1 0.2\n{A} {C} 0.1 nontarget 1.0 2.0 0.1 0.2\n"
     ),
     "another column": f"path1,path2,gender,label\n{A},{B},f,1\n{A},{C},f,0\n",
+    "bars": f"{A}|{B}|1\n{A}|{C}|0\n",
+    "quoted, with spaces": f'"{A}" "{B}" "1"\n"{A}"  "{C}" "0"\n',
+    "words with spaces": f"{A}\t{B}\tSame speaker\n{A}\t{C}\tDifferent speaker\n",
+    "NumPy's floats": f"{A} {B} 1.000000000000000000e+00\n{A} {C} 0.000000000000000000e+00\n",
+    "pandas' numbers": f",enroll,test,label\n0,{A},{B},1\n1,{A},{C},0\n",
+    "pandas' numbers again": f"Unnamed: 0,enroll,test,label\n0,{A},{B},1\n1,{A},{C},0\n",
+    "titles of all kinds": f"speaker_1,speaker_2,ground_truth\n{A},{B},1\n{A},{C},0\n",
+    "y_true": f"file_a,file_b,y_true,y_score\n{A},{B},1,0.3\n{A},{C},0,0.1\n",
+    "NIST's key": (
+        f"modelid\tsegmentid\tside\ttargettype\n{A}\t{B}\ta\ttarget\n{A}\t{C}\ta\tnontarget\n"
+    ),
     "comments": f"# label enroll test\n1 {A} {B}\n0 {A} {C}\n",
     "dots": f"1 ./{A} ./{B}\n0 .//{A} ./ann/../{C}\n",
     "backslashes": "1 ann\\a.wav ann\\b.wav\n0 ann\\a.wav bob\\c.wav\n",
@@ -53,7 +66,7 @@ FORMS = {
     "names and suffix": "1 a.wav b.wav\n0 a.wav c.wav\n",
     "absolute": f"1 ROOT/{A} ROOT/{B}\n0 ROOT/{A} ROOT/{C}\n",
 }  # fmt: skip
-SAID = set(FORMS) - {"VoxCeleb", "Kaldi", "comments"}
+SAID = set(FORMS) - {"VoxCeleb", "Kaldi", "comments", "quoted, with spaces"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -98,6 +111,7 @@ def test_numbers_may_be_names(tmp_path: Path) -> None:
         ("enroll test label\n", "lists no trial"),
         ("a b 0.12\nc d 0.7\n", "trials:1: expected .*its last column holds scores, no labels"),
         ("a b\n", "trials:1: expected"),
+        ("a/1.wav b/1.wav maybe\na/1.wav b/2.wav 1\n", "trials:1: expected .*maybe"),
         ("1 a b\n1 a c\nx y z\n", "trials:3: expected .*found 'x y z'"),
         ("1 a b\n1 a\n1 a c\n", "trials:2: expected"),
     ],
@@ -152,6 +166,18 @@ def test_enrolments_of_several_speakers_are_doubted(corpus: Corpus) -> None:
     trials = Trials.read(corpus.root / "trials", corpus, enroll_map=corpus.root / "map")
     assert trials.models == {"m": [A, C], "n": [B]}
     assert any("1 enrolments have recordings of several speakers" in note for note in trials.notes)
+
+
+def test_reproduce_says_how_it_read_its_lists(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (corpus.root / "own.txt").write_text(f"{A} {B} tgt\n{A} {C} imp\n{B} {C} tgt\n")
+    flags = SimpleNamespace(trials=[str(corpus.root / "own.txt")], strict=False)
+    monkeypatch.setattr(reproduce, "FLAGS", flags)
+    assert list(reproduce._trials(corpus)) == ["own"]
+    said = capsys.readouterr().out
+    assert "target is tgt" in said
+    assert "1 of 3 labels contradict the speakers" in said
 
 
 def every_pair(speakers: list[int], *, same: bool) -> set[tuple[int, int]]:

@@ -161,6 +161,12 @@ class Bessel(layers.Layer):
         return tf.math.bessel_i0(inputs)
 
 
+def each_frame(features: Any) -> Any:
+    """A sequence of bands for each frame, whose number the converter does not know."""
+    inner = layers.LSTM(4)
+    return layers.TimeDistributed(inner, name="odd")(layers.Reshape((-1, 80, 1))(features))
+
+
 def with_layer(layer: Any) -> keras.Model:
     features = keras.Input((None, 80), name="features")
     return keras.Model(features, pooled(layer(features)), name="net")
@@ -175,6 +181,10 @@ def dead(**options: Any) -> keras.Model:
 REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "masks": (lambda: with_layer(layers.Masking(name="mask")), r"layer conv gets a mask \(of mask"),
     "operations": (lambda: with_layer(Bessel(name="odd")), r"layer odd \(Bessel\) computes Bessel"),
+    "operations in a loop": (
+        lambda: with_layer(each_frame),
+        r"layer odd \(TimeDistributed\) computes TensorListReserve",
+    ),
     "several": (
         lambda: frames(lambda x: {"embedding": x, "logits": layers.Dense(3)(x)}),
         r"outputs embedding, logits; .* model.output\['embedding'\]",
@@ -190,6 +200,7 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:left float")
 @pytest.mark.parametrize("case", REFUSED)
 def test_one_line_says_what_is_wrong(case: str, tmp_path: Path) -> None:
     build, message = REFUSED[case]

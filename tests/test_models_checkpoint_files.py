@@ -224,3 +224,34 @@ def test_an_experiment_without_average(tmp_path: Path) -> None:
         models.load_checkpoint(tmp_path)
     save(tmp_path / "models" / "avg_model.pt", STATE)
     assert read_checkpoint(tmp_path).averaged == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model-{}.pt", "model_epoch_{}.pt", "checkpoint_{}.pth", "epoch={}.ckpt", "Epoch{}.pt",
+     "ckpt_{}.pt"],
+)  # fmt: skip
+def test_epochs_as_others_call_them(name: str, tmp_path: Path) -> None:
+    for epoch in (9, 10):
+        state = {key: epoch * value for key, value in STATE.items()}
+        save(tmp_path / "models" / name.format(epoch), state)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config()))
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.averaged == 2
+    for key, value in checkpoint.state.items():
+        np.testing.assert_allclose(value, 9.5 * STATE[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["avg_model.pt", "pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        ("\n<!DOCTYPE html><html>", "is a web page"),
+    ],
+)
+def test_downloads_that_failed(text: str, message: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    for place in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError, match=message):
+            models.load_checkpoint(place)

@@ -1,5 +1,6 @@
 // Sound from a file or the microphone as the network takes it: 16 kHz, one channel, in [-1, 1].
 
+import { oneChannel } from "./channels.js";
 import { InputError } from "./encoder.js";
 
 export const SAMPLE_RATE = 16000;
@@ -12,10 +13,11 @@ const MAX_RECORDED = 60;
  *
  * @param {Blob} blob
  * @param {string} name for error messages
+ * @param {(text: string) => void} note is told what a person should know of the reading
  * @returns {Promise<Float32Array>}
  * @throws {InputError} not audio, too short, too long, silent
  */
-export async function decode(blob, name) {
+export async function decode(blob, name, note = () => {}) {
   const context = new OfflineAudioContext(1, 1, SAMPLE_RATE); // decodes to its own rate
   let audio;
   try {
@@ -30,11 +32,10 @@ export async function decode(blob, name) {
   if (audio.duration > MAX_SECONDS) {
     throw new InputError(`${name} is too long: ${seconds} s; give at most ${MAX_SECONDS} s`);
   }
-  const samples = new Float32Array(audio.length);
-  for (let channel = 0; channel < audio.numberOfChannels; channel++) {
-    const values = audio.getChannelData(channel);
-    for (let i = 0; i < samples.length; i++) samples[i] += values[i] / audio.numberOfChannels;
-  }
+  const count = audio.numberOfChannels;
+  const channels = Array.from({ length: count }, (_, i) => audio.getChannelData(i));
+  const { samples, taken } = oneChannel(channels);
+  if (taken !== null) note(`channel ${taken + 1} of ${count} in antiphase taken`);
   if (!samples.some((value) => value !== 0)) {
     throw new InputError(`${name} is silent: every sample is zero`);
   }

@@ -36,9 +36,10 @@ function row(text, action, act) {
 
 async function add(blob, name) {
   try {
-    const samples = await decode(blob, name);
+    let channel = "";
+    const samples = await decode(blob, name, (text) => (channel = `; ${text}`));
     const reason = problem(samples);
-    const length = `${(samples.length / SAMPLE_RATE).toFixed(2)} s`;
+    const length = `${(samples.length / SAMPLE_RATE).toFixed(2)} s${channel}`;
     recordings.push({ samples, said: `${name}: ${length}${reason ? `; ${reason}` : ""}` });
     say($("enroll-line"), reason ? "That one will be refused: record again." : "");
   } catch (error) {

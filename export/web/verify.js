@@ -20,14 +20,15 @@ function makeClip(box) {
     Object.assign(clip, { samples: null, embedding: null });
     URL.revokeObjectURL(player.src);
     try {
-      clip.samples = await decode(blob, name);
+      let channel = "";
+      clip.samples = await decode(blob, name, (text) => (channel = `; ${text}`));
       player.src = URL.createObjectURL(blob);
       player.hidden = false;
       const reason = noSpeech(clip.samples);
       const doubt = reason ? `; perhaps no speech: ${reason}` : "";
       const windows = borders(clip.samples.length, SAMPLE_RATE).length;
       const long = windows > 1 ? `: embedded in ${windows} windows, whose mean is taken` : "";
-      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s${long}${doubt}`);
+      say(line, `${name}: ${(clip.samples.length / SAMPLE_RATE).toFixed(2)} s${long}${channel}${doubt}`);
     } catch (error) {
       say(line, error);
     }

@@ -31,6 +31,7 @@ from tfq_sv.cli.common import (
     no_positional,
     print_skipped,
     read_corpus,
+    read_trials,
     reasons,
     required,
 )
@@ -151,7 +152,7 @@ def _trials(test: Corpus) -> dict[str, Trials]:
             f"{test.root} has no trial list ({', '.join(VOXCELEB.values())} or trials.txt); name "
             "lists with --trials"
         )
-    found = {name: Trials.read(p, test, strict=FLAGS.strict) for name, p in lists.items()}
+    found = {name: read_trials(str(p), test, strict=FLAGS.strict) for name, p in lists.items()}
     for each in found.values():
         each.check()
     return found

@@ -94,7 +94,7 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
     channels, rate = _decoded(source, lambda file: decoding.decode(file, first, length))
     if not np.isfinite(channels).all():
         raise BadAudioError("NaN", f"{source} holds NaN or infinite samples")
-    samples, mixed = _mono(channels)
+    samples, mixed, _ = _choice(source, channels)
     if whole:  # a part of a good file may well be short or silent
         _check_length(source, len(samples), rate)
         _check_sound(source, samples)
@@ -157,7 +157,9 @@ def probe(path: str | Source) -> Header:
         end = frames if source.end is None else min(frames, round(source.end * rate))
         frames = max(0, end - round(source.start * rate))
     _check_length(source, frames, rate)
-    mixed = (f"{channels} channels mixed down",) if channels > 1 else ()
+    _check_channel(source, channels)
+    chosen = isinstance(source, Segment) and source.channel is not None
+    mixed = (f"{channels} channels mixed down",) if channels > 1 and not chosen else ()
     return Header(frames / rate, (*mixed, *_resampled(rate)))
 
 
@@ -207,7 +209,8 @@ def stamp(source: Source) -> str:
         BadAudioError: missing.
     """
     if isinstance(source, Segment):
-        return f"{stamp(source.whole)}-{source.start}-{source.end}"
+        channel = "" if source.channel is None else f"-{source.channel}"
+        return f"{stamp(source.whole)}-{source.start}-{source.end}{channel}"
     file = source.archive if isinstance(source, Member) else source
     try:
         status = file.stat()
@@ -260,13 +263,14 @@ class _WindowSink:
         """Decides by what is there so far how many channels become one; returns that one."""
         held = np.concatenate(self._pending)
         self._pending = []
-        mono, self._mixed, self._channel = _choice(held)
+        mono, self._mixed, self._channel = _choice(self._source, held)
         return mono[:, None]
 
     def _add(self, block: npt.NDArray[np.float32], *, last: bool) -> None:
-        mono = block.mean(axis=1) if self._channel is None else block[:, self._channel]
-        if block.shape[1] == 1:
+        if block.shape[1] == 1:  # one channel, or chosen already
             mono = block[:, 0]
+        else:
+            mono = block.mean(axis=1) if self._channel is None else block[:, self._channel]
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=last)
         for window in self._splitter.add(mono):
@@ -309,19 +313,15 @@ def _decoded(source: Source, decoder: Callable[[Path | Member], T]) -> T:
         raise _unreadable(source, error.strerror or error) from None
 
 
-def _mono(
-    channels: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
-    """One channel of many (N, channels), and what was done."""
-    mono, changes, _ = _choice(channels)
-    return mono, changes
-
-
 def _choice(
-    channels: npt.NDArray[np.float32],
+    source: Source, channels: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...], int | None]:
-    """As `_mono`, and which channel was taken; None for the mix of all."""
+    """One channel of many (N, channels), what was done, and which it is; None for their mix."""
     count = channels.shape[1]
+    wanted = source.channel if isinstance(source, Segment) else None
+    if wanted is not None:
+        _check_channel(source, count)
+        return channels[:, wanted], (), wanted
     if count == 1:
         return channels[:, 0], (), None
     mix = channels.mean(axis=1)
@@ -331,6 +331,11 @@ def _choice(
         changes = (f"channel {loudest + 1} of {count} in antiphase taken",)
         return channels[:, loudest], changes, loudest
     return mix, (f"{count} channels mixed down",), None
+
+
+def _check_channel(source: Source, count: int) -> None:
+    if isinstance(source, Segment) and source.channel is not None and source.channel >= count:
+        raise BadAudioError("no such channel", f"{source} has {count} channels")
 
 
 def _check_sound(source: Source, samples: npt.NDArray[np.float32]) -> None:

@@ -14,6 +14,7 @@ and a raw.list or shard.list of any name by its own path.
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ __all__ = ["Corpus", "Files", "legible", "read_lines", "read_pairs"]
 
 # Of two forms of one recording, converted in place, the one named first here is read.
 _PREFERRED = (".wav", ".flac", ".w64", ".aiff", ".aif", ".au", ".caf", ".sph", ".opus", ".ogg")
+# Fields of a raw.list's line that name a part of its recording.
+_PART = re.compile(r'"(vad|segments?|start|end|begin|duration|offset|channel)": ')
 
 
 class Files(Mapping[str, Source]):
@@ -115,14 +118,14 @@ class Corpus:
         """
         root = Path(folder)
         if root.is_file():
-            return cls._from_list(root)
+            return cls._from_list(root, unlabelled=unlabelled)
         if not root.is_dir():
             raise InputError(f"corpus folder {root} does not exist")
         if (root / "wav.scp").is_file():
             return cls._from_kaldi(root, unlabelled=unlabelled)
         for name in ("raw.list", "shard.list"):
             if (root / name).is_file():
-                return cls._from_list(root / name)
+                return cls._from_list(root / name, unlabelled=unlabelled)
         train, test = root / "train", root / "test"
         if (train / "wav.scp").is_file() and not unlabelled:
             raise InputError(f"{root} holds two corpora; give {train} or {test}")
@@ -173,10 +176,18 @@ class Corpus:
         return cls(root, {key: places[key] for key in keys}, known, notes)
 
     @classmethod
-    def _from_list(cls, path: Path) -> "Corpus":
+    def _from_list(cls, path: Path, *, unlabelled: bool) -> "Corpus":
         lines = read_lines(path)
         if not lines:
             raise InputError(f"{path} lists nothing")
+        if os.path.splitext(lines[0][1])[1].lower() in SUFFIXES:  # noqa: PTH122
+            if not unlabelled:
+                raise InputError(
+                    f"{path} lists recordings without speakers; give their folder, or a folder "
+                    "with a wav.scp of `name file` and an utt2spk of `name speaker` lines"
+                )
+            places = {line: kaldi.located(path.parent, line) for _, line in lines}
+            return cls(path.parent, dict(sorted(places.items())), {}, ("speakers are not known",))
         raw = lines[0][1].startswith("{")
         rows = _raw_rows(path, lines) if raw else _shard_rows(path, lines)
         paths: dict[str, Source] = {}
@@ -187,8 +198,11 @@ class Corpus:
             paths[key], speakers[key] = source, intern(speaker)
         if repeated:
             raise InputError(f"{path}: {len(repeated)} duplicate keys (first: {repeated[0]})")
+        parts = sum(_PART.search(line) is not None for _, line in lines) if raw else 0
+        notes = (f"warning: whole recordings are read, not the parts of {parts:,} lines",)
         keys = sorted(paths) if raw else list(paths)  # a shard is best read in its own order
-        return cls(path.parent, {key: paths[key] for key in keys}, speakers)
+        found = {key: paths[key] for key in keys}
+        return cls(path.parent, found, speakers, notes if parts else ())
 
     @classmethod
     def _from_tree(cls, root: Path, level: int | None, *, unlabelled: bool) -> "Corpus":

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 # Chunks that follow sound; bytes that begin otherwise after a data chunk of size 0 are sound.
 _CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"fact", b"cue ", b"smpl", b"PEAK", b"fmt ", b"JUNK")
-_OPEN_ENDED = 0x7F000000
+_MOST = 1 << 22  # bytes before the sound
 
 
 def ffmpeg_format(head: bytes) -> str | None:
@@ -54,7 +54,8 @@ def completed(file: BinaryIO, size: int) -> bytes | None:
     """
     head = file.read(4096)
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return _wav(head, size)
+        # A list or a picture may stand before the sound.
+        return _wav(head + file.read(max(0, _sound_at(file, head) - len(head))), size)
     if head[:4] == b".snd" and len(head) >= 24:
         offset, length = struct.unpack(">II", head[4:12])
         if length == 0 and 24 <= offset < size:
@@ -62,6 +63,22 @@ def completed(file: BinaryIO, size: int) -> bytes | None:
     if head[:4] == b"caff":
         return _caf(head, size)
     return None
+
+
+def _sound_at(file: BinaryIO, head: bytes) -> int:
+    """Where a WAV's data chunk and its first bytes end, 0 if too far; the file stays as it is."""
+    here, place = file.tell(), 12
+    while place < _MOST:
+        chunk = head[place : place + 8]
+        if len(chunk) < 8:
+            file.seek(place)
+            chunk = file.read(8)
+        if len(chunk) < 8 or chunk[:4] == b"data":
+            break
+        length = int.from_bytes(chunk[4:], "little")
+        place += 8 + length + length % 2
+    file.seek(here)
+    return place + 12 if place < _MOST else 0
 
 
 def _wav(head: bytes, size: int) -> bytes | None:

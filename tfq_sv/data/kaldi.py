@@ -145,9 +145,11 @@ def _segments(
         try:
             key, recording, start, end = fields[:4]
             first, last = float(start), float(end)
+            channel = _channel(fields[4:])
         except ValueError:
             raise InputError(
-                f"{path}:{number}: expected `utterance recording start end`, found {line!r:.200}"
+                f"{path}:{number}: expected `utterance recording start end`, and a channel from 0 "
+                f"perhaps, found {line!r:.200}"
             ) from None
         # Kaldi writes -1 for the recording's end.
         if not 0 <= first < float("inf") or not (last == -1 or first < last < float("inf")):
@@ -156,10 +158,26 @@ def _segments(
             raise InputError(f"{path}:{number}: wav.scp does not list {recording}")
         if key in found:
             raise InputError(f"{path}:{number}: {key} is a duplicate")
-        found[key] = Segment(recordings[recording], first, None if last == -1 else last)
+        found[key] = Segment(recordings[recording], first, None if last == -1 else last, channel)
     if not found:
         raise InputError(f"{path} lists no utterance")
     return found
+
+
+def _channel(fields: list[str]) -> int | None:
+    """The channel that a line of `segments` may end with; -1 is any, as for Kaldi.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if fields in ([], ["-1"]):
+        return None
+    (text,) = fields
+    channel = {"A": 0, "B": 1}.get(text)
+    channel = int(text) if channel is None else channel
+    if channel < 0:
+        raise ValueError(text)
+    return channel
 
 
 def listed_speakers(root: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ class Segment:
         whole: the recording.
         start: in seconds.
         end: in seconds; None is the recording's end.
+        channel: from 0; None is all of them, as for any recording.
 
     >>> str(Segment(Path("call.wav"), 1.5, 4.0))
     'call.wav (1.50-4.00 s)'
@@ -22,6 +23,7 @@ class Segment:
     whole: Path | Member
     start: float
     end: float | None
+    channel: int | None = None
 
     @property
     def name(self) -> str:
@@ -30,7 +32,8 @@ class Segment:
 
     def __str__(self) -> str:
         end = "" if self.end is None else f"{self.end:.2f}"
-        return f"{self.whole} ({self.start:.2f}-{end} s)"
+        channel = "" if self.channel is None else f", channel {self.channel + 1}"
+        return f"{self.whole} ({self.start:.2f}-{end} s{channel})"
 
     def part(self, start: float, seconds: float | None) -> tuple[float, float | None]:
         """Where a part of the segment is in the recording: its start and its length, in seconds."""

@@ -21,7 +21,8 @@ from tfq_sv.errors import InputError
 
 _SPLITS = (
     r"(train|training|trn|dev|devel|development|val|valid|validation|test|testing|tst|eval|"
-    r"evaluation|enrol|enroll|enrolment|enrollment|trials?|held-?out|unseen|seen|cv|finetune)"
+    r"evaluation|enrol|enroll|enrolment|enrollment|trials?|held-?out|unseen|seen|cv|finetune|"
+    r"gallery|probes?|query|queries|verif(y|ication)|registration|registered|references?)"
 )
 _FORMATS = (
     r"(wav(48|16|8|e|s|48_silence_trimmed)?|wav[_-]?\d+k?(hz)?|\d+k(hz)?|aac|m4a|mp3|mp4|flacs?|"
@@ -49,7 +50,7 @@ _PARTS = re.compile(
 _NO_SPEAKERS = re.compile(
     r"[-_]*((background|free)?[-_ ]?noises?|musan|music|rirs?([-_]noises)?|simulated_rirs|"
     r"real_rirs.*|pointsource_noises|impulse[-_ ]?responses?|silences?|babble|ambien(t|ce)|"
-    r"augmentation|tmp|temp|trash)[-_]*",
+    r"augmentation|tmp|temp|trash|logs?|checkpoints?|results?|outputs?|caches?|backups?|bak)[-_]*",
     re.IGNORECASE,
 )
 _NAMED_SPEAKER = re.compile(
@@ -197,6 +198,7 @@ class _Finder:
                 parts = []
         if not parts:
             others = children
+            self._check_copies(here, folder, children)
         if parts and others:
             raise UnknownSpeakersError(
                 f"{here} holds {_names(parts)}, which a corpus's parts are called, beside "
@@ -220,6 +222,19 @@ class _Finder:
                 f"{here} holds two corpora; give {self.root}/{train[0].path} or "
                 f"{self.root}/{test[0].path}"
             )
+
+    def _check_copies(self, here: str, folder: _Folder, children: list[_Folder]) -> None:
+        """Raises where a folder beside the speakers holds folders that are called like them."""
+        names = {_name(child) for child in children}
+        for child in children:
+            inner = set(child.folders) - {_name(child)}
+            # Sessions and speakers may both be numbered, or lettered.
+            names_alike = inner <= names and any(len(x) > 2 and not x.isdigit() for x in inner)
+            if not child.files and names_alike:
+                raise UnknownSpeakersError(
+                    f"{here}/{_name(child)} holds folders that are called like those beside it "
+                    f"({', '.join(sorted(inner)[:3])}); move it away, or {self._advice(folder)}"
+                )
 
     def _deeper(self, folder: _Folder, children: list[_Folder]) -> bool:
         """Whether the files or the names say that the speakers are one level further down."""

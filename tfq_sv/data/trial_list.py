@@ -19,7 +19,7 @@ _NONTARGET = frozenset(
     "diff false no n negative neg mismatch nonmatch non-match nonmated unmatched "
     "different_speaker different-speaker f".split()
 )
-_ONE, _ZERO = re.compile(r"\+?1(\.0*)?"), re.compile(r"[+-]?0(\.0*)?|-1(\.0*)?")
+_NUMBER = re.compile(r"[+-]?\d(\.\d*)?(e[+-]?\d{1,3})?")
 _PLAIN = frozenset({"0", "1", "target", "nontarget"})
 _HEADING = re.compile(
     r"(is[-_ ]?)?(labels?|targets?|same([-_ ]?speakers?)?|match|key|enrol\w*|test\w*|utt\w*|"
@@ -30,7 +30,8 @@ _HEADING = re.compile(
 )
 _LABEL = re.compile(r"label|target|same|match|key|class")
 _SAMPLE = 1000
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_WORD = re.compile(r"[a-z_][\w .:#()-]*|", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,16 @@ class TrialList:
 def label_of(text: str) -> bool | None:
     """What a word says of a trial; None if it is no label.
 
-    >>> label_of("tgt"), label_of("0.0"), label_of("ann/1.wav")
-    (True, False, None)
+    >>> label_of("tgt"), label_of("0.0"), label_of("1.0e+00"), label_of("ann/1.wav")
+    (True, False, True, None)
     """
-    word = text.lower()
-    if word in _TARGET or _ONE.fullmatch(word):
+    word = "_".join(text.lower().split())
+    if word in _TARGET:
         return True
-    if word in _NONTARGET or _ZERO.fullmatch(word):
+    if word in _NONTARGET:
         return False
+    if _NUMBER.fullmatch(word):
+        return {1.0: True, 0.0: False, -1.0: False}.get(float(word))
     return None
 
 
@@ -85,15 +88,7 @@ def read_list(path: Path, known: Callable[[str], bool] = lambda name: False) -> 
     separator = _separator([line for _, line in lines[:_SAMPLE]])
     sample = [_fields(line, separator) for _, line in lines[:_SAMPLE]]
     heading = [field.lower() for field in sample[0]]
-    headed = len(heading) > 2 and any(len(field) > 2 for field in heading)
-    headed = (
-        headed
-        and all(_HEADING.fullmatch(f) or f in _TARGET for f in heading)
-        and not any(
-            (label_of(field) is not None and field not in _TARGET) or known(field)
-            for field in heading
-        )
-    )
+    headed = _is_heading(heading, sample[1:], known)
     if headed:
         sample, lines = sample[1:], lines[1:]
     if not lines:
@@ -116,6 +111,27 @@ def read_list(path: Path, known: Callable[[str], bool] = lambda name: False) -> 
     return TrialList(enroll, test, labels, f"{path}: read as {note}" if note else "")
 
 
+def _is_heading(
+    first: Sequence[str], rows: Sequence[Sequence[str]], known: Callable[[str], bool]
+) -> bool:
+    """Whether the first line titles the columns: usual words all, or some above what is no word."""
+    if len(first) < 3 or not any(len(field) > 2 for field in first):
+        return False
+    if any(known(field) for field in first):
+        return False
+    if any(label_of(field) is not None and field not in _TARGET for field in first):
+        return False
+    usual = [_HEADING.fullmatch(field) is not None or field in _TARGET for field in first]
+    labels = [i for i, field in enumerate(first) if label_of(field) is None]
+    # What pandas writes has no title for its numbers; people call labels what they like.
+    return all(usual) or (
+        any(usual)
+        and all(_WORD.fullmatch(field) and "." not in field for field in first)
+        and any(all(len(row) > i and label_of(row[i]) is not None for row in rows) for i in labels)
+        and bool(rows)
+    )
+
+
 def _separator(lines: Sequence[str]) -> str | None:
     for mark in _SEPARATORS:
         counts = {line.count(mark) for line in lines}
@@ -125,8 +141,10 @@ def _separator(lines: Sequence[str]) -> str | None:
 
 
 def _fields(line: str, separator: str | None) -> list[str]:
-    if separator is None:
+    if separator is None and '"' not in line:
         return line.split()
+    if separator is None:
+        line, separator = " ".join(line.split()), " "
     if '"' in line:
         return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
     return [field.strip() for field in line.split(separator)]

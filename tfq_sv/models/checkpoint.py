@@ -35,7 +35,10 @@ USUAL = ("avg_model.pt", "models/avg_model.pt", WEIGHTS, "pytorch_model.bin", "m
 EPOCHS = 10
 """How many of an experiment's last epochs are averaged: WeSpeaker's recipes' number."""
 
-_EPOCH = re.compile(r"model[-_]?(\d+)\.pt")
+_EPOCH = re.compile(
+    r"(?:model|checkpoint|ckpt|epoch|net)(?:[-_=]?epoch)?[-_=]?(\d+)\.(?:pt|pth|ckpt)",
+    re.IGNORECASE,
+)
 _FIRST_KERNELS = (
     "blocks.0.conv.conv.weight",
     "downsample_layers.0.0.weight",

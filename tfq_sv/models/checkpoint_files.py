@@ -73,6 +73,7 @@ def _read_safetensors(file: Path) -> dict[str, Array]:
 
     Source: huggingface/safetensors, README, "Format".
     """
+    _refuse_pages(file)
     data = file.read_bytes()
     try:
         length = int.from_bytes(data[:8], "little")
@@ -122,9 +123,20 @@ def _torch_load(file: Path) -> Any:
         raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged ({reason})") from None
 
 
+def _refuse_pages(file: Path) -> None:
+    """Names what a failed download leaves under the name of the weights."""
+    with file.open("rb") as content:
+        head = content.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(f"{file} is Git LFS's pointer to a file; fetch that: git lfs pull")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise InputError(f"{file} is a web page, no checkpoint; download it again")
+
+
 def _refuse_programs(file: Path) -> None:
     """Names files that people have beside the weights, and that hold a program."""
     take = "take avg_model.pt of the same network"
+    _refuse_pages(file)
     if file.suffix.lower() == ".onnx":
         raise InputError(f"{file} is an ONNX program, whose weights have no names; {take}")
     if not zipfile.is_zipfile(file):
