@@ -5,7 +5,7 @@ signatures: codes + float32 codebooks + one float32 scale and one float32 bias a
 2.5 KB a quantized layer for everything else. Codes and BatchNorms are random: a file's size depends
 on the network and the bits alone, but for a few bytes, and on which layers have channels of
 negative gain: in the rows that say so, one channel in ten. With ai-edge-quantizer installed, its
-int4 file stands beside them. Takes some seconds a file.
+int4 file is a row too. Takes some seconds a file.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv.codebook import Codebook, snap
-from tfq_sv.export import convert, export_float32
+from tfq_sv.export import convert, export_float32, fast
 
 NETWORKS = ["ResNet34", "ResNet50", "DF_ResNet56", "DF_ResNet110"]
 HEADER = ["network", "file", "bytes", "smaller", "bound", "holds", "front end adds"]
@@ -97,7 +97,8 @@ def ai_edge_int4(path: Path) -> int | None:
         from ai_edge_quantizer import quantizer, recipe
     except ImportError:
         return None
-    made: Any = quantizer.Quantizer(str(path), recipe.dynamic_wi4_afp32()).quantize()
+    named = bytearray(fast.plain(path.read_bytes()))  # it wants a name for every tensor
+    made: Any = quantizer.Quantizer(named, recipe.dynamic_wi4_afp32()).quantize()
     return len(made.quantized_model)
 
 
