@@ -10,9 +10,10 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -264,6 +265,18 @@ def forked(work: Callable[[], int | None], log: Path) -> Run:
     finally:
         os._exit(code)
     raise AssertionError
+
+
+def tasks(only: Collection[str] = ()) -> Iterator[tuple[str, Task, Path, Path]]:
+    """Yields each command's name, itself, the folder of its inputs, and a folder to run it in."""
+    import_all()
+    with tempfile.TemporaryDirectory() as place:
+        inputs = Path(place, "inputs")
+        inputs.mkdir()
+        forked(lambda: make_inputs(inputs), inputs / "log.txt").ends()
+        for name, task in TASKS.items():
+            if not only or name in only:
+                yield name, task, inputs, Path(place)
 
 
 def import_all() -> None:

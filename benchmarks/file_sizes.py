@@ -5,7 +5,7 @@ signatures: codes + float32 codebooks + one float32 scale and one float32 bias a
 2.5 KB a quantized layer for everything else. Codes and BatchNorms are random: a file's size depends
 on the network and the bits alone, but for a few bytes, and on which layers have channels of
 negative gain: in the rows that say so, one channel in ten. With ai-edge-quantizer installed, its
-int4 file is a row too. Takes some seconds a file.
+int4 file is a row too. Takes some seconds per file.
 """
 
 import argparse

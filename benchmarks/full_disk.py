@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,24 +34,17 @@ class Found:
 
 def main(sizes: int, only: list[str]) -> bool:
     """Returns whether all went well."""
-    commands.import_all()
     print(f"{sizes} sizes of disks per command\n")
     print("| command | kB written at most | one line | enough room | read-only | wrong |")
     print("|---|---|---|---|---|---|", flush=True)
     fine = True
-    with tempfile.TemporaryDirectory() as place:
-        inputs = Path(place, "inputs")
-        inputs.mkdir()
-        commands.forked(lambda: commands.make_inputs(inputs), inputs / "log.txt").ends()
-        for name, task in commands.TASKS.items():
-            if only and name not in only:
-                continue
-            peak, found = tried(task, inputs, Path(place), sizes)
-            print(f"| `{name}` | {peak // 1000:,} | {found.refused} | {found.done}", end="")
-            print(f" | {found.read_only} | {len(found.wrong)} |", flush=True)
-            for line in found.wrong:
-                print(f"{name}: {line}", file=sys.stderr, flush=True)
-            fine &= not found.wrong
+    for name, task, inputs, place in commands.tasks(only):
+        peak, found = tried(task, inputs, place, sizes)
+        print(f"| `{name}` | {peak // 1000:,} | {found.refused} | {found.done}", end="")
+        print(f" | {found.read_only} | {len(found.wrong)} |", flush=True)
+        for line in found.wrong:
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+        fine &= not found.wrong
     return fine
 
 

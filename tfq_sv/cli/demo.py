@@ -40,7 +40,7 @@ from tfq_sv.reports.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("out", "demo", "folder for everything it makes", flag_values=FLAGS)
-flags.DEFINE_enum("network", assets.NAMES[0], assets.NAMES, "shipped network", flag_values=FLAGS)
+flags.DEFINE_enum("network", "resnet18-small", assets.NAMES, "shipped network", flag_values=FLAGS)
 flags.DEFINE_integer("bits", 4, "bits per weight of the first file, 1-8", flag_values=FLAGS)
 flags.DEFINE_string(
     "target_mb",
