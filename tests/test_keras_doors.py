@@ -20,6 +20,7 @@ from tfq_sv.evaluation.measurement import KerasEncoder
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder, export_tflite
 from tfq_sv.features import fbank
+from tfq_sv.quantization import quantizers_of
 from tfq_sv.training import TrainingOptions, train
 from tfq_sv.training.fine_tuning import FineTuningOptions
 
@@ -102,6 +103,8 @@ def test_every_step_takes_waveforms(door: str) -> None:
         found = measure(teacher, dataset, options=options, progress=False)
         assert found.keys() == tfq_sv.QuantizationRecipe.uniform(teacher, bits=4).layers.keys()
     recipe = tfq_sv.QuantizationRecipe.uniform(teacher, bits=2)
+    calibrated = tfq_sv.quantize(teacher, recipe, calibrate=[*dataset, dataset[0][:, :12000]])
+    assert all(x.calibrated for x in quantizers_of(calibrated).values())
     model = tfq_sv.quantize(teacher, recipe, calibrate=False)
     before = KerasEncoder(model).embed(WAVEFORM)
     steps = FineTuningOptions(steps=30, learning_rate=1e-3, batch_norm_batches=0)

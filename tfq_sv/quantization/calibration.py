@@ -12,8 +12,7 @@ from scipy.signal import lfilter
 
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
-from tfq_sv.models import FrontEnd, front_end, network_input
-from tfq_sv.models.entry import as_entry, takes_waveform
+from tfq_sv.models import FrontEnd, model_input
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
@@ -195,18 +194,13 @@ def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool
 
 
 def _speech(model: keras.Model, dataset: Iterable[Any]) -> tf.Tensor:
-    fbank, raw = front_end(model), takes_waveform(model)
-    batches = [
-        tf.convert_to_tensor(batch[0] if isinstance(batch, tuple | list) else batch, tf.float32)
-        if raw
-        else network_input(batch, fbank)
-        for batch in once(dataset, "calibration")
-    ]
-    frames = min(batch.shape[1] for batch in batches)
-    features = tf.concat([batch[:, :frames] for batch in batches], axis=0)
+    batches = [model_input(model, batch) for batch in once(dataset, "calibration")]
+    shortest = np.min([batch.shape for batch in batches], axis=0)[1:]  # in time; others are alike
+    whole = [slice(None), *(slice(size) for size in shortest)]
+    features = tf.concat([batch[whole] for batch in batches], axis=0)
     if not np.isfinite(features.numpy()).all():
         raise InputError("the dataset for calibration holds values that are not finite")
-    return as_entry(model, features)
+    return features
 
 
 def _noise(model: keras.Model) -> tf.Tensor:
