@@ -113,6 +113,8 @@ def test_numbers_may_be_names(tmp_path: Path) -> None:
         ("a b\n", "trials:1: expected"),
         ("a/1.wav b/1.wav maybe\na/1.wav b/2.wav 1\n", "trials:1: expected .*maybe"),
         ("1 a b\n1 a c\nx y z\n", "trials:3: expected .*found 'x y z'"),
+        (f'1 a b\n1 a c\n1 a "{"c" * 200_000}"\n', "trials:3: expected .{,300}$"),
+        (f'1,a,b\n1,a,c\n1,a,"{"c" * 200_000}"\n', "trials:3: expected .{,300}$"),
         ("1 a b\n1 a\n1 a c\n", "trials:2: expected"),
     ],
 )

@@ -146,7 +146,10 @@ def _fields(line: str, separator: str | None) -> list[str]:
     if separator is None:
         line, separator = " ".join(line.split()), " "
     if '"' in line:
-        return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+        try:
+            return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+        except csv.Error:  # a field of over 131,072 characters: no trial
+            return [line]
     return [field.strip() for field in line.split(separator)]
 
 
@@ -223,5 +226,5 @@ def _is_number(text: str) -> bool:
 def _malformed(path: Path, number: int, line: str, hint: str = "") -> InputError:
     return InputError(
         f"{path}:{number}: expected `1 enroll test` or `enroll test target`, found "
-        f"{line.strip()!r}{hint}"
+        f"{line.strip()[:200]!r}{hint}"
     )
