@@ -44,6 +44,11 @@ class BadAudioError(InputError):
         super().__init__(message)
         self.kind = kind
 
+    def without_traceback(self) -> "BadAudioError":
+        """Itself, for a list of what was skipped: the frames of a traceback hold the samples."""
+        self.__context__ = None
+        return self.with_traceback(None)
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -198,7 +203,7 @@ def survey(
         except BadAudioError as error:
             if strict:
                 raise
-            bad[key] = error
+            bad[key] = error.without_traceback()
     return Survey(changes, bad)
 
 
