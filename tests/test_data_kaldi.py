@@ -133,9 +133,7 @@ def test_sides_that_are_files_of_their_own(root: Path) -> None:
         np.testing.assert_array_equal(audio.read(corpus.paths[key]).samples, expected)
 
 
-def test_a_segments_channel_comes_first(
-    root: Path, call: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_a_segments_channel_comes_first(root: Path, call: tuple[np.ndarray, np.ndarray]) -> None:
     (root / "reco2file_and_channel").write_text("r1 r1 A\n")
     (root / "segments").write_text("u1 r1 0 1 B\nu2 r1 0 1 -1\nu3 r1 0 1\n")
     corpus = Corpus.read(root)
@@ -223,6 +221,15 @@ def test_archives_by_offset(tmp_path: Path, function: str | None) -> None:
             audio.read(source).samples, (sounds["u1"][8000:16000] / 2.0**15).astype("f4")
         )
         (tmp_path / "segments").unlink()
+
+
+def test_two_names_of_one_recording(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(0), RATE)
+    (tmp_path / "a.ark").write_bytes(b"u1 " + (tmp_path / "a.wav").read_bytes())
+    (tmp_path / "wav.scp").write_text("u1 a.ark:3\nu2 a.ark:3\n")
+    corpus = Corpus.read(tmp_path, unlabelled=True)
+    for path in corpus.paths.values():
+        np.testing.assert_array_equal(audio.read(path).samples, (noise(0) / 2.0**15).astype("f4"))
 
 
 def test_an_archive_of_flac_ends_at_the_next_one(tmp_path: Path) -> None:

@@ -121,9 +121,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _embedded(
-    name: str, corpus: Corpus, keys: Sequence[str], seconds: float | None
-) -> Extraction:
+def _embedded(name: str, corpus: Corpus, keys: Sequence[str], seconds: float | None) -> Extraction:
     """Embeddings of whole recordings, or of their loudest seconds."""
     encoder = open_encoder(name)
     cache = None

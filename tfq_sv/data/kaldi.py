@@ -55,17 +55,8 @@ def read_places(root: Path) -> dict[str, Path | Member | Segment]:
             recording that is not listed.
     """
     listed = read_pairs(root / "wav.scp")
-    if not listed:
-        raise InputError(f"{root / 'wav.scp'} lists no utterance")
-    commands = [k for k, v in listed.items() if v.endswith("|") or v.startswith("|") or v == "-"]
-    if commands:
-        raise InputError(
-            f"{root / 'wav.scp'} has commands for {len(commands)} of {len(listed)} utterances "
-            f"(first: {commands[0]}), which are never run; give paths instead: .m4a, .sph, .flac "
-            "and the like are read as is, or run the commands once and list what they write"
-        )
     sides = _sides(root / "reco2file_and_channel")
-    recordings = _sided(_recordings(root, listed), sides)
+    recordings = _sided(recordings_of(root / "wav.scp", listed), sides)
     segments = root / "segments"
     if segments.is_file():
         return _segments(segments, recordings, sides)
@@ -119,31 +110,49 @@ def located(root: Path, value: str) -> Path:
     return path
 
 
-def _recordings(root: Path, listed: Mapping[str, str]) -> dict[str, Path | Member]:
+def recordings_of(source: Path, listed: Mapping[str, str]) -> dict[str, Path | Member]:
+    """Finds the recordings of a list: paths, or `archive:offset`.
+
+    Args:
+        source: the list, for messages; paths may be from its folder.
+        listed: utterance -> where the list says it is.
+
+    Raises:
+        InputError: nothing is listed, a command instead of a file, an archive that does not exist
+            or ends before an offset.
+    """
+    if not listed:
+        raise InputError(f"{source} lists no utterance")
+    commands = [k for k, v in listed.items() if v.endswith("|") or v.startswith("|") or v == "-"]
+    if commands:
+        raise InputError(
+            f"{source} has commands for {len(commands)} of {len(listed)} utterances "
+            f"(first: {commands[0]}), which are never run; give paths instead: .m4a, .sph, .flac "
+            "and the like are read as is, or run the commands once and list what they write"
+        )
     recordings: dict[str, Path | Member] = {}
     entries: dict[Path, list[tuple[int, str]]] = {}
     bases: dict[str, Path] = {}
     for key, value in listed.items():
         found = _OFFSET.fullmatch(value)
-        path = located(root, value)
+        path = located(source.parent, value)
         if found and not path.exists():
             name = found[1]
-            archive = bases.setdefault(name, located(root, name))
+            archive = bases.setdefault(name, located(source.parent, name))
             entries.setdefault(archive, []).append((int(found[2]), key))
         recordings[key] = path
     for archive, places in entries.items():
         if not archive.is_file():
-            raise InputError(f"{root / 'wav.scp'}: {archive} does not exist")
-        end = archive.stat().st_size
-        for offset, key in sorted(places, reverse=True):
-            size = end - offset
+            raise InputError(f"{source}: {archive} does not exist")
+        offsets = sorted({offset for offset, _ in places})
+        ends = dict(zip(offsets, [*offsets[1:], archive.stat().st_size], strict=True))
+        for offset, key in places:
+            size = ends[offset] - offset
             if size <= 0:
                 raise InputError(
-                    f"{root / 'wav.scp'}: {key} begins at byte {offset:,} of {archive}, "
-                    "where no recording is"
+                    f"{source}: {key} begins at byte {offset:,} of {archive}, where no recording is"
                 )
             recordings[key] = ArkEntry(archive, key, offset, size)
-            end = offset
     return recordings
 
 
@@ -203,7 +212,9 @@ def _segments(
             raise InputError(f"{path}:{number}: {key} goes from {start} s to {end} s")
         if recording not in recordings:
             file, _ = sides.get(recording, ("", 0))
-            lists = f"lists neither {recording} nor {file}" if file else f"does not list {recording}"
+            lists = (
+                f"lists neither {recording} nor {file}" if file else f"does not list {recording}"
+            )
             raise InputError(f"{path}:{number}: wav.scp {lists}")
         if key in found:
             raise InputError(f"{path}:{number}: {key} is a duplicate")
