@@ -1,14 +1,19 @@
 """How much memory each command takes on a folder of very many short files, and how long.
 
 The files are noise of a quarter of a second, mu-law at 16 kHz (4 KB each), in folders of speakers.
-`--rows` chooses commands; those that embed every file take minutes per 100,000.
+`--rows` chooses commands. `--model=tiny` is a network of three layers and 256 dimensions, where
+memory is the question. `embed` is to embed every file: most of its folder is filled with random
+embeddings beforehand, which it reads, counts and goes on from as after an interruption.
 
 example:
   python benchmarks/many_files.py --files=200000 --speakers=2000 --rows=evaluate
   python benchmarks/many_files.py --files=1000000 --speakers=10000
+  python benchmarks/many_files.py --files=1000000 --speakers=10000 --model=tiny \
+      --rows=threshold,embed,"evaluate --embeddings","evaluate --embeddings --cohort"
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -18,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-SECONDS, DIFFERENT = 0.25, 1000
+SECONDS, DIFFERENT, DIMENSIONS, NEW = 0.25, 1000, 256, 20_000
 SHORT = ("--steps=2", "--batch_size=8", "--seconds=0.2", "--num_workers=1")
 PAIRS = (
     "import sys; from tfq_sv.data.corpus import Corpus; from tfq_sv.data.trials import Trials;"
@@ -29,6 +34,7 @@ PAIRS = (
 def commands(model: str, corpus: str, out: Path) -> dict[str, list[str]]:
     """Returns the command lines by name, each for the whole folder."""
     small, quantized = f"{out}/small.tflite", f"{out}/small.keras"
+    kept = [f"--model={small}", f"--corpus={corpus}", f"--embeddings={out}/embedded"]
     cli = {
         "quantize": [f"--model={model}", f"--calibrate={corpus}", "--bits=4", f"--out={quantized}"],
         "export": [f"--model={quantized}", f"--out={small}"],
@@ -44,8 +50,15 @@ def commands(model: str, corpus: str, out: Path) -> dict[str, list[str]]:
         "evaluate": [f"--model={small}", f"--corpus={corpus}"],
         "threshold": [f"--model={small}", f"--corpus={corpus}"],
         "embed": [f"--model={small}", f"--corpus={corpus}", f"--out={out}/embedded"],
-        "evaluate --embeddings": [
-            *(f"--model={small}", f"--corpus={corpus}", f"--embeddings={out}/embedded")
+        "evaluate --embeddings": kept,
+        "evaluate --embeddings --cohort": [*kept, f"--cohort={corpus}", "--as_norm"],
+        "compare": [
+            *(f"--models={model}", f"--train={corpus}", f"--test={corpus}", "--bits=4"),
+            *("--minutes=0.1", f"--out={out}/compared"),
+        ],
+        "reproduce": [
+            *(f"--model={model}", f"--train={corpus}", f"--test={corpus}", *SHORT[1:3]),
+            *("--steps=1", "--probes=1", f"--trials={out}/list.txt", f"--out={out}/reproduced"),
         ],
     }
     python = [sys.executable, "-m", "tfq_sv"]
@@ -68,6 +81,47 @@ def write(root: Path, files: int, speakers: int) -> None:
             originals.append(file.read_bytes())
         else:
             file.write_bytes(originals[number % DIFFERENT])
+
+
+def write_trials(path: Path, speakers: int, trials: int = 400) -> None:
+    """Writes as many trials of one speaker as of two, a recording of each speaker's first two."""
+    with path.open("w") as file:
+        for number in range(trials):
+            first, same = number // 2 % speakers, number % 2
+            other = first if same else (first + 1) % speakers
+            name = f"id{other:05d}/{other + speakers:07d}.wav"
+            file.write(f"{same} id{first:05d}/{first:07d}.wav {name}\n")
+
+
+def write_tiny(path: str) -> None:
+    """Writes the network of three layers."""
+    import tf_keras as keras
+
+    from tfq_sv.models import FrontEnd, pool
+    from tfq_sv.models.layers import conv, embedding, norm
+
+    features = keras.Input((None, 80), name="features")
+    x = norm(conv(FrontEnd()(features), "conv1", 4, 3, 2), "bn1", relu=True)
+    x = norm(conv(x, "conv2", 8, 3, 2), "bn2", relu=True)
+    keras.Model(features, embedding(pool(x, "TSTP"), DIMENSIONS, False), name="tiny").save(path)
+
+
+def fill(folder: Path, file: str, corpus: str, most: int) -> None:
+    """Keeps random embeddings of all files but `most`, as an interrupted `embed` has."""
+    from tfq_sv.cli.common import fingerprint, open_encoder
+    from tfq_sv.data import audio
+    from tfq_sv.data.corpus import Corpus
+    from tfq_sv.evaluation.embeddings import Embeddings
+    from tfq_sv.evaluation.extraction import PART, Cache
+
+    encoder = open_encoder(file)
+    size = len(encoder.embed(np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)))
+    cache, rng = Cache(folder, fingerprint(file, encoder)), np.random.default_rng(0)
+    paths = Corpus.read(corpus).paths
+    keys = itertools.islice(paths, len(paths) - most)
+    while part := list(itertools.islice(keys, PART)):
+        stamps = {key: audio.stamp(paths[key]) for key in part}
+        cache.write(Embeddings(part, rng.normal(size=(len(part), size))), stamps)
 
 
 def peak(command: list[str]) -> tuple[float, float]:
@@ -97,10 +151,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as corpus, tempfile.TemporaryDirectory() as out:
         write(Path(corpus), arguments.files, arguments.speakers)
         size = f"{arguments.files:,} files of {arguments.speakers:,} speakers"
-        lines = commands(arguments.model, corpus, Path(out))
+        model = arguments.model
+        if model == "tiny":
+            model = f"{out}/tiny.keras"
+            write_tiny(model)
+        write_trials(Path(out) / "list.txt", arguments.speakers)
+        lines = commands(model, corpus, Path(out))
         rows = arguments.rows.split(",") if arguments.rows else list(lines)
         needed = ("quantize", "export") if set(rows) - {"corpus and pairs", "train"} else ()
         for name in dict.fromkeys((*(x for x in needed if x not in rows), *rows)):
+            if name == "embed":
+                most = min(NEW, arguments.files)
+                fill(Path(out) / "embedded", f"{out}/small.tflite", corpus, most)
             seconds, memory = peak(lines[name])
             print(f"{size}, {name}: {seconds:.1f} s, {memory:.0f} MB at most", flush=True)
 

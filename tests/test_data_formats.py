@@ -310,3 +310,33 @@ def test_the_page_makes_one_channel_alike() -> None:
         assert taken == index
         np.testing.assert_allclose(samples, expected, atol=1e-6)
     assert {taken for _, taken in web(script, given)} == {None, 0, 1}
+
+
+def test_the_page_refuses_silence_alike(tmp_path: Path) -> None:
+    """By the same rule and in the same words; what a browser's resampler adds to a constant too."""
+    step, rng = 2**-15, np.random.default_rng(0)
+    dither, pop = step * rng.integers(0, 2, 16000), np.zeros(16000)
+    pop[:200] = rng.normal(0, 0.1, 200)
+    signals = [
+        *(np.zeros(16000), np.full(16000, 0.25), np.full(16000, -step), dither, 0.5 + dither),
+        *(2 * dither, 0.5 + 2 * dither, pop, rng.normal(0, 0.1, 16000)),
+    ]
+    cases = [signal.astype(np.float32) for signal in signals]
+    script = """
+      const { silence } = await import(at("windows.js"));
+      console.log(JSON.stringify(input.map((samples) => silence(Float32Array.from(samples)))));
+    """
+    answers = web(script, [case.tolist() for case in cases])
+    for samples, answer in zip(cases, answers, strict=True):
+        soundfile.write(tmp_path / "a.wav", samples, 16000, "FLOAT")
+        try:
+            audio.read(tmp_path / "a.wav")
+            expected = ""
+        except audio.BadAudioError as error:
+            expected = str(error).partition(" is silent: ")[2]
+        assert answer == expected
+    assert [bool(answer) for answer in answers] == [True] * 5 + [False] * 4
+    resampled = np.full(16000, 0.25, np.float32)  # as Chromium makes it of 44.1 kHz
+    resampled[:5], resampled[-2:] = (0.1658, 0.2691, 0.2436, 0.2516, 0.2498), (0.2487, 0.2612)
+    resampled[::7] -= 2.2e-5
+    assert web(script, [resampled.tolist()]) == ["a constant of 0.2500, from a muted input perhaps"]

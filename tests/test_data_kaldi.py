@@ -90,6 +90,83 @@ def test_segments_of_one_channel(root: Path) -> None:
             call(Corpus.read(root).paths["u5"])
 
 
+@pytest.fixture
+def call(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """r1.wav is a call of two sides."""
+    sides = noise(7), noise(8)
+    soundfile.write(root / "r1.wav", np.stack(sides, axis=1), RATE)
+    return sides
+
+
+@pytest.mark.parametrize("names", ["AB", "ab", "12", "01"])
+@pytest.mark.parametrize("listed", ["files", "recordings"])
+def test_sides_of_calls(
+    root: Path, call: tuple[np.ndarray, np.ndarray], listed: str, names: str
+) -> None:
+    """reco2file_and_channel: wav.scp names the files, or each side with its command undone."""
+    first, second = names
+    if listed == "recordings":
+        (root / "wav.scp").write_text("r1-A r1.wav\nr1-B r1.wav\nr2 r2.wav\n")
+    (root / "reco2file_and_channel").write_text(f"r1-A r1 {first}\nr1-B r1 {second}\n")
+    (root / "segments").write_text("u1 r1-A 0.25 1.0\nu2 r1-B 0.25 1.0\nu3 r2 0 1\n")
+    corpus = Corpus.read(root)
+    for key, side in zip(("u1", "u2"), call, strict=True):
+        source, expected = corpus.paths[key], (side[4000:16000] / 2.0**15).astype("f4")
+        recording = audio.read(source)
+        np.testing.assert_array_equal(recording.samples, expected)
+        assert recording.changes == audio.probe(source).changes == ()
+    (root / "segments").unlink()  # whole sides
+    (root / "utt2spk").write_text("r1-A ann\nr1-B bob\nr2 cy\n")
+    corpus = Corpus.read(root)
+    assert list(corpus.paths) == ["r1-A", "r1-B", "r2"]
+    for key, side in zip(("r1-A", "r1-B"), call, strict=True):
+        expected = (side / 2.0**15).astype("f4")
+        np.testing.assert_array_equal(audio.read(corpus.paths[key]).samples, expected)
+
+
+def test_sides_that_are_files_of_their_own(root: Path) -> None:
+    """As Kaldi's own commands leave them: mono, though the list says B; AMI says A of each."""
+    (root / "reco2file_and_channel").write_text("r1 call A\nr2 call B\nr9 other A\n")
+    corpus = Corpus.read(root)
+    for key, seed, part in (("u1", 0, slice(4000, 16000)), ("u3", 1, slice(20000, 32000))):
+        expected = (noise(seed)[part] / 2.0**15).astype("f4")
+        np.testing.assert_array_equal(audio.read(corpus.paths[key]).samples, expected)
+
+
+def test_a_segments_channel_comes_first(root: Path, call: tuple[np.ndarray, np.ndarray]) -> None:
+    (root / "reco2file_and_channel").write_text("r1 r1 A\n")
+    (root / "segments").write_text("u1 r1 0 1 B\nu2 r1 0 1 -1\nu3 r1 0 1\n")
+    corpus = Corpus.read(root)
+    for key, side in (("u1", 1), ("u2", 0), ("u3", 0)):
+        expected = (call[side][:16000] / 2.0**15).astype("f4")
+        np.testing.assert_array_equal(audio.read(corpus.paths[key]).samples, expected)
+
+
+def test_a_side_that_its_file_lacks(root: Path) -> None:
+    (root / "reco2file_and_channel").write_text("r1-B r1 B\n")  # r1.wav is mono
+    (root / "segments").write_text("u1 r1-B 0 1\n")
+    (root / "utt2spk").write_text("u1 ann\n")
+    with pytest.raises(audio.BadAudioError, match=r"channel 2\) has 1 channels"):
+        audio.read(Corpus.read(root).paths["u1"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("r1 r1", "reco2file_and_channel:1: expected `recording file channel`"),
+        ("r1 r1 left", "expected `recording file channel` with a channel A or B, or 1 or 2"),
+        ("r1 r1 -1", "expected `recording file channel`"),
+        ("r1 r1 A\nr1 r2 A", "reco2file_and_channel:2: r1 is a duplicate"),
+        ("r3-A r3 A", "segments:1: wav.scp lists neither r3-A nor r3"),
+    ],
+)
+def test_bad_sides_are_named(root: Path, lines: str, message: str) -> None:
+    (root / "reco2file_and_channel").write_text(lines + "\n")
+    (root / "segments").write_text("u1 r3-A 0 1\n")
+    with pytest.raises(InputError, match=message):
+        Corpus.read(root)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -144,6 +221,15 @@ def test_archives_by_offset(tmp_path: Path, function: str | None) -> None:
             audio.read(source).samples, (sounds["u1"][8000:16000] / 2.0**15).astype("f4")
         )
         (tmp_path / "segments").unlink()
+
+
+def test_two_names_of_one_recording(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(0), RATE)
+    (tmp_path / "a.ark").write_bytes(b"u1 " + (tmp_path / "a.wav").read_bytes())
+    (tmp_path / "wav.scp").write_text("u1 a.ark:3\nu2 a.ark:3\n")
+    corpus = Corpus.read(tmp_path, unlabelled=True)
+    for path in corpus.paths.values():
+        np.testing.assert_array_equal(audio.read(path).samples, (noise(0) / 2.0**15).astype("f4"))
 
 
 def test_an_archive_of_flac_ends_at_the_next_one(tmp_path: Path) -> None:

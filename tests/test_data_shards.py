@@ -180,10 +180,45 @@ def test_raw_lists(tmp_path: Path) -> None:
         ('{"key": "a", "wav": "a.wav"}\n', "raw.list:1: expected"),
         (text + "{oops\n", "raw.list:4: expected"),
         (text + text, "3 duplicate keys"),
+        ('{"key": "a", "spk": null, "wav": "a.wav"}\n', "raw.list:1: expected"),
+        ('{"key": "a", "spk": "ann", "wav": ["a.wav"]}\n', "raw.list:1: expected"),
     ]:
         (tmp_path / "raw.list").write_text(broken)
         with pytest.raises(InputError, match=message):
             Corpus.read(tmp_path)
+
+
+def test_raw_lists_of_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wav` is what wav.scp may have: a file, or a place in an archive; never a command."""
+    files, rows, data = recordings(tmp_path / "wav"), [], b""
+    for key, file in files.items():
+        data += f"{key} ".encode()
+        rows.append({"key": key, "spk": 7, "wav": f"a.ark:{len(data)}"})
+        data += file.read_bytes()
+    (tmp_path / "a.ark").write_bytes(data)
+    rows.append({"key": "x", "spk": 8, "wav": "wav/id2/a/1.wav"})
+    monkeypatch.chdir(tmp_path)
+    for folder in ("", f"{tmp_path}/"):
+        wavs = [row | {"wav": f"{folder}{row['wav']}"} for row in rows]
+        (tmp_path / "raw.list").write_text("".join(f"{json.dumps(row)}\n" for row in wavs))
+        corpus = Corpus.read("raw.list")
+        assert corpus.speakers == dict.fromkeys(KEYS, "7") | {"x": "8"}
+        for key in KEYS:
+            np.testing.assert_array_equal(
+                audio.read(corpus.paths[key]).samples, audio.read(files[key]).samples
+            )
+    for wav, message in (
+        ("touch ran |", "raw.list has commands for 1 of 1 utterances .* never run"),
+        ("| touch ran", "raw.list has commands"),
+        ("touch ran |:0", r"raw\.list: touch ran \| does not exist"),
+        ("b.ark:3", r"raw.list: b\.ark does not exist"),
+        ("a.ark:999999", "begins at byte 999,999"),
+        ("wav:4", "raw.list: wav does not exist"),
+    ):
+        (tmp_path / "raw.list").write_text(json.dumps(rows[0] | {"wav": wav}))
+        with pytest.raises(InputError, match=message):
+            Corpus.read("raw.list")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_parts_that_a_raw_list_names_are_not_passed_over_in_silence(tmp_path: Path) -> None:

@@ -378,10 +378,12 @@ def test_other_files_are_refused(ready: Page, tmp_path: Path) -> None:
 def test_clips_that_cannot_be_used(ready: Page, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     silence = np.zeros(RATE)
+    soundfile.write(tmp_path / "muted.wav", np.full(44100, 0.25), 44100)
     for path, message in (
         (tmp_path / "text.wav", "text.wav is no audio that this browser can read"),
         (write(tmp_path / "short.wav", tone(300, 0.19)), "short.wav is too short: 0.19 s"),
-        (write(tmp_path / "silent.wav", silence), "silent.wav is silent"),
+        (write(tmp_path / "silent.wav", silence), "silent.wav is silent: every sample is zero"),
+        (tmp_path / "muted.wav", "muted.wav is silent: a constant of 0.2500, from a muted input"),
     ):
         ready.set_input_files("#first", path)
         expect(ready.locator("#first-line.error")).to_contain_text(message)

@@ -1,3 +1,6 @@
+import gc
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import pytest
 import soundfile
 
 from tfq_sv import cli
+from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -175,6 +179,61 @@ def test_processes_may_make_a_cache_at_once(
         else:
             with pytest.raises(InputError, match="embeddings of another network"):
                 Cache(folder, network)
+
+
+def test_what_is_skipped_holds_no_samples(corpus: Corpus) -> None:
+    """As the frames of its traceback would, a minute of 4 MB each."""
+    heard = []
+
+    class Refuses(Loudness):
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            heard.append(weakref.ref(waveform.base if waveform.base is not None else waveform))
+            raise InputError("refused")
+
+    found = extract(Refuses(), corpus, ["ann/0.wav", "ann/1.wav", "bob/nan.wav"])
+    gc.collect()
+    assert len(found.skipped) == 3
+    assert [reference() for reference in heard] == [None, None]
+    assert all(not error.__traceback__ for error in found.skipped.values())
+    bad = audio.survey(corpus.paths).bad
+    assert bad
+    assert all(not error.__traceback__ for error in bad.values())
+
+
+def test_embeddings_are_in_memory_once(corpus: Corpus, tmp_path: Path) -> None:
+    """As VoxCeleb2's million are: of a gigabyte, there is no second one beside it."""
+    count, size, cache = 20_000, 256, Cache(tmp_path / "kept", "one")
+    keys = [f"{number:06d}" for number in range(count)]
+    many = Corpus(corpus.root, dict.fromkeys(keys, corpus.paths["ann/0.wav"]), {})
+    stamp = audio.stamp(corpus.paths["ann/0.wav"])
+    rng = np.random.default_rng(0)
+    for first in range(0, count - 1, 2000):
+        part = keys[first : min(first + 2000, count - 1)]
+        vectors = rng.normal(size=(len(part), size)).astype(np.float32)
+        cache.write(Embeddings(part, vectors), dict.fromkeys(part, stamp))
+
+    class Wide(Loudness):
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            return np.ones(size, np.float32)
+
+    matrix, names = 4 * size * count, 400 * count
+    for wanted, hold, most in ((keys, True, 1.2), (keys, False, 0.2), (keys[::1000], True, 0.2)):
+        tracemalloc.start()
+        found = extract(Wide(), many, wanted, cache=cache, hold=hold)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.count == len(wanted)
+        assert peak < most * matrix + names, (hold, peak)
+        if hold:
+            assert found.embeddings.names == wanted
+            np.testing.assert_array_equal(found.embeddings[keys[-2000]], vectors[-1999])
+    found.embeddings.write(tmp_path / "few.ark")
+    Embeddings(keys, rng.normal(size=(count, size))).write(tmp_path / "all.ark")
+    tracemalloc.start()
+    assert len(Embeddings.read(tmp_path / "all.ark")) == count
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.3 * matrix + names, peak
 
 
 def test_names_that_kaldi_cannot_keep(corpus: Corpus, tmp_path: Path) -> None:

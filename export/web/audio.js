@@ -2,6 +2,7 @@
 
 import { oneChannel } from "./channels.js";
 import { InputError } from "./encoder.js";
+import { silence } from "./windows.js";
 
 export const SAMPLE_RATE = 16000;
 const MIN_SECONDS = 0.2;
@@ -36,9 +37,8 @@ export async function decode(blob, name, note = () => {}) {
   const channels = Array.from({ length: count }, (_, i) => audio.getChannelData(i));
   const { samples, taken } = oneChannel(channels);
   if (taken !== null) note(`channel ${taken + 1} of ${count} in antiphase taken`);
-  if (!samples.some((value) => value !== 0)) {
-    throw new InputError(`${name} is silent: every sample is zero`);
-  }
+  const reason = silence(samples);
+  if (reason) throw new InputError(`${name} is silent: ${reason}`);
   return samples;
 }
 

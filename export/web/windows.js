@@ -3,6 +3,8 @@
 const WHOLE_SECONDS = 60;
 const WINDOW_SECONDS = 40;
 const CONSTANT = 2 ** -15;
+const RINGING = 64; // samples
+const RIPPLE = 1e-4;
 
 /**
  * Where the windows are: while more than 60 s are left, the first 40 s of these; then what is left.
@@ -43,12 +45,35 @@ export async function embedInWindows(network, speech, rate) {
   return Float32Array.from(sums, (sum) => sum / used.length);
 }
 
+/**
+ * Why speech is silent, by Python's rule and in its words; empty where it is not.
+ *
+ * @param {Float32Array} samples
+ * @returns {string}
+ */
+export function silence(samples) {
+  const [low, high] = range(samples);
+  if (low === 0 && high === 0) return "every sample is zero";
+  const refused = (value) => `a constant of ${value.toFixed(4)}, from a muted input perhaps`;
+  if (high - low <= CONSTANT) return refused(high);
+  // A constant that the browser has resampled rings at both ends, and hums a little between.
+  const [least, most] = range(samples.subarray(RINGING, -RINGING));
+  const level = Math.abs(most);
+  const rings = high - low > 0.05 * level && level > CONSTANT;
+  return rings && most - least <= CONSTANT + RIPPLE * level ? refused(most) : "";
+}
+
 /** Whether a window holds nothing but digital silence, or a constant. */
 function isConstant(window) {
-  let [low, high] = [window[0], window[0]];
-  for (const value of window) {
+  const [low, high] = range(window);
+  return high - low <= CONSTANT;
+}
+
+function range(samples) {
+  let [low, high] = [samples[0], samples[0]];
+  for (const value of samples) {
     if (value < low) low = value;
     if (value > high) high = value;
   }
-  return high - low <= CONSTANT;
+  return [low, high];
 }

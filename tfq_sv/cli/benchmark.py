@@ -152,7 +152,7 @@ def _speech(
         try:
             speech.append(np.resize(audio.read(path).samples, length))
         except BadAudioError as error:
-            skipped[key] = error
+            skipped[key] = error.without_traceback()
         if len(speech) == _UTTERANCES:
             break
     if not speech:

@@ -64,20 +64,28 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     keys = list(corpus.paths)
     first, last = (len(keys) * i // shares for i in (number - 1, number))
     keys = keys[first:last]
-    found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress="embedding")
+    found = extract(
+        encoder,
+        corpus,
+        keys,
+        cache=cache,
+        strict=FLAGS.strict,
+        progress="embedding",
+        hold=file,
+    )
     print_corpus(folder, corpus, found.changes + found.doubts)
     if found.skipped:
         print_skipped(found.skipped, len(keys))
-    if not found.embeddings:
+    if not found.count:
         raise InputError(f"{folder}: no recording of {len(keys)} could be embedded")
     if file:
         found.embeddings.write(out)
     share = f", share {number} of {shares}" if shares > 1 else ""
     reused = f"; {found.reused:,} were there" if found.reused else ""
-    print(f"wrote {out}: {len(found.embeddings):,} embeddings{share}{reused}")
+    print(f"wrote {out}: {found.count:,} embeddings{share}{reused}")
     return {
         "out": out,
-        "embeddings": len(found.embeddings),
+        "embeddings": found.count,
         "reused": found.reused,
         "skipped": reasons(found.skipped),
     }

@@ -81,13 +81,14 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if FLAGS.store:
         check_store(name)
     corpus = Corpus.read(folder, speaker_level=FLAGS.speaker_level)
-    operating_points.every_pair(corpus)  # too few speakers are said before the work
-    whole = _embedded(name, corpus, None)
+    trials = operating_points.every_pair(corpus)  # too few speakers are said before the work
+    whole = _embedded(name, corpus, trials.utterances, None)
     print_corpus(folder, corpus, whole.changes + whole.doubts)
     if whole.skipped:
-        print_skipped(whole.skipped, len(corpus.paths))
-    corpus = corpus.without(set(whole.skipped))
-    result = measure(whole, corpus, operating_points.every_pair(corpus))
+        print_skipped(whole.skipped, len(trials.utterances))
+        corpus = corpus.without(whole.skipped)
+        operating_points.check_speakers(corpus)
+    result = measure(whole, corpus, trials)
     thresholds = {
         point: at["threshold"]
         for point, at in result.thresholds()["thresholds"].items()
@@ -95,7 +96,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     }
     every = {"whole": _scored(corpus, result, whole, None)}
     for seconds in SECONDS:
-        short = _embedded(name, corpus, seconds)
+        short = _embedded(name, corpus, sorted(set(result.trials.test)), seconds)
         every[f"{seconds:g} s"] = _scored(corpus, result, short, seconds)
     rows = {row: _points(trials, thresholds) if trials else None for row, trials in every.items()}
     points = rows["whole"]
@@ -120,7 +121,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _embedded(name: str, corpus: Corpus, seconds: float | None) -> Extraction:
+def _embedded(name: str, corpus: Corpus, keys: Sequence[str], seconds: float | None) -> Extraction:
     """Embeddings of whole recordings, or of their loudest seconds."""
     encoder = open_encoder(name)
     cache = None
@@ -130,7 +131,7 @@ def _embedded(name: str, corpus: Corpus, seconds: float | None) -> Extraction:
         cache = Cache(f"{FLAGS.embeddings}{part}", mark)
     heard = encoder if seconds is None else Loudest(encoder, seconds)
     bar = "embedding" if seconds is None else f"{seconds:g} s of each"
-    return extract(heard, corpus, list(corpus.paths), cache=cache, progress=bar)
+    return extract(heard, corpus, keys, cache=cache, progress=bar)
 
 
 def _scored(

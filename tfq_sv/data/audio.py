@@ -44,6 +44,11 @@ class BadAudioError(InputError):
         super().__init__(message)
         self.kind = kind
 
+    def without_traceback(self) -> "BadAudioError":
+        """Itself, for a list of what was skipped: the frames of a traceback hold the samples."""
+        self.__context__ = None
+        return self.with_traceback(None)
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -157,8 +162,7 @@ def probe(path: str | Source) -> Header:
         end = frames if source.end is None else min(frames, round(source.end * rate))
         frames = max(0, end - round(source.start * rate))
     _check_length(source, frames, rate)
-    _check_channel(source, channels)
-    chosen = isinstance(source, Segment) and source.channel is not None
+    chosen = _channel(source, channels) is not None
     mixed = (f"{channels} channels mixed down",) if channels > 1 and not chosen else ()
     return Header(frames / rate, (*mixed, *_resampled(rate)))
 
@@ -198,7 +202,7 @@ def survey(
         except BadAudioError as error:
             if strict:
                 raise
-            bad[key] = error
+            bad[key] = error.without_traceback()
     return Survey(changes, bad)
 
 
@@ -318,9 +322,8 @@ def _choice(
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...], int | None]:
     """One channel of many (N, channels), what was done, and which it is; None for their mix."""
     count = channels.shape[1]
-    wanted = source.channel if isinstance(source, Segment) else None
+    wanted = _channel(source, count)
     if wanted is not None:
-        _check_channel(source, count)
         return channels[:, wanted], (), wanted
     if count == 1:
         return channels[:, 0], (), None
@@ -333,9 +336,13 @@ def _choice(
     return mix, (f"{count} channels mixed down",), None
 
 
-def _check_channel(source: Source, count: int) -> None:
-    if isinstance(source, Segment) and source.channel is not None and source.channel >= count:
+def _channel(source: Source, count: int) -> int | None:
+    """Which of so many channels a segment is of; None where it is of all."""
+    if not isinstance(source, Segment) or source.channel is None or (source.split and count == 1):
+        return None
+    if source.channel >= count:
         raise BadAudioError("no such channel", f"{source} has {count} channels")
+    return source.channel
 
 
 def _check_sound(source: Source, samples: npt.NDArray[np.float32]) -> None:

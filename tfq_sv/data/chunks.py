@@ -164,7 +164,7 @@ def batches(
             except BadAudioError as error:
                 if strict:
                     raise
-                skipped[key] = error
+                skipped[key] = error.without_traceback()
                 continue
             speaker = index[corpus.speakers[key]] if speakers else 0
             return samples, speaker + speed * len(speakers)

@@ -298,15 +298,25 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _raw_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, str, Source]]:
+    rows = []
     for number, line in lines:
         try:
             row = json.loads(line)
-            yield row["key"], row["spk"], kaldi.located(path.parent, row["wav"])
+            rows.append(tuple(_text(row[name]) for name in ("key", "spk", "wav")))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f'{path}:{number}: expected {{"key": ..., "spk": ..., "wav": ...}}, '
                 f"found {line!r:.200}"
             ) from None
+    places = kaldi.recordings_of(path, {key: wav for key, _, wav in rows})
+    return ((key, speaker, places[key]) for key, speaker, _ in rows)
+
+
+def _text(value: object) -> str:
+    """A field of a raw.list: text, or the number that a speaker may be called by."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(value)
+    return str(value)
 
 
 def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, str, Source]]:

@@ -1,8 +1,11 @@
-"""Kaldi's lists: wav.scp, segments, utt2spk, spk2utt. Nothing that they name is executed."""
+"""Kaldi's lists: wav.scp, segments, reco2file_and_channel, utt2spk, spk2utt.
+
+Nothing that they name is executed.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfq_sv.data.lists import read_lines, read_pairs
@@ -11,6 +14,7 @@ from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 
 _OFFSET = re.compile(r"(.+):(\d+)")
+_LETTERS = {"A": 0, "B": 1}  # the sides of a call
 _LONG = 255  # bytes, beyond which a name may be none
 
 
@@ -41,25 +45,23 @@ class ArkEntry(Member):
 
 
 def read_places(root: Path) -> dict[str, Path | Member | Segment]:
-    """Reads wav.scp, and `segments` if it is there: utterance -> where it is.
+    """Reads wav.scp, segments and reco2file_and_channel: utterance -> where it is.
+
+    The last, where it is there, says which side of a call a recording is: of a file that wav.scp
+    lists under its own name, or of the recording's file if that has several channels.
 
     Raises:
         InputError: no utterance, a malformed line, a command instead of a file, or a segment of a
             recording that is not listed.
     """
     listed = read_pairs(root / "wav.scp")
-    if not listed:
-        raise InputError(f"{root / 'wav.scp'} lists no utterance")
-    commands = [k for k, v in listed.items() if v.endswith("|") or v.startswith("|") or v == "-"]
-    if commands:
-        raise InputError(
-            f"{root / 'wav.scp'} has commands for {len(commands)} of {len(listed)} utterances "
-            f"(first: {commands[0]}), which are never run; give paths instead: .m4a, .sph, .flac "
-            "and the like are read as is, or run the commands once and list what they write"
-        )
-    recordings = _recordings(root, listed)
+    sides = _sides(root / "reco2file_and_channel")
+    recordings = _sided(recordings_of(root / "wav.scp", listed), sides)
     segments = root / "segments"
-    return _segments(segments, recordings) if segments.is_file() else dict(recordings)
+    if segments.is_file():
+        return _segments(segments, recordings, sides)
+    files = {file for name, (file, _) in sides.items() if name not in listed} - sides.keys()
+    return {key: place for key, place in recordings.items() if key not in files}
 
 
 def read_speakers(root: Path, utterances: Mapping[str, Path | Member | Segment]) -> dict[str, str]:
@@ -108,36 +110,90 @@ def located(root: Path, value: str) -> Path:
     return path
 
 
-def _recordings(root: Path, listed: Mapping[str, str]) -> dict[str, Path | Member]:
+def recordings_of(source: Path, listed: Mapping[str, str]) -> dict[str, Path | Member]:
+    """Finds the recordings of a list: paths, or `archive:offset`.
+
+    Args:
+        source: the list, for messages; paths may be from its folder.
+        listed: utterance -> where the list says it is.
+
+    Raises:
+        InputError: nothing is listed, a command instead of a file, an archive that does not exist
+            or ends before an offset.
+    """
+    if not listed:
+        raise InputError(f"{source} lists no utterance")
+    commands = [k for k, v in listed.items() if v.endswith("|") or v.startswith("|") or v == "-"]
+    if commands:
+        raise InputError(
+            f"{source} has commands for {len(commands)} of {len(listed)} utterances "
+            f"(first: {commands[0]}), which are never run; give paths instead: .m4a, .sph, .flac "
+            "and the like are read as is, or run the commands once and list what they write"
+        )
     recordings: dict[str, Path | Member] = {}
     entries: dict[Path, list[tuple[int, str]]] = {}
     bases: dict[str, Path] = {}
     for key, value in listed.items():
         found = _OFFSET.fullmatch(value)
-        path = located(root, value)
+        path = located(source.parent, value)
         if found and not path.exists():
             name = found[1]
-            archive = bases.setdefault(name, located(root, name))
+            archive = bases.setdefault(name, located(source.parent, name))
             entries.setdefault(archive, []).append((int(found[2]), key))
         recordings[key] = path
     for archive, places in entries.items():
         if not archive.is_file():
-            raise InputError(f"{root / 'wav.scp'}: {archive} does not exist")
-        end = archive.stat().st_size
-        for offset, key in sorted(places, reverse=True):
-            size = end - offset
+            raise InputError(f"{source}: {archive} does not exist")
+        offsets = sorted({offset for offset, _ in places})
+        ends = dict(zip(offsets, [*offsets[1:], archive.stat().st_size], strict=True))
+        for offset, key in places:
+            size = ends[offset] - offset
             if size <= 0:
                 raise InputError(
-                    f"{root / 'wav.scp'}: {key} begins at byte {offset:,} of {archive}, "
-                    "where no recording is"
+                    f"{source}: {key} begins at byte {offset:,} of {archive}, where no recording is"
                 )
             recordings[key] = ArkEntry(archive, key, offset, size)
-            end = offset
     return recordings
 
 
+def _sides(path: Path) -> dict[str, tuple[str, int]]:
+    """Reads reco2file_and_channel: recording -> its file and, from 0, its channel there."""
+    rows = read_lines(path) if path.is_file() else []
+    first = 0 if any(line.split()[2:] == ["0"] for _, line in rows) else 1
+    sides: dict[str, tuple[str, int]] = {}
+    for number, line in rows:
+        try:
+            name, file, side = line.split()
+            channel = _LETTERS.get(side.upper())
+            channel = int(side) - first if channel is None else channel
+            if channel < 0:
+                raise ValueError(side)
+        except ValueError:
+            raise InputError(
+                f"{path}:{number}: expected `recording file channel` with a channel A or B, or "
+                f"1 or 2, found {line!r:.200}"
+            ) from None
+        if name in sides:
+            raise InputError(f"{path}:{number}: {name} is a duplicate")
+        sides[name] = file, channel
+    return sides
+
+
+def _sided(
+    recordings: Mapping[str, Path | Member], sides: Mapping[str, tuple[str, int]]
+) -> dict[str, Path | Member | Segment]:
+    """The recordings, those that are a side of a file among them."""
+    found: dict[str, Path | Member | Segment] = dict(recordings)
+    for name, (file, channel) in sides.items():
+        if whole := recordings.get(name, recordings.get(file)):
+            found[name] = Segment(whole, 0.0, None, channel, split=name in recordings)
+    return found
+
+
 def _segments(
-    path: Path, recordings: Mapping[str, Path | Member]
+    path: Path,
+    recordings: Mapping[str, Path | Member | Segment],
+    sides: Mapping[str, tuple[str, int]],
 ) -> dict[str, Path | Member | Segment]:
     found: dict[str, Path | Member | Segment] = {}
     for number, line in read_lines(path):
@@ -155,13 +211,28 @@ def _segments(
         if not 0 <= first < float("inf") or not (last == -1 or first < last < float("inf")):
             raise InputError(f"{path}:{number}: {key} goes from {start} s to {end} s")
         if recording not in recordings:
-            raise InputError(f"{path}:{number}: wav.scp does not list {recording}")
+            file, _ = sides.get(recording, ("", 0))
+            lists = (
+                f"lists neither {recording} nor {file}" if file else f"does not list {recording}"
+            )
+            raise InputError(f"{path}:{number}: wav.scp {lists}")
         if key in found:
             raise InputError(f"{path}:{number}: {key} is a duplicate")
-        found[key] = Segment(recordings[recording], first, None if last == -1 else last, channel)
+        found[key] = _part(recordings[recording], first, None if last == -1 else last, channel)
     if not found:
         raise InputError(f"{path} lists no utterance")
     return found
+
+
+def _part(
+    recording: Path | Member | Segment, start: float, end: float | None, channel: int | None
+) -> Segment:
+    """A part of a recording, on the side that the recording is where `channel` is None."""
+    if not isinstance(recording, Segment):
+        return Segment(recording, start, end, channel)
+    if channel is not None:
+        return Segment(recording.whole, start, end, channel)
+    return replace(recording, start=start, end=end)
 
 
 def _channel(fields: list[str]) -> int | None:
@@ -173,7 +244,7 @@ def _channel(fields: list[str]) -> int | None:
     if fields in ([], ["-1"]):
         return None
     (text,) = fields
-    channel = {"A": 0, "B": 1}.get(text)
+    channel = _LETTERS.get(text)
     channel = int(text) if channel is None else channel
     if channel < 0:
         raise ValueError(text)

@@ -15,6 +15,7 @@ class Segment:
         start: in seconds.
         end: in seconds; None is the recording's end.
         channel: from 0; None is all of them, as for any recording.
+        split: a recording of one channel is taken to be that channel already.
 
     >>> str(Segment(Path("call.wav"), 1.5, 4.0))
     'call.wav (1.50-4.00 s)'
@@ -24,6 +25,7 @@ class Segment:
     start: float
     end: float | None
     channel: int | None = None
+    split: bool = False
 
     @property
     def name(self) -> str:

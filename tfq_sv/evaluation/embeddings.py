@@ -146,20 +146,22 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         if file.suffix not in SUFFIXES:
             raise InputError(f"embeddings come from {', '.join(SUFFIXES)}, not {file}")
         entries = kaldi_ark.read_list if file.suffix == ".scp" else kaldi_ark.read_archive
-        names, rows = [], []
+        names: list[str] = []
+        values, length = bytearray(), 0  # which grows in place, as no array does
         for name, vector in entries(file):
             names.append(name)
+            length = length or len(vector)
             with np.errstate(over="ignore"):  # infinite then, which scoring refuses by name
-                rows.append(vector.astype(np.float32))
-            if len(vector) != len(rows[0]):
+                values += vector.astype(np.float32).tobytes()
+            if len(vector) != length:
                 raise InputError(
-                    f"{file} does not hold vectors of one length: {names[0]} has {len(rows[0])} "
+                    f"{file} does not hold vectors of one length: {names[0]} has {length} "
                     f"values, {name} has {len(vector)}"
                 )
-        if not rows:
+        if not names:
             raise InputError(f"{file} does not hold vectors: it is empty")
         try:
-            return cls(names, np.stack(rows))
+            return cls(names, np.frombuffer(values, np.float32).reshape(-1, length))
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +49,7 @@ class Extraction:
         changes: what reading changed -> number of files read ("resampled from 44100 Hz": 12).
         reused: how many embeddings come from a cache.
         doubts: what recordings seem to be rather than speech -> number of files.
+        count: how many embeddings there are, those that are only in the cache included.
     """
 
     embeddings: Embeddings
@@ -56,6 +57,7 @@ class Extraction:
     changes: Counter[str] = field(default_factory=Counter)
     reused: int = 0
     doubts: Counter[str] = field(default_factory=Counter)
+    count: int = 0
 
 
 class Cache:
@@ -95,15 +97,14 @@ class Cache:
                 "this one; name another folder, or delete it"
             )
 
-    def read(self, stamps: Mapping[str, str]) -> dict[str, npt.NDArray[np.float32]]:
-        """Embeddings of the utterances whose stamps (`audio.stamp`) are what they were."""
-        found = {}
+    def parts(self, stamps: Mapping[str, str]) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        """Embeddings of the utterances whose stamps (`audio.stamp`) are what they were, by part."""
         for path in sorted(self.folder.glob("[!.]*.stamps")):
-            kept = read_pairs(path)
-            if any(stamps.get(key) == stamp for key, stamp in kept.items()):
+            cached = read_pairs(path)
+            same = [key for key, stamp in cached.items() if stamps.get(key) == stamp]
+            if same:
                 part = Embeddings.read(path.with_suffix(".ark"))
-                found.update({key: part[key] for key in part if stamps.get(key) == kept.get(key)})
-        return found
+                yield {key: part[key] for key in same if key in part}
 
     def write(self, embeddings: Embeddings, stamps: Mapping[str, str]) -> None:
         """Adds a part."""
@@ -123,6 +124,7 @@ def extract(
     cache: Cache | None = None,
     strict: bool = False,
     progress: str | None = None,
+    hold: bool = True,
 ) -> Extraction:
     """Embeds utterances whole.
 
@@ -133,6 +135,7 @@ def extract(
         cache: where embeddings come from that it has, and where new ones go.
         strict: raise the first bad recording instead of leaving it out.
         progress: name of the progress bar; none if None.
+        hold: return the embeddings; else they go into the cache alone, of which any number fits.
 
     Raises:
         InputError: a bad recording, if `strict`; a cache or a decoder that fails.
@@ -149,17 +152,19 @@ def extract(
                 stamps[key] = audio.stamp(corpus.paths[key])
             except BadAudioError:
                 continue  # met again below
-    found = cache.read(stamps) if cache else {}
-    reused = len(found)
+    rows = _Rows(keys, hold=hold)
+    for part in cache.parts(stamps) if cache else ():
+        rows.add(part)
+    reused = rows.count
     fresh: dict[str, npt.NDArray[np.float32]] = {}
 
     def keep() -> None:
         if cache and fresh:
             cache.write(Embeddings.of(fresh), stamps)
-        found.update(fresh)
+        rows.add(fresh)
         fresh.clear()
 
-    missing = [key for key in keys if key not in found]
+    missing = rows.missing()
     try:
         for key in tqdm(missing, desc=progress, unit="utt", disable=progress is None):
             try:
@@ -167,7 +172,7 @@ def extract(
             except BadAudioError as error:
                 if strict:
                     raise
-                skipped[key] = error
+                skipped[key] = error.without_traceback()
                 continue
             changes.update(changed)
             doubts.update(doubt)
@@ -175,8 +180,48 @@ def extract(
                 keep()
     finally:
         keep()
-    embeddings = Embeddings.of({key: found[key] for key in keys if key in found})
-    return Extraction(embeddings, skipped, changes, reused, doubts)
+    return Extraction(rows.embeddings(), skipped, changes, reused, doubts, rows.count)
+
+
+class _Rows:
+    """Embeddings in one matrix as they come; beside it, a million vectors would double memory."""
+
+    def __init__(self, keys: Sequence[str], *, hold: bool) -> None:
+        self._rows = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        self._there, self._hold = np.zeros(len(self._rows), bool), hold
+        self._matrix: npt.NDArray[np.float32] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many have come."""
+        return int(self._there.sum())
+
+    def missing(self) -> list[str]:
+        """The others."""
+        return [key for key, row in self._rows.items() if not self._there[row]]
+
+    def add(self, part: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Copies vectors of one length to where they belong."""
+        for key, vector in part.items():
+            row = self._rows[key]
+            self._there[row] = True
+            if self._hold:
+                if self._matrix is None:
+                    self._matrix = np.empty((len(self._rows), len(vector)), np.float32)
+                if len(vector) != self._matrix.shape[1]:
+                    raise InputError("embeddings must be vectors of one length")
+                self._matrix[row] = vector
+
+    def embeddings(self) -> Embeddings:
+        """Those that are held, in the order of the keys."""
+        if self._matrix is None:
+            return Embeddings.of({})
+        if self._there.all():
+            return Embeddings(list(self._rows), self._matrix)
+        names = [key for key, row in self._rows.items() if self._there[row]]
+        for place, row in enumerate(np.flatnonzero(self._there)):  # in place: no second matrix
+            self._matrix[place] = self._matrix[row]
+        return Embeddings(names, self._matrix[: len(names)])
 
 
 def from_file(

@@ -1,6 +1,7 @@
 """What a threshold does: FAR and FRR with intervals, on whole recordings and on short ones."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -80,21 +81,26 @@ def every_pair(corpus: Corpus, *, limit: int = _LIMIT, seed: int = 0) -> Trials:
     Raises:
         InputError: fewer than `LEAST_SPEAKERS` speakers with two recordings.
     """
+    check_speakers(corpus)
     keys = list(corpus.paths)
     place = {speaker: i for i, speaker in enumerate(corpus.speaker_ids)}
     whose = [place[corpus.speakers[key]] for key in keys]
-    several = int((np.bincount(whose, minlength=1) > 1).sum())
-    if several < LEAST_SPEAKERS:
-        raise InputError(
-            f"{corpus.root} has {several} speakers with two recordings or more; error rates of "
-            f"fewer than {LEAST_SPEAKERS} say nothing: record {LEAST_SPEAKERS - several} more"
-        )
     rng = np.random.default_rng(seed)
     same = pairs.same_speaker(whose, limit, rng)
     drawn = np.concatenate([same, pairs.different_speakers(whose, limit, rng)])
     enroll, test = ([keys[i] for i in column] for column in drawn.T.tolist())
     source = f"{len(drawn)} pairs of {corpus.root} (seed {seed})"
     return Trials(enroll, test, np.arange(len(drawn)) < len(same), source)
+
+
+def check_speakers(corpus: Corpus) -> None:
+    """Raises InputError if fewer than `LEAST_SPEAKERS` speakers have two recordings or more."""
+    several = sum(count > 1 for count in Counter(corpus.speakers.values()).values())
+    if several < LEAST_SPEAKERS:
+        raise InputError(
+            f"{corpus.root} has {several} speakers with two recordings or more; error rates of "
+            f"fewer than {LEAST_SPEAKERS} say nothing: record {LEAST_SPEAKERS - several} more"
+        )
 
 
 def tested_on(trials: Trials, utterances: Collection[str]) -> Trials:

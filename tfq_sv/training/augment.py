@@ -116,7 +116,7 @@ class Augmenter:
             try:
                 return load(path)
             except BadAudioError as error:
-                self.skipped[str(path)] = error
+                self.skipped[str(path)] = error.without_traceback()
         return None
 
 
