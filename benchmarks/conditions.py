@@ -26,7 +26,13 @@ from tfq_sv.evaluation import operating_points, score_calibration
 from tfq_sv.evaluation.conditions import CLEAN, Changed, ErrorRates, error_rates
 from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.evaluation.extraction import Cache, Encoder, extract
-from tfq_sv.evaluation.operating_points import LEAST_SPEAKERS, pair_scores, tested_on
+from tfq_sv.evaluation.operating_points import (
+    LEAST_SPEAKERS,
+    REFERENCES,
+    pair_scores,
+    tested_on,
+    with_references,
+)
 from tfq_sv.evaluation.score_calibration import Calibration, ScoredTrials
 from tfq_sv.experiments.network_comparison import WaveformFile
 from tfq_sv.export.encoder import SpeakerEncoder
@@ -103,14 +109,16 @@ def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
     parts = []
     for condition in (None, *DURATIONS):
         tested = network.embed(corpus, keys, condition) if condition else whole
-        kept = tested_on(trials, tested)
         seconds = speech(corpus, list(tested), condition)
-        whose = kept.speakers(corpus)
-        assert whose
-        if len(set(whose[1])) >= LEAST_SPEAKERS and kept.labels.any():
-            scores = pair_scores(whole, tested, kept)
-            times = np.array([seconds[key] for key in kept.test])
-            parts.append(ScoredTrials(scores, kept.labels, times, whose))
+        for count in REFERENCES:
+            kept = with_references(tested_on(trials, tested), corpus, count)
+            whose = kept.speakers(corpus)
+            assert whose
+            if len(set(whose[1])) >= LEAST_SPEAKERS and kept.labels.any():
+                scores = pair_scores(whole, tested, kept)
+                times = np.array([seconds[key] for key in kept.test])
+                counts = np.full(len(kept), count)
+                parts.append(ScoredTrials(scores, kept.labels, times, counts, whose))
     first = parts[0]
     threshold = metrics.threshold_at_far(first.scores, first.labels, 1e-2)
     assert threshold is not None
@@ -120,7 +128,7 @@ def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
     print(
         f"{network.name}: threshold {threshold:.4f} at FAR 1e-2 on {len(trials):,} pairs of "
         f"{corpus.root}, EER {rates.eer}, FRR {rates.frr}; calibration on {len(every.scores):,}, "
-        f"all durations: Cllr {cost:.4f}, least {least:.4f} by halves",
+        f"all durations and 1 to 3 references: Cllr {cost:.4f}, least {least:.4f} by halves",
         flush=True,
     )
     return threshold, score_calibration.fit(every)
@@ -168,7 +176,7 @@ def measured(
             if condition is None or condition in DURATIONS:
                 seconds = speech(corpus, keys, condition)
                 times = np.tile([seconds[key] for key in keys], len(names))
-                llrs = calibration.llr(scores, times)
+                llrs = calibration.llr(scores, times, count)
                 parts[count].append((name, llrs, labels))
     costs = []
     for count, some in parts.items():

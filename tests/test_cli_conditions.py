@@ -10,6 +10,7 @@ from conftest import RATE, write
 
 from tfq_sv import cli
 from tfq_sv.cli.common import open_encoder
+from tfq_sv.data.codecs import AMR, CODECS
 from tfq_sv.data.conditions import CONDITIONS
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -45,7 +46,10 @@ def some(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_table_for_both_networks(
-    voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    voices: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     golden = RESOURCES / "golden.tflite"
     other = shutil.copy(golden, tmp_path / "other.tflite")
@@ -76,8 +80,12 @@ def test_one_table_for_both_networks(
             assert 0 <= low <= value + 1e-9
             assert value <= high + 1e-9 <= 1 + 2e-9
     assert "noise 0 dB" in page.read_text()
+    assert "PyAV" not in said.err
+    monkeypatch.delitem(CODECS, AMR)
     assert cli.main(command) == 0  # from what was kept
-    assert json.loads(capsys.readouterr().out) == found
+    said = capsys.readouterr()
+    assert json.loads(said.out) == found
+    assert "without AMR 12.2 kbit/s, which needs PyAV: pip install 'tfq-sv[aac]'" in said.err
 
 
 def test_rates_are_those_of_changed_recordings(voices: Path) -> None:

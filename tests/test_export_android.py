@@ -19,7 +19,10 @@ import pytest
 import run_kotlin_kernel
 from android import golden
 
+import tfq_sv
 from tfq_sv.evaluation import scoring
+from tfq_sv.evaluation.score_calibration import Calibration
+from tfq_sv.export import write_about
 from tfq_sv.verification import enrolment_file
 
 ANDROID = Path(__file__).parents[1] / "export" / "android"
@@ -100,6 +103,28 @@ def test_its_own_tests(classes: str, tmp_path: Path) -> None:
         for old, new in zip(references, written[name], strict=True):
             np.testing.assert_array_equal(old.embedding, new.embedding)
             assert old.seconds == new.seconds
+
+
+@pytest.mark.slow
+def test_llrs_are_those_of_python(classes: str, tmp_path: Path) -> None:
+    """The golden test on the golden file with a calibration; of this there is no measured one."""
+    folder = tmp_path / "resources"
+    folder.mkdir()
+    model = shutil.copy(golden.FOLDER / "golden.tflite", folder)
+    write_about(
+        model, calibration=Calibration(-9.0, 20.0, -2.0, 3.0, 0.5, 6.0, -1.0, 2.0, 3).about()
+    )
+    verifier = tfq_sv.SpeakerVerifier(model)
+    verifier.enroll("ann", [golden.FOLDER / "ann-1.wav"])
+    llrs = {
+        kind: verifier.verify("ann", golden.FOLDER / name).llr
+        for kind, name in {"same": "ann-2.wav", "other": "bob.wav"}.items()
+    }
+    values = json.loads((golden.FOLDER / "golden.json").read_text())
+    (folder / "golden.json").write_text(json.dumps({**values, "llrs": llrs}))
+    said = run(f"{folder}:{classes}", tmp_path, ["tfq.sv.GoldenTest"])
+    assert "FAILED" not in said, said
+    assert "PASSED tfq.sv.GoldenTest.decidesAsSpeakerEncoderDoes" in said
 
 
 @pytest.mark.slow

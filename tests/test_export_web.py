@@ -30,6 +30,7 @@ import tfq_sv
 from tfq_sv import reports
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.evaluation.score_calibration import Calibration
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder, export_tflite, fast_file, write_about
 
@@ -51,11 +52,11 @@ EMBED = """async ([name, samples]) => {
   encoder.close();
   return [...embedding];
 }"""
-ENROLLED = """async ([text, recordings, wrong]) => {
+ENROLLED = """async ([name, text, recordings, wrong]) => {
   const { SpeakerEncoder } = await import("./encoder.js");
   const { SpeakerVerifier } = await import("./verifier.js");
-  const file = await (await fetch("model.tflite")).arrayBuffer();
-  const encoder = await SpeakerEncoder.open(new Uint8Array(file), "model.tflite");
+  const file = await (await fetch(name)).arrayBuffer();
+  const encoder = await SpeakerEncoder.open(new Uint8Array(file), name);
   const verifier = new SpeakerVerifier(encoder);
   verifier.load(text, "speakers.json");
   const found = [];
@@ -258,22 +259,47 @@ def test_fast_files_run_as_they_are(ready: Page, folder: Path) -> None:
     expect(ready.locator("#model-line.error")).to_contain_text(message)
 
 
-def test_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
+@pytest.fixture
+def calibrated(folder: Path) -> Path:
+    """The golden file with a calibration, an example, not a measured one."""
+    path = Path(shutil.copy(GOLDEN, folder / "calibrated.tflite"))
+    write_about(
+        path, calibration=Calibration(-9.0, 20.0, -2.0, 3.0, 0.5, 6.0, -1.0, 2.0, 3).about()
+    )
+    return path
+
+
+def test_the_page_says_how_likely_one_speaker_is(ready: Page, calibrated: Path) -> None:
+    ann, again = (GOLDEN.with_name(f"{name}.wav") for name in ("ann-1", "ann-2"))
+    ready.set_input_files("#first", ann)
+    ready.set_input_files("#second", again)
+    expect(ready.locator("#decision")).to_have_text("Same speaker")
+    expect(ready.locator("#llr-line")).to_be_hidden()
+    ready.set_input_files("#model", calibrated)
+    expect(ready.locator("#llr-line")).to_be_visible()
+    verifier = tfq_sv.SpeakerVerifier(calibrated)
+    verifier.enroll("ann", [ann])
+    expected = verifier.verify("ann", again).llr
+    assert float(ready.inner_text("#llr")) == pytest.approx(expected, abs=0.1)
+
+
+def test_enrolled_speakers(ready: Page, calibrated: Path, tmp_path: Path) -> None:
     """Python's file decides alike here, and Python reads the one written here."""
     wavs = [GOLDEN.with_name(f"{name}.wav") for name in ("ann-1", "ann-2", "bob")]
     samples = [soundfile.read(path, dtype="float32")[0] for path in wavs]
-    verifier = tfq_sv.SpeakerVerifier(GOLDEN)
+    verifier = tfq_sv.SpeakerVerifier(calibrated)
     verifier.enroll("ann", samples[:1])
     verifier.enroll("bob", samples[2:])
     verifier.save(tmp_path / "speakers.json")
     lists = [one.tolist() for one in samples]
     text = (tmp_path / "speakers.json").read_text()
-    answer = ready.evaluate(ENROLLED, [text, lists[1:], lists])
+    answer = ready.evaluate(ENROLLED, [calibrated.name, text, lists[1:], lists])
     for speech, (verified, identified) in zip(samples[1:], answer["found"], strict=True):
         expected, best = verifier.verify("ann", speech), verifier.identify(speech)
         assert verified["accepted"] == expected.accepted
         assert verified["threshold"] == expected.threshold.value
         assert verified["score"] == pytest.approx(expected.score, abs=2e-3)
+        assert verified["llr"] == pytest.approx(expected.llr, abs=0.1)
         assert identified["speaker"] == best.speaker
         assert identified["margin"] == pytest.approx(best.margin, abs=4e-3)
     assert answer["refusal"].startswith("eve: recording 3 does not fit the others: the score is ")

@@ -83,6 +83,30 @@ def test_scores_are_those_of_decisions() -> None:
     assert len(kept) == sum(key in keys[:3] for key in trials.test)
 
 
+def test_several_references_are_others_than_the_tested_one() -> None:
+    rng = np.random.default_rng(6)
+    corpus = corpus_of(10, 4)
+    corpus = corpus.without({"9-2", "9-3"})  # who has two
+    keys = list(corpus.paths)
+    whole, short = (Embeddings(keys, rng.normal(size=(len(keys), 8))) for _ in range(2))
+    pairs = operating_points.every_pair(corpus)
+    trials = operating_points.with_references(pairs, corpus, 3)
+    # A target trial leaves three of four recordings; of the speaker with two there is none.
+    left = [i for i, key in enumerate(pairs.enroll) if not key.startswith("9-")]
+    np.testing.assert_array_equal(trials.labels, pairs.labels[left])
+    found = operating_points.pair_scores(whole, short, trials)
+    assert {*trials.speakers(corpus)[0]} == {f"{s}" for s in range(9)}  # type: ignore[index]
+    for one, place, enroll, test in zip(found, left, trials.enroll, trials.test, strict=True):
+        references = trials.models[enroll]
+        assert references[0] == pairs.enroll[place]
+        assert test == pairs.test[place]
+        assert len({*references, test}) == 4
+        assert len({key.split("-")[0] for key in references}) == 1
+        units = np.array([decision.unit(whole[key]) for key in references])
+        assert one == pytest.approx(decision.score(units, decision.unit(short[test])), abs=1e-6)
+    assert operating_points.with_references(pairs, corpus, 1) is pairs
+
+
 def test_the_loudest_part_by_brute_force() -> None:
     rng = np.random.default_rng(3)
     wave = rng.normal(size=50).astype(np.float32)
@@ -172,7 +196,12 @@ def test_threshold_calibrates_where_there_is_enough(
     seconds = quality.measure(read(ann).samples).seconds
     calibration = Calibration.of_file({"calibration": found})
     assert calibration
+    assert calibration.most_references == 2  # a third recording is left to be tested
+    assert " all durations and 1 to 2 references together)" in said.err
     assert same == pytest.approx(float(calibration.llr(1.0, seconds)), abs=1e-3)
+    verifier.enroll("both", [ann, bob], check=False)
+    both = verifier.verify("both", ann)
+    assert both.llr == pytest.approx(float(calibration.llr(both.score, seconds, 2)), abs=1e-3)
     command = ["verify", f"--model={model}", f"--enrolled={enrolled}", "--speaker=ann", str(ann)]
     assert cli.main(command) == 0
     assert f"LLR        {same:+.2f}" in capsys.readouterr().out

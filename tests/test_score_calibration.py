@@ -1,5 +1,10 @@
 """Calibration of scores to log-likelihood ratios."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,7 +25,7 @@ def drawn(speakers: int, trials: int, seed: int) -> tuple[ScoredTrials, np.ndarr
     first = rng.integers(speakers, size=trials)
     second = np.where(labels, first, (first + rng.integers(1, speakers, trials)) % speakers)
     names = [f"s{i}" for i in first], [f"s{i}" for i in second]
-    return ScoredTrials(scores, labels, seconds, names), true
+    return ScoredTrials(scores, labels, seconds, np.ones(trials, int), names), true
 
 
 def test_llrs_are_near_the_true_ones_at_every_duration() -> None:
@@ -38,12 +43,34 @@ def test_llrs_are_near_the_true_ones_at_every_duration() -> None:
 
 def test_scale_and_shift_of_the_scores_change_nothing() -> None:
     trials, _ = drawn(20, 2000, 1)
-    moved = ScoredTrials(7 * trials.scores - 3, trials.labels, trials.seconds, trials.speakers)
+    moved = replace(trials, scores=7 * trials.scores - 3)
     np.testing.assert_allclose(
         score_calibration.fit(trials).llr(trials.scores, trials.seconds),
         score_calibration.fit(moved).llr(moved.scores, moved.seconds),
         atol=0.01,
     )
+
+
+def test_several_references_have_an_offset_and_a_slope_of_their_own() -> None:
+    """Three draws: as they are, and twice with scores of another place and spread."""
+    parts, truth = [], []
+    for count, (slope, offset) in {1: (1.0, 0.0), 2: (0.9, -0.04), 3: (0.8, -0.06)}.items():
+        trials, true = drawn(40, 20_000, count)
+        scores = slope * trials.scores + offset
+        parts.append(replace(trials, scores=scores, references=np.full(20_000, count)))
+        truth.append(metrics.cllr(true, trials.labels))
+    joint = score_calibration.fit(ScoredTrials.joined(parts))
+    single = score_calibration.fit(parts[0])
+    assert (single.most_references, joint.most_references) == (1, 3)
+    for part, best in zip(parts, truth, strict=True):
+        count = int(part.references[0])
+        arguments = part.scores, part.seconds, part.references
+        cost = metrics.cllr(joint.llr(*arguments), part.labels)
+        assert cost < 1.03 * best
+        if count > 1:
+            assert cost < metrics.cllr(single.llr(*arguments), part.labels)
+    np.testing.assert_array_equal(joint.llr(0.3, 2.0, 9), joint.llr(0.3, 2.0, 3))
+    np.testing.assert_allclose(single.llr(0.3, 2.0, 3), single.llr(0.3, 2.0, 1))
 
 
 def test_other_speakers_tell_how_good_it_is() -> None:
@@ -60,19 +87,33 @@ def test_too_few_errors_are_refused() -> None:
     with pytest.raises(InputError, match="10 of each are needed"):
         score_calibration.fit(trials)
     trials, _ = drawn(20, 500, 3)
-    apart = ScoredTrials(
-        trials.scores + 3 * trials.labels, trials.labels, trials.seconds, trials.speakers
-    )
+    apart = replace(trials, scores=trials.scores + 3 * trials.labels)
     with pytest.raises(InputError, match="0 target and 0 nontarget trials lie on the wrong side"):
         score_calibration.fit(apart)
 
 
-def test_a_file_keeps_it_and_damaged_ones_are_none() -> None:
-    calibration = Calibration(-4.0, 10.0, -1.0, 2.0, 1.0, 6.0)
-    about = {"calibration": {**calibration.about(), "cllr": 0.1}}
-    assert Calibration.of_file(about) == calibration
-    for change in ({"score": None}, {"score": float("nan")}, {"shortest": 0}, {"longest": 0.5}):
-        damaged = {"calibration": {**calibration.about(), **change}}
-        assert Calibration.of_file(damaged) is None
+CASES = json.loads((Path(__file__).parent / "data" / "calibration.json").read_text())
+
+
+def test_the_cases_that_kotlin_and_the_page_are_tested_by() -> None:
+    for one in CASES["good"]:
+        found = Calibration.of_file({"calibration": changed(one)})
+        assert found
+        for score, seconds, references, llr in one["llrs"]:
+            assert found.llr(score, seconds, references) == pytest.approx(llr, abs=1e-6)
+    for one in CASES["bad"]:
+        assert Calibration.of_file({"calibration": changed(one)}) is None, one
+    for text in CASES["none"]:
+        assert Calibration.of_file({"calibration": json.loads(text)}) is None
     assert Calibration.of_file({}) is None
-    assert Calibration.of_file({"calibration": [1.0]}) is None
+
+
+def changed(case: dict[str, Any]) -> dict[str, Any]:
+    fields = {**CASES["base"], **case.get("change", {})}
+    return {name: value for name, value in fields.items() if name not in case.get("without", [])}
+
+
+def test_a_file_keeps_it() -> None:
+    calibration = Calibration(-4.0, 10.0, -1.0, 2.0, 1.0, 6.0, 0.5, -1.0, 3.0)
+    about = {"calibration": {**calibration.about(), "cllr": 0.1}}
+    assert Calibration.of_file(json.loads(json.dumps(about))) == calibration

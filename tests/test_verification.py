@@ -213,6 +213,28 @@ def test_the_page_decides_alike() -> None:
         assert {str(i): pytest.approx(x, abs=1e-5) for i, x in found} == one["outsiders"]
 
 
+def test_the_page_calibrates_alike() -> None:
+    script = """
+      const { llr } = await import(at("calibration.js"));
+      const changed = ({ change, without = [] }) => Object.fromEntries(
+        Object.entries({ ...input.base, ...change }).filter(([name]) => !without.includes(name)),
+      );
+      const llrs = (calibration, points) => points.map((point) => llr({ calibration }, ...point));
+      const points = input.good[0].llrs;
+      console.log(JSON.stringify({
+        good: input.good.map((one) => llrs(changed(one), one.llrs)),
+        bad: input.bad.map((one) => llrs(changed(one), points)),
+        none: [...input.none, "0"].map((text) => llrs(JSON.parse(text), points)),
+      }));
+    """
+    cases = json.loads((ROOT / "tests/data/calibration.json").read_text())
+    answers = web(script, cases)
+    for one, found in zip(cases["good"], answers["good"], strict=True):
+        assert found == pytest.approx([llr for *_, llr in one["llrs"]], abs=1e-6)
+    for found in answers["bad"] + answers["none"]:
+        assert {*found} == {None}
+
+
 def test_the_page_judges_recordings_alike() -> None:
     script = """
       const { measure, problem } = await import(at("quality.js"));

@@ -3,6 +3,7 @@
 
 import { InputError } from "./about.js";
 import { problem as disagreement } from "./agreement.js";
+import { llr } from "./calibration.js";
 import { best, findThreshold, OPERATING_POINT, score, unit } from "./decision.js";
 import { isName, readEnrolment, writeEnrolment } from "./enrolment.js";
 import { measure, problem } from "./quality.js";
@@ -64,7 +65,9 @@ export class SpeakerVerifier {
    * @param {string} name
    * @param {Float32Array} recording
    * @param {string | number} threshold "eer", "far_1e-2", "far_1e-3", or a score
-   * @returns {Promise<{name, score, threshold, accepted, doubt}>} doubt: why it is perhaps no speech
+   * @returns {Promise<{name, score, threshold, accepted, doubt, llr}>} doubt: why it is perhaps no
+   *   speech; llr: natural logarithm of how much likelier the score is from the enrolled speaker
+   *   than from another, null where the file holds no calibration
    * @throws {InputError} nobody of that name, no such threshold, or too little speech
    */
   async verify(name, recording, threshold = OPERATING_POINT) {
@@ -74,9 +77,13 @@ export class SpeakerVerifier {
       throw new InputError(`${name} is not enrolled; ${who}`);
     }
     const test = unit(await this.#encoder.embed(recording));
-    const found = score(this.#embeddings().get(name), test);
+    const references = this.#embeddings().get(name);
+    const found = score(references, test);
     const accepted = found >= least;
-    return { name, score: found, threshold: least, accepted, doubt: noSpeech(recording) };
+    const seconds = measure(recording).seconds;
+    const ratio = llr(this.#encoder.about, found, seconds, references.length);
+    const doubt = noSpeech(recording);
+    return { name, score: found, threshold: least, accepted, doubt, llr: ratio };
   }
 
   /**

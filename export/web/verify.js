@@ -3,6 +3,8 @@
 import { decode, SAMPLE_RATE } from "./audio.js";
 import { $, chooseModel, inTurn, recordButton, say } from "./controls.js";
 import { cosine } from "./encoder.js";
+import { llr } from "./calibration.js";
+import { measure } from "./quality.js";
 import { noSpeech } from "./speech_check.js";
 import { borders } from "./windows.js";
 
@@ -56,12 +58,15 @@ async function compare() {
       return say(clip.line, error);
     }
   }
-  show(cosine(...clips.map((clip) => clip.embedding)), encoder.threshold);
+  show(cosine(...clips.map((clip) => clip.embedding)), encoder);
 }
 
-function show(score, threshold) {
+function show(score, { about, threshold }) {
   const known = threshold !== null;
   $("score").textContent = score.toFixed(4);
+  const ratio = llr(about, score, measure(clips[1].samples).seconds, 1);
+  $("llr").textContent = ratio?.toFixed(2) ?? "";
+  $("llr-line").hidden = ratio === null;
   $("threshold").textContent = known ? threshold.toFixed(4) : "unknown";
   const same = score >= threshold ? "Same speaker" : "Different speakers";
   $("decision").textContent = known ? same : "No decision";

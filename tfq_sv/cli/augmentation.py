@@ -19,7 +19,7 @@ def define_augmentation(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "codec_prob",
         0.0,
-        "probability of a codec: G.711, GSM, Opus or MP3, as evaluate --conditions measures",
+        "probability of a codec: G.711, GSM, AMR, Opus or MP3, as evaluate --conditions measures",
         flag_values=flag_values,
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from tfq_sv.cli.common import fingerprint, open_encoder
+from tfq_sv.data.codecs import AMR, CODECS
 from tfq_sv.data.conditions import CONDITIONS
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -104,6 +105,8 @@ def _notes(found: dict[str, Measured], trials: Trials) -> list[str]:
     ]
     if fewer:
         notes.append(f"fewer trials, as recordings are shorter or bad: {', '.join(fewer)}")
+    if AMR not in CODECS:
+        notes.append(f"without {AMR}, which needs PyAV: pip install 'tfq-sv[aac]'")
     return notes
 
 

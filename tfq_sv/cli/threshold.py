@@ -47,11 +47,13 @@ from tfq_sv.evaluation.extraction import Cache, Extraction, extract
 from tfq_sv.evaluation.measurement import Evaluation, measure
 from tfq_sv.evaluation.operating_points import (
     LEAST_SPEAKERS,
+    REFERENCES,
     SECONDS,
     Loudest,
     Rate,
     pair_scores,
     tested_on,
+    with_references,
 )
 from tfq_sv.evaluation.score_calibration import ScoredTrials
 from tfq_sv.progress import tqdm
@@ -98,12 +100,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     for seconds in SECONDS:
         short = _embedded(name, corpus, sorted(set(result.trials.test)), seconds)
         every[f"{seconds:g} s"] = _scored(corpus, result, short, seconds)
-    rows = {row: _points(trials, thresholds) if trials else None for row, trials in every.items()}
+    rows = {row: _points(parts[0], thresholds) if parts else None for row, parts in every.items()}
     points = rows["whole"]
     assert points
     speakers = len(corpus.speaker_ids)
     said = _say(points, thresholds, speakers)
-    calibration, told = _calibrated([trials for trials in every.values() if trials])
+    calibration, told = _calibrated([trials for parts in every.values() for trials in parts])
     said.append(told)
     table = _table(rows, thresholds)
     print(f"{name}: {len(result.trials):,} trials, {result.trials.source}, {speakers} speakers")
@@ -136,16 +138,25 @@ def _embedded(name: str, corpus: Corpus, keys: Sequence[str], seconds: float | N
 
 def _scored(
     corpus: Corpus, whole: Evaluation, tested: Extraction, seconds: float | None
-) -> ScoredTrials | None:
-    """The trials with whole recordings, or the loudest seconds, tested; None where few are left."""
+) -> list[ScoredTrials]:
+    """The trials with whole recordings, or the loudest seconds, tested: against one reference, and
+    against more where speakers have them. Empty where few are left.
+    """
     assert whole.extraction
-    trials = tested_on(whole.trials, tested.embeddings)
-    whose = trials.speakers(corpus) if len(trials) else None
-    if whose is None or len(set(whose[1])) < LEAST_SPEAKERS or not 0 < trials.labels.mean() < 1:
-        return None
-    scores = pair_scores(whole.extraction.embeddings, tested.embeddings, trials)
-    times = _speech(corpus, trials, seconds)
-    return ScoredTrials(scores, trials.labels, np.array([times[key] for key in trials.test]), whose)
+    pairs = tested_on(whole.trials, tested.embeddings)
+    times = _speech(corpus, pairs, seconds)
+    found = []
+    for count in REFERENCES:
+        trials = with_references(pairs, corpus, count)
+        whose = trials.speakers(corpus) if len(trials) else None
+        if whose is None or len(set(whose[1])) < LEAST_SPEAKERS or not 0 < trials.labels.mean() < 1:
+            break
+        scores = pair_scores(whole.extraction.embeddings, tested.embeddings, trials)
+        speech = np.array([times[key] for key in trials.test])
+        found.append(
+            ScoredTrials(scores, trials.labels, speech, np.full(len(trials), count), whose)
+        )
+    return found
 
 
 def _speech(corpus: Corpus, trials: Trials, seconds: float | None) -> dict[str, float]:
@@ -175,8 +186,13 @@ def _calibrated(parts: Sequence[ScoredTrials]) -> tuple[dict[str, float] | None,
         return None, str(error)
     return calibration.about() | {"cllr": cost, "min_cllr": least}, (
         f"calibration: Cllr {cost:.4f}, at least {least:.4f} by any calibration (each half of the "
-        "speakers by the other, all durations together)"
+        f"speakers by the other, all durations{_counts(parts)} together)"
     )
+
+
+def _counts(parts: Sequence[ScoredTrials]) -> str:
+    most = max(int(part.references.max()) for part in parts)
+    return f" and 1 to {most} references" if most > 1 else ""
 
 
 def _table(rows: dict[str, Points | None], thresholds: dict[str, float]) -> Table:

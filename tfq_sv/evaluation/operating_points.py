@@ -15,10 +15,13 @@ from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.evaluation.extraction import Encoder
-from tfq_sv.evaluation.scoring import cosine_scores
+from tfq_sv.evaluation.scoring import cosine_scores, enrolment_scale
 
 SECONDS = (1.0, 2.0, 3.0, 6.0)
 """Durations of test speech that are measured beside whole recordings."""
+
+REFERENCES = (1, 2, 3)
+"""Numbers of enrolled recordings that scores are calibrated for."""
 
 LEAST_SPEAKERS = 10
 """With fewer, a bootstrap over speakers says nothing."""
@@ -113,20 +116,52 @@ def tested_on(trials: Trials, utterances: Collection[str]) -> Trials:
     return Trials(enroll, test, trials.labels[kept], trials.source)
 
 
+def with_references(trials: Trials, corpus: Corpus, count: int) -> Trials:
+    """The trials with `count` recordings of the enrolled speaker instead of one.
+
+    The one that the trial names is the first, those that follow it in the corpus are the others,
+    without the tested one. Trials of speakers who have too few are left out.
+    """
+    if count == 1:
+        return trials
+    own: dict[str, list[str]] = {}
+    for key in sorted(corpus.paths):
+        own.setdefault(corpus.speakers[key], []).append(key)
+    models: dict[str, list[str]] = {}
+    enroll, kept = [], np.zeros(len(trials), bool)
+    for i, (first, test) in enumerate(zip(trials.enroll, trials.test, strict=True)):
+        keys = own[corpus.speakers[first]]
+        place = keys.index(first)
+        others = [key for key in keys[place:] + keys[:place] if key != test][:count]
+        if len(others) == count:
+            kept[i] = True
+            enroll.append("\n".join(others))
+            models[enroll[-1]] = others
+    tested = [key for key, keep in zip(trials.test, kept, strict=True) if keep]
+    return Trials(enroll, tested, trials.labels[kept], trials.source, models)
+
+
 def pair_scores(
     enrolled: Embeddings, tested: Embeddings, trials: Trials
 ) -> npt.NDArray[np.float64]:
-    """Cosines, float64 (N,), between embeddings of either side: `decision.score` of one reference.
+    """Scores, float64 (N,), of tested embeddings against enrolled ones: `decision.score`.
 
     >>> both = Embeddings(["a", "b"], np.array([[2.0, 0.0], [0.6, 0.8]]))
     >>> pair_scores(both, both, Trials(["a"], ["b"], np.array([True]), "an example")).round(4)
     array([0.6])
     """
     names = [f"enrolled {key}" for key in enrolled] + [f"tested {key}" for key in tested]
-    both = Embeddings(names, np.concatenate([enrolled.matrix, tested.matrix]))
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused below, if it is needed
+        units = enrolled.matrix / np.linalg.norm(enrolled.matrix, axis=1, keepdims=True)
+    both = Embeddings(names, np.concatenate([units, tested.matrix]))
     enroll = [f"enrolled {key}" for key in trials.enroll]
     test = [f"tested {key}" for key in trials.test]
-    return cosine_scores(both, Trials(enroll, test, trials.labels, trials.source))
+    models = {
+        f"enrolled {model}": [f"enrolled {key}" for key in keys]
+        for model, keys in trials.models.items()
+    }
+    cosines = cosine_scores(both, Trials(enroll, test, trials.labels, trials.source, models))
+    return cosines * enrolment_scale([len(trials.models.get(key, "1")) for key in trials.enroll])
 
 
 def rates(

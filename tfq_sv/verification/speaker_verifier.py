@@ -130,7 +130,8 @@ class SpeakerVerifier:
         calibration = Calibration.of_file(self._encoder.about)
         llr = None
         if calibration:
-            llr = float(calibration.llr(score, quality.measure(samples).seconds))
+            seconds = quality.measure(samples).seconds
+            llr = float(calibration.llr(score, seconds, len(references)))
         return Verification(name, score, at, no_speech(samples), llr=llr)
 
     def identify(

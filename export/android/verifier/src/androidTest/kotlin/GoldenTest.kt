@@ -61,6 +61,12 @@ class GoldenTest {
         }
         assertTrue(same.accepted)
         assertFalse(other.accepted)
+        val expected = golden["llrs"]?.jsonObject // of a file with a calibration
+        assertEquals(model.about.hasCalibration, expected != null)
+        for ((name, result) in mapOf("same" to same, "other" to other)) {
+            if (expected == null) assertEquals(null, result.llr)
+            else assertEquals(expected.getValue(name).jsonPrimitive.double, result.llr!!, 0.5)
+        }
         assertEquals("ann", verifier.identify(speech.getValue("ann-2.wav")).name)
 
         val file = File(folder, "speakers.json")

@@ -20,6 +20,7 @@ import kotlinx.serialization.json.intOrNull
  * @property thresholds by name, cosines: `eer`, `far_1e-2`, `far_1e-3`. Empty until
  *   `tfq-sv evaluate --store` has measured them.
  * @property inflatedSha256 of the fast network; it names the network, whatever else the metadata say.
+ * @property hasCalibration whether decisions have log-likelihood ratios: `tfq-sv threshold --store`.
  * @property form of a file that `tfq-sv inflate` wrote, "int8" or another; null of a packed file.
  */
 class About private constructor(
@@ -30,8 +31,11 @@ class About private constructor(
     val thresholds: Map<String, Double>,
     val inflatedSha256: String,
     val form: String?,
+    internal val calibration: Calibration?,
     private val file: String,
 ) {
+    val hasCalibration: Boolean get() = calibration != null
+
     /** The cosine from which on two voices count as one. Throws SpeakerException if there is none. */
     fun threshold(name: String): Double = thresholds[name] ?: throw SpeakerException(
         if (thresholds.isEmpty()) {
@@ -78,8 +82,10 @@ class About private constructor(
             count("feat_dim")
             val sha256 = string("inflated_sha256")?.takeIf(SHA256::matches) ?: wrong("inflated_sha256")
             val thresholds = thresholds(fields["thresholds"]) ?: wrong("thresholds")
+            val calibration = Calibration.of(fields["calibration"])
             return About(
-                text, count("embed_dim"), count("sample_rate"), count("min_samples"), thresholds, sha256, string("form"), name
+                text, count("embed_dim"), count("sample_rate"), count("min_samples"), thresholds, sha256, string("form"),
+                calibration, name
             )
         }
 

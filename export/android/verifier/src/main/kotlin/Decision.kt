@@ -9,12 +9,15 @@ import kotlin.math.sqrt
  * @property score cosine, in [-1, 1].
  * @property threshold from which on the voices count as one.
  * @property doubt why the recording is perhaps no speech; empty where nothing says so.
+ * @property llr natural logarithm of how much likelier the score is from the enrolled speaker than
+ *   from another; null where the file holds no calibration.
  */
 data class Verification(
     val name: String,
     val score: Double,
     val threshold: Double,
     val doubt: String = "",
+    val llr: Double? = null,
 ) {
     /** Whether the voices count as one. */
     val accepted: Boolean get() = score >= threshold

@@ -53,8 +53,9 @@ class SpeakerVerifier(private val model: SpeakerModel) {
 
     /** Compares a voice with one enrolled speaker, by a threshold of your own. */
     fun verify(name: String, speech: FloatArray, threshold: Double): Verification {
-        val score = speakers.score(name, Decision.unit(model.embed(speech)))
-        return Verification(name, score, threshold, SpeechCheck.noSpeech(speech))
+        val (score, references) = speakers.score(name, Decision.unit(model.embed(speech)))
+        val llr = model.about.calibration?.llr(score, Quality.of(speech).seconds, references)
+        return Verification(name, score, threshold, SpeechCheck.noSpeech(speech), llr)
     }
 
     /**

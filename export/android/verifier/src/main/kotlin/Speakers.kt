@@ -31,13 +31,13 @@ internal class Speakers(network: String, size: Int) {
         return known
     }
 
-    /** The score of an embedding of length 1 against one speaker. */
-    fun score(name: String, test: FloatArray): Double {
+    /** The score of an embedding of length 1 against one speaker, and the number of their references. */
+    fun score(name: String, test: FloatArray): Pair<Double, Int> {
         val references = enrolled[name] ?: throw SpeakerException(
             "$name is not enrolled; " +
                 if (enrolled.isEmpty()) "nobody is: call enroll" else "there are ${names.joinToString()}"
         )
-        return Decision.score(references.map { it.embedding }, test)
+        return Decision.score(references.map { it.embedding }, test) to references.size
     }
 
     /** Whom an embedding of length 1 is most like. */

@@ -21,7 +21,7 @@ import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
-/** The cases of tests/data/enrolment.json and speech_check.json, which Python and the page are tested by, too. */
+/** The cases of tests/data/enrolment.json, calibration.json and speech_check.json, which Python and the page are tested by, too. */
 class EnrolmentTest {
     private val cases = resource("enrolment.json")
     private val base = cases.getValue("base").jsonObject
@@ -126,6 +126,28 @@ class EnrolmentTest {
             assertEquals(text(one["no_speech"]), SpeechCheck.noSpeech(samples))
             assertEquals(text(one["problem"]), Quality.problem(samples))
         }
+    }
+
+    @Test
+    fun calibratesAlike() {
+        val cases = resource("calibration.json")
+        fun case(one: JsonObject): JsonObject {
+            val without = one["without"]?.jsonArray?.map { text(it) } ?: emptyList()
+            val fields = cases.getValue("base").jsonObject + (one["change"]?.jsonObject ?: emptyMap())
+            return JsonObject(fields - without.toSet())
+        }
+        for (one in cases.getValue("good").jsonArray.map { it.jsonObject }) {
+            val found = Calibration.of(case(one))!!
+            for (row in one.getValue("llrs").jsonArray.map { it.jsonArray }) {
+                val llr = found.llr(number(row[0]), number(row[1]), row[2].jsonPrimitive.int)
+                assertEquals(number(row[3]), llr, 1e-6)
+            }
+        }
+        for (one in cases.getValue("bad").jsonArray.map { it.jsonObject }) {
+            assertTrue("$one", Calibration.of(case(one)) == null)
+        }
+        for (one in cases.getValue("none").jsonArray) assertEquals(null, Calibration.of(Json.parseToJsonElement(text(one))))
+        assertEquals(null, Calibration.of(null))
     }
 
     /** The signal that speech_check.json describes. */

@@ -65,7 +65,7 @@ class SpeakersTest {
         val found = Speakers("network", 2).apply { enroll("gone", listOf(Reference(up, 1.0))) }
         found.read(file)
         assertEquals(speakers.names, found.names)
-        for (name in names) assertEquals(1.0, found.score(name, values), 1e-7)
+        for (name in names) assertEquals(1.0, found.score(name, values).first, 1e-7)
         assertTrue("\"seconds\":2.346," in file.readText())
     }
 
