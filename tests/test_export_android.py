@@ -204,6 +204,7 @@ def test_what_the_page_says_about_the_build_is_in_it() -> None:
     assert (ANDROID / "verifier" / "consumer-rules.pro").is_file()
     plugin = re.search(r"Android plugin ([\d.]+) asks", page)
     assert plugin
-    assert f'"com.android.library") version "{plugin[1]}.' in (
-        ANDROID / "build.gradle.kts"
-    ).read_text()
+    assert (
+        f'"com.android.library") version "{plugin[1]}.'
+        in (ANDROID / "build.gradle.kts").read_text()
+    )
