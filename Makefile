@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.ready-dev
 
-.PHONY: demo test quick lint typecheck constraints clean
+.PHONY: demo test quick lint typecheck docs constraints clean
 
 demo: $(READY)
 	$(BIN)/tfq-sv demo --out=demo
@@ -32,6 +32,11 @@ lint: $(TOOLS)
 
 typecheck: $(TOOLS)
 	$(BIN)/mypy tfq_sv
+
+# The site, in site/: every page and the API reference. Warnings, such as a broken link, are errors.
+docs: $(READY)
+	$(INSTALL) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 INSTALL := $(BIN)/pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
@@ -57,4 +62,4 @@ $(TOOLS): $(READY)
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info packaging/runtime/build packaging/runtime/*.egg-info demo
+	rm -rf build dist *.egg-info packaging/runtime/build packaging/runtime/*.egg-info demo site

@@ -5,7 +5,9 @@ kernel for Jupyter, the only ones on PyPI. The microphone is a stub; the sample 
 alone.
 """
 
+import hashlib
 import json
+import os
 import re
 import resource
 import shutil
@@ -195,3 +197,39 @@ def test_dependencies_are_those_that_were_compiled_against() -> None:
     version = re.search(r"kotlinx-serialization-json:([\d.]+)", build)
     assert version
     assert list(JARS.glob(f"kotlinx-serialization-json-jvm-{version[1]}.jar"))
+
+
+def test_the_wrapper_is_gradles_own() -> None:
+    """Its jar is a program that everybody runs who builds this; nobody sees what is in it."""
+    wrapper = ANDROID / "gradle" / "wrapper"
+    digest = hashlib.sha256((wrapper / "gradle-wrapper.jar").read_bytes()).hexdigest()
+    # Gradle 9.4.0's and 9.4.1's, in gradle/actions, wrapper-checksums.json.
+    assert digest == "55243ef57851f12b070ad14f7f5bb8302daceeebc5bce5ece5fa6edb23e1145c"
+    assert os.access(ANDROID / "gradlew", os.X_OK)
+    properties = (wrapper / "gradle-wrapper.properties").read_text()
+    version = re.search(r"distributions/gradle-([\d.]+)-bin\.zip", properties)
+    assert version
+    assert re.search(r"^distributionSha256Sum=[0-9a-f]{64}$", properties, re.M)
+    assert f"Gradle {version[1]}" in (ANDROID / "README.md").read_text()
+
+
+def test_what_the_page_says_about_the_build_is_in_it() -> None:
+    """Commands name modules that exist; versions and levels are those of the build files."""
+    page = (ANDROID / "README.md").read_text()
+    builds = {x.parent.name: x.read_text() for x in ANDROID.glob("*/build.gradle.kts")}
+    tasks = re.findall(r"^ +\./gradlew :(\w+):(\w+)", page, re.M)
+    assert len(tasks) == 4
+    assert {module for module, _ in tasks} == set(builds)
+    assert all(f'":{module}"' in (ANDROID / "settings.gradle.kts").read_text() for module in builds)
+    level = re.search(r"\*\*minSdk (\d+)\.\*\*", page)
+    assert level
+    for build in builds.values():
+        assert f"minSdk = {level[1]}" in build
+    assert 'consumerProguardFiles("consumer-rules.pro")' in builds["verifier"]
+    assert (ANDROID / "verifier" / "consumer-rules.pro").is_file()
+    plugin = re.search(r"Android plugin ([\d.]+) asks", page)
+    assert plugin
+    assert (
+        f'"com.android.library") version "{plugin[1]}.'
+        in (ANDROID / "build.gradle.kts").read_text()
+    )

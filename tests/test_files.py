@@ -171,6 +171,10 @@ def test_an_output_is_checked_before_the_work(
             with pytest.raises(InputError, match=message) as caught:
                 check(tmp_path / bad)
             assert str(tmp_path / bad) in str(caught.value)
+    if Path("/proc/self").exists():  # os.access says that root may write there
+        for check in (check_output, check_folder):
+            with pytest.raises(InputError, match="/proc/new cannot be written: "):
+                check("/proc/new")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     for bad in ("file", "deep/new", "fifo"):
         with pytest.raises(InputError, match="cannot be written: no right to write to"):

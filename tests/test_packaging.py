@@ -19,7 +19,7 @@ CACHES = shutil.ignore_patterns("__pycache__", "node_modules", "build", "*.egg-i
 SOURCES = (
     "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md",
     "CITATION.cff", "CONTRIBUTING.md", "Makefile", "SECURITY.md", "constraints.txt",
-    "tfq_sv", "export", "packaging", "tests",
+    "mkdocs.yml", "tfq_sv", "export", "packaging", "tests",
 )  # fmt: skip
 
 

@@ -114,6 +114,8 @@ def _check_place(path: str | os.PathLike[str], folder: Path) -> None:
         raise InputError(f"{path} cannot be written: {place} is not a folder")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be written: no right to write to {place}")
+    with tempfile.TemporaryFile(dir=place):  # root has every right, even in /proc
+        pass
 
 
 def _stream(path: str | os.PathLike[str]) -> int | str | None:
