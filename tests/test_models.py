@@ -47,7 +47,7 @@ SAVED = [
     "ResNet50",
     "DF_ResNet56",
     "Gemini_DF_ResNet60",
-    pytest.param("CAMPPlus", marks=pytest.mark.slow),
+    "CAMPPlus",
     "ECAPA_TDNN_GLOB_c512",
 ]
 WIDTHS = {"ECAPA_TDNN_GLOB_c512": 16}  # of small networks; 4 elsewhere
@@ -77,7 +77,10 @@ def test_parameter_counts(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["ResNet34", "DF_ResNet56", "Gemini_DF_ResNet60", "CAMPPlus", "ECAPA_TDNN_GLOB_c512"]
 )
-def test_one_float_tflite_runs_at_any_length(name: str, tmp_path: Path) -> None:
+def test_one_float_tflite_runs_at_any_length(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shallow(monkeypatch)
     model = randomize(models.build(name, channels=64 if name in WIDTHS else 8))
     export_float32(model, tmp_path / "float.tflite", input="features")
     interpreter = Interpreter(str(tmp_path / "float.tflite"))
