@@ -81,6 +81,7 @@ def test_jit_computes_what_plain_tensorflow_does() -> None:
     np.testing.assert_allclose(fast, quantized(features), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_float16_keeps_codebooks_in_float32() -> None:
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy("mixed_float16")

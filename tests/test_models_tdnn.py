@@ -29,7 +29,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "CAMPPlus": {"channels": 4, "embed_dim": 8},
     "ECAPA_TDNN_GLOB_c512": {"channels": 16, "embed_dim": 8},
     "ECAPA_TDNN_c512": {"channels": 16, "embed_dim": 8},
-    "ECAPA_TDNN_GLOB_c1024": {"channels": 16, "embed_dim": 8},
 }
 # The original CAM++ in float32 is this far from exact arithmetic on these random weights: each of
 # its 52 layers amplifies what the one before rounded. With trained weights nothing does.
