@@ -1,5 +1,6 @@
 import pytest
 import tf_keras as keras
+from conftest import shallow
 
 import tfq_sv
 from tfq_sv import cli, models
@@ -7,8 +8,9 @@ from tfq_sv.reports.complexity import layer_complexity
 
 
 @pytest.mark.slow
-def test_multiplications_of_sequences() -> None:
+def test_multiplications_of_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel is used once per frame, but what looks at means of them once per mean."""
+    shallow(monkeypatch)
     costs = layer_complexity(models.build("ECAPA_TDNN_GLOB_c512"), frames=201)
     for name, cost in costs.items():
         frames = 1 if name == "linear" or ".3.linear" in name else 201

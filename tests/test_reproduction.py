@@ -136,7 +136,7 @@ def test_two_workers_make_the_table_that_one_makes(
         run.ends()
     one, two = (cells((vox1.parent / x / "report.md").read_text()) for x in ("alone", "out"))
     assert list(one) == list(two)
-    assert len(one) == 6
+    assert len(one) > len(FEW)  # the mixed ones too
     assert [row[0] for row in one.values()] == [row[0] for row in two.values()]  # MB
     for kept in sorted(vox1.parent.glob("alone/*/model.keras")):
         pair = [tfq_sv.load_model(x) for x in (kept, out / kept.parent.name / kept.name)]
