@@ -22,7 +22,6 @@ from tfq_sv.cli.config import apply_config, shipped_recipes
 from tfq_sv.errors import InputError
 from tfq_sv.quantization.quantized_model import load_model
 
-SMALL = ["--network=ResNet18", "--channels=16", "--embed_dim=8"]
 SHORT = ["--seconds=0.3", "--batch_size=9", "--num_epochs=1", "--num_avg=1", "--warm_up_epoch=0"]
 
 
@@ -42,7 +41,9 @@ def test_the_recipe_and_its_large_margin_stage(
         noise.write_text("no audio")
     first, second = tmp_path / "first.keras", tmp_path / "second.keras"
     trees = [f"--corpus={folder}", f"--musan={musan}", f"--rirs={rirs}", "--aug_prob=1"]
-    command = ["train", "--config=resnet", *trees, f"--out={first}", *SMALL, *SHORT]
+    small().save(tmp_path / "untrained.keras")
+    command = ["train", "--config=resnet", *trees, f"--out={first}", *SHORT]
+    command.append(f"--init={tmp_path}/untrained.keras")
     assert cli.main([*command, "--codec_prob=0.5"]) == 0
     said = capsys.readouterr().out
     assert "codec_prob 0.5" in said
