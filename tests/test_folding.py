@@ -1,5 +1,6 @@
 """BatchNorms that no convolution is right in front of: what others take over, and what stays."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import tf_keras as keras
 from conftest import randomize
 
 from tfq_sv import models
+from tfq_sv.codebook import Codebook, snap
+from tfq_sv.export import SpeakerEncoder, convert, flatbuffer
 from tfq_sv.quantization.folding import described, folded, unfolded
 
 layers = keras.layers
@@ -122,3 +125,33 @@ def test_campplus_keeps_them() -> None:
     stay = unfolded(models.build("CAMPPlus", channels=4))
     assert all(x.gains and x.shift for x in stay.values())
     assert described(stay).startswith("BatchNorms that no kernel can take up: 55, ")
+
+
+def test_file_multiplies_no_more(tmp_path: Path) -> None:
+    model = models.build("ECAPA_TDNN_c512", feat_dim=16, channels=16, embed_dim=8)
+    randomize(model)
+    rng, books = np.random.default_rng(0), {}
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(np.abs(layer.gamma.numpy()) + 0.1)
+        if isinstance(layer, layers.Conv2D):
+            codes = rng.integers(0, 16, layer.kernel.shape).astype(np.uint8)
+            books[layer.name] = Codebook(snap(np.sort(rng.normal(0, 0.1, 16))), codes)
+            layer.kernel.assign(books[layer.name].decode())
+    built = convert.build(model, books, "features", compute="float32")
+    (tmp_path / "a.tflite").write_bytes(built.data)
+    file = flatbuffer.read(built.data)
+    graph = file.subgraphs[0]
+    factors = [
+        flatbuffer.values(file, graph.tensors[operator.inputs[1]])
+        for operator in graph.operators
+        if flatbuffer.op_name(file, operator) == "MUL"
+    ]
+    constant = [values for values in factors if values is not None]
+    stay = [x for x in unfolded(model).values() if x.gains]
+    assert len(constant) == len(stay) == 1  # of the pooled statistics
+    features = rng.normal(size=(50, 16)).astype(np.float32)
+    wanted = model(features[None]).numpy()[0]
+    for fast in (False, True):
+        found = SpeakerEncoder(tmp_path / "a.tflite", fast=fast).embed(features)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
