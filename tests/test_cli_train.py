@@ -145,29 +145,6 @@ def test_what_cannot_be_is_said_before_the_work(
     assert not (tmp_path / "m.keras").exists()
 
 
-def test_narrow_networks_are_refused_where_they_may_crash(
-    corpus_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    narrow = ["train", f"--corpus={corpus_dir / 'train'}", f"--out={tmp_path}/m.keras"]
-    narrow += ["--channels=8", "--network=none"]
-    crashes, known = "set TF_ENABLE_ONEDNN_OPTS=0", "unknown network 'none'"
-    for machine, variable, message in [
-        ("x86_64", None, crashes),
-        ("AMD64", "1", crashes),
-        ("x86_64", "0", known),
-        ("aarch64", None, known),
-    ]:
-        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
-        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-        if variable:
-            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", variable)
-        assert cli.main(narrow) == 1
-        assert message in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("command", "flag"),
     [

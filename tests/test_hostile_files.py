@@ -26,7 +26,8 @@ from tfq_sv.verification import enrolment_file
 
 SOUNDS = ["aac", "flac", "m4a", "mp3", "ogg", "wav"]
 LISTS = ["embeddings .ark", "embeddings .npy", "embeddings .scp", "raw.list", "shard (tar)"]
-LISTS += ["enroll map", "enrolled speakers", "segments", "trials", "utt2spk", "wav.scp"]
+LISTS += ["enroll map", "enrolled speakers", "list of files", "segments", "spk2utt", "trials"]
+LISTS += ["utt2spk", "wav.scp"]
 
 
 @pytest.mark.slow
