@@ -164,8 +164,8 @@ class SpeakerEncoder:
 def _frame_rate(about: dict[str, Any]) -> int:
     """Frames of features per second."""
     front_end = about.get("frontend")
-    known = front_end and about["input"] == "features"
-    shift = FbankOptions(**front_end).frame_shift if known else 160
+    known = front_end if about["input"] == "features" else None
+    shift = FbankOptions(**known).frame_shift if known else 160
     return max(1, about["sample_rate"] // shift)
 
 

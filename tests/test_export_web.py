@@ -6,6 +6,7 @@ tests/chromium.py says where the browser and the page's packages come from.
 import functools
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer

@@ -89,7 +89,7 @@ def folded(model: keras.Model, shifts: bool = True) -> Iterator[None]:
             weight.assign(value)
 
 
-def scale_and_shift(norm: kinds.BatchNormalization) -> tuple[Array, Array]:
+def scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[Array, Array]:
     """What a BatchNorm multiplies with, and adds: float64 (C,) each."""
     gains = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon, dtype=np.float64)
     gains *= norm.gamma.numpy() if norm.scale else 1
@@ -181,13 +181,13 @@ def _before(graph: _Graph, call: Call) -> Call | None:
     return made
 
 
-def _is_relu(layer: kinds.Layer) -> bool:
+def _is_relu(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, kinds.ReLU):
         return layer.max_value is None and not layer.threshold
     return isinstance(layer, kinds.Activation) and layer.activation is keras.activations.relu
 
 
-def _is_convolution(layer: kinds.Layer) -> bool:
+def _is_convolution(layer: keras.layers.Layer) -> bool:
     """A dense layer's filter with a factor for each output would not be read as int8."""
     usual = isinstance(layer, _CONVOLUTIONS) and not isinstance(layer, TRANSPOSED)
     return usual and layer.data_format == "channels_last"
@@ -212,7 +212,7 @@ def _after(graph: _Graph, key: str, first: int) -> list[tuple[Call, int]] | None
     return found
 
 
-def _takes_shift(layer: kinds.Layer) -> bool:
+def _takes_shift(layer: keras.layers.Layer) -> bool:
     """Whether a bias can take what is added to each of the layer's inputs."""
     if not getattr(layer, "use_bias", False):
         return False
@@ -251,7 +251,7 @@ def _fold(norm: _Norm, shifts: bool) -> None:
             layer.beta.assign(np.zeros_like(shift))
 
 
-def _scale_outputs(layer: kinds.Layer, gains: Array) -> None:
+def _scale_outputs(layer: keras.layers.Layer, gains: Array) -> None:
     kernel = getattr(layer, str(kernel_attribute(layer)))
     depthwise = isinstance(layer, DEPTHWISE)
     shape = kernel.shape[-2:] if depthwise else kernel.shape[-1:]
@@ -260,7 +260,7 @@ def _scale_outputs(layer: kinds.Layer, gains: Array) -> None:
         layer.bias.assign(layer.bias.numpy() * gains)
 
 
-def _shift_inputs(layer: kinds.Layer, shift: Array, first: int) -> None:
+def _shift_inputs(layer: keras.layers.Layer, shift: Array, first: int) -> None:
     kernel = getattr(layer, str(kernel_attribute(layer))).numpy().astype(np.float64)
     if isinstance(layer, DEPTHWISE):
         part = kernel[..., first : first + len(shift), :]
