@@ -16,8 +16,9 @@ demo: $(READY)
 	$(BIN)/tfq-sv demo --out=demo
 
 # Two processes: each holds a TensorFlow and its networks, some 3 GB. A file stays in one of them;
-# files with slow tests come first (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# files with slow tests come first (tests/conftest.py). One thread in each: more would only wait for
+# each other.
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint typecheck
 	$(PYTEST)

@@ -1,9 +1,13 @@
 """Enrolment and decisions under codecs, noise, rooms and short speech, on real voices.
 
-    python benchmarks/published.py --network=campplus_cn_en_common.pt --rows=4:speech \
+    python benchmarks/published.py --network=campplus_cn_en_common.pt --rows=4:speech,2:speech \
         --speech=librispeech --test=speechocean762/test --out=published
-    python benchmarks/conditions.py published/FP32/model.tflite published/4-speech/model.tflite \
+    python benchmarks/conditions.py published/{FP32,4-speech,2-speech}/model.tflite \
         --train=speechocean762/train --test=speechocean762/test --embeddings=embedded
+    python benchmarks/conditions.py resnet18-real resnet18-real.tflite \
+        --train=held --test=speechocean762/test --embeddings=embedded
+
+`held` has the speakers of the train half that resnet18-real has not heard; tfq_sv/assets/README.md.
 
 Thresholds (FAR 1e-2) and calibrations come from all pairs of --train's recordings, as by `tfq-sv
 threshold`. On --test, other speakers, the first three recordings of each enrol, as recorded;
@@ -13,11 +17,13 @@ are from a bootstrap over speakers.
 
 import argparse
 import hashlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from tfq_sv import metrics
+from tfq_sv import assets, metrics
+from tfq_sv.cli.common import is_tflite, load_network
 from tfq_sv.data import audio
 from tfq_sv.data.conditions import CONDITIONS, Condition
 from tfq_sv.data.corpus import Corpus
@@ -36,6 +42,7 @@ from tfq_sv.evaluation.operating_points import (
 from tfq_sv.evaluation.score_calibration import Calibration, ScoredTrials
 from tfq_sv.experiments.network_comparison import WaveformFile
 from tfq_sv.export.encoder import SpeakerEncoder
+from tfq_sv.export.float32 import export_float32
 from tfq_sv.reports.table import markdown
 from tfq_sv.verification import decision, quality
 
@@ -46,15 +53,20 @@ DURATIONS = [
 
 
 class Network:
-    """A .tflite, and what its embeddings are kept in."""
+    """A .tflite, or a network as float32, and what its embeddings are kept in."""
 
-    def __init__(self, path: str, embeddings: str | None) -> None:
-        try:
-            self.encoder: Encoder = SpeakerEncoder(path, check_speech=False)
-        except InputError:
-            self.encoder = WaveformFile(path)
-        self.name = path
-        self._digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    def __init__(self, name: str, embeddings: str | None) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(assets.file(name))
+            if not is_tflite(name):
+                path = Path(folder) / "float32.tflite"
+                export_float32(load_network(name), path)
+            self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            try:
+                self.encoder: Encoder = SpeakerEncoder(path, check_speech=False)
+            except InputError:
+                self.encoder = WaveformFile(path)
+        self.name = name
         self._folder = embeddings and Path(embeddings, self._digest[:8])
 
     def embed(self, corpus: Corpus, keys: list[str], condition: Condition | None) -> Embeddings:
@@ -70,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", help=".tflite")
+    parser.add_argument("models", nargs="+", help=".tflite, or a network: as float32")
     parser.add_argument("--train", required=True, help="corpus of speakers: thresholds")
     parser.add_argument("--test", required=True, help="corpus of other speakers: figures")
     parser.add_argument("--tests", type=int, default=3, help="tested recordings per speaker")

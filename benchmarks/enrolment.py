@@ -6,8 +6,10 @@ recording among three is noticed; and open-set identification among some enrolle
 Intervals (95 %) are from a bootstrap over speakers.
 
 example:
-  python benchmarks/enrolment.py --model=campplus-4bit.tflite --train=speechocean762/train \
-      --test=speechocean762/test --embeddings=embedded
+  python benchmarks/enrolment.py published/FP32/model.tflite published/4-speech/model.tflite \
+      --train=speechocean762/train --test=speechocean762/test --embeddings=embedded
+
+benchmarks/published.py makes the files. The embeddings are those of benchmarks/conditions.py.
 """
 
 import argparse
@@ -15,11 +17,10 @@ from collections.abc import Callable, Iterable
 from itertools import combinations
 
 import numpy as np
+from conditions import Network
 
 from tfq_sv import metrics
-from tfq_sv.cli.common import fingerprint, open_encoder
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.evaluation.extraction import Cache, extract
 from tfq_sv.verification import agreement, decision
 
 ENROLLED = 3
@@ -34,35 +35,34 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", help=".tflite")
     for name, what in (
-        ("model", ".tflite"),
         ("train", "corpus that thresholds come from"),
         ("test", "corpus of other speakers, that figures come from"),
     ):
         parser.add_argument(f"--{name}", required=True, help=what)
     parser.add_argument("--embeddings", help="folder that keeps embeddings from run to run")
     arguments = parser.parse_args()
-    thresholds = pair_thresholds(speakers(arguments.train, arguments))
-    tested = speakers(arguments.test, arguments)
-    recordings = sum(map(len, tested))
-    print(f"{arguments.model}, {arguments.test}: {len(tested)} speakers, {recordings} recordings")
-    for name, (threshold, far, frr) in thresholds.items():
-        print(f"  {name}: {threshold:.4f}, on pairs of {arguments.train} {rates(far, frr)}")
-    scoring(tested, thresholds)
-    wrong_person(tested, thresholds["eer"][0])
-    identification(tested, thresholds)
+    for path in arguments.models:
+        network = Network(path, arguments.embeddings)
+        thresholds = pair_thresholds(speakers(arguments.train, network))
+        tested = speakers(arguments.test, network)
+        recordings = sum(map(len, tested))
+        print(f"\n{path}, {arguments.test}: {len(tested)} speakers, {recordings} recordings")
+        for name, (threshold, far, frr) in thresholds.items():
+            print(f"  {name}: {threshold:.4f}, on pairs of {arguments.train} {rates(far, frr)}")
+        scoring(tested, thresholds)
+        wrong_person(tested, agreement.least_score(thresholds["eer"][0]))
+        identification(tested, thresholds)
 
 
-def speakers(folder: str, arguments: argparse.Namespace) -> list[np.ndarray]:
+def speakers(folder: str, network: Network) -> list[np.ndarray]:
     """Each speaker's embeddings, of length 1."""
     corpus = Corpus.read(folder)
-    encoder = open_encoder(arguments.model)
-    kept = arguments.embeddings
-    cache = Cache(kept, fingerprint(arguments.model, encoder)) if kept else None
-    found = extract(encoder, corpus, list(corpus.paths), cache=cache, progress="embedding")
+    found = network.embed(corpus, list(corpus.paths), None)
     groups: dict[str, list[np.ndarray]] = {}
-    for key in sorted(found.embeddings):
-        groups.setdefault(corpus.speakers[key], []).append(decision.unit(found.embeddings[key]))
+    for key in sorted(found):
+        groups.setdefault(corpus.speakers[key], []).append(decision.unit(found[key]))
     return [np.array(group) for group in groups.values() if len(group) > ENROLLED]
 
 
@@ -85,7 +85,7 @@ def pair_thresholds(groups: list[np.ndarray]) -> dict[str, tuple[float, float, f
 
 def scoring(groups: list[np.ndarray], thresholds: dict[str, tuple[float, float, float]]) -> None:
     tests = [group[ENROLLED:] for group in groups]
-    print(f"\nScores against {ENROLLED} references")
+    print(f"\n  Scores against {ENROLLED} references")
     sides = [(i, j) for i in range(len(groups)) for j in range(len(groups)) for _ in tests[j]]
     labels = np.array([i == j for i, j in sides])
     names = tuple([f"{side[k]}" for side in sides] for k in (0, 1))
@@ -95,15 +95,15 @@ def scoring(groups: list[np.ndarray], thresholds: dict[str, tuple[float, float, 
         )
         eer, _ = metrics.eer(scores, labels)
         low, high = metrics.eer_interval(scores, labels, names)
-        print(f"  {rule}: EER {100 * eer:.2f} % [{100 * low:.2f}, {100 * high:.2f}]")
+        print(f"    {rule}: EER {100 * eer:.2f} % [{100 * low:.2f}, {100 * high:.2f}]")
         own = metrics.threshold_at_far(scores, labels, 1e-2)
         if own is not None:
-            print(f"    FRR at FAR 1e-2: {100 * np.mean(scores[labels] < own):.2f} %")
+            print(f"      FRR at FAR 1e-2: {100 * np.mean(scores[labels] < own):.2f} %")
         for name, (threshold, *_) in thresholds.items():
             accepted = np.zeros((2, len(groups), len(groups)))
             np.add.at(accepted[0], tuple(np.transpose(sides)), scores >= threshold)
             np.add.at(accepted[1], tuple(np.transpose(sides)), 1)
-            print(f"    at {name}: {fixed_threshold(*accepted)}")
+            print(f"      at {name}: {fixed_threshold(*accepted)}")
 
 
 def fixed_threshold(accepted: np.ndarray, trials: np.ndarray) -> str:
@@ -156,17 +156,17 @@ def wrong_person(groups: list[np.ndarray], threshold: float) -> None:
                 caught.append(set(agreement.outsiders(mixed, threshold)) == {place})
             counts[kind, i] = np.mean(caught)
     low, high = 100 * bootstrap(lambda drawn: counts @ drawn / drawn.sum(), len(groups))
-    print(f"\nAnother person's recording among {ENROLLED}")
+    print(f"\n  Another person's recording among {ENROLLED}")
     labels = ("false alarms", "caught and named", f"the same, of the {NEAREST} most similar voices")
     for i, label in enumerate(labels):
-        print(f"  {label}: {100 * counts[i].mean():.2f} % [{low[i]:.2f}, {high[i]:.2f}]")
+        print(f"    {label}: {100 * counts[i].mean():.2f} % [{low[i]:.2f}, {high[i]:.2f}]")
 
 
 def identification(
     groups: list[np.ndarray], thresholds: dict[str, tuple[float, float, float]]
 ) -> None:
     rng = np.random.default_rng(0)
-    print("\nOpen-set identification, means of 40 draws of enrolled speakers")
+    print("\n  Open-set identification, means of 40 draws of enrolled speakers")
     for size in (5, 20):
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in thresholds}
         for _ in range(40):
@@ -186,7 +186,7 @@ def identification(
         for name, some in found.items():
             named, wrong, alarms = 100 * np.mean(some, axis=0)
             print(
-                f"  {size} enrolled, at {name}: rightly named {named:.2f} %, taken for another "
+                f"    {size} enrolled, at {name}: rightly named {named:.2f} %, taken for another "
                 f"{wrong:.2f} %, strangers accepted {alarms:.2f} %"
             )
 

@@ -16,13 +16,18 @@ from collections import Counter
 from pathlib import Path
 
 import hostile
+import hostile_networks
 
 from tfq_sv.errors import InputError
 
 SECONDS = 5  # of processor time
 WAIT = 60  # seconds without any: blocked
 MEMORY = 1 << 30
-GROUPS = {"sounds": hostile.sounds, "lists": hostile.lists, "networks": hostile.networks}
+GROUPS = {
+    "sounds": hostile.sounds,
+    "lists": hostile.lists,
+    "networks": hostile_networks.networks,
+}
 
 
 def main(count: int, only: list[str], out: Path, seed: int = 0) -> bool:

@@ -1,19 +1,17 @@
 """Readers and hostile inputs for them: good files, and what mutation makes of those.
 
-`fuzz.py` runs them by the thousand, the tests a few dozen of each.
+`fuzz.py` runs them by the thousand, the tests a few dozen of each. `hostile_networks` has the same
+for networks and their settings.
 """
 
 import io
 import json
-import sys
 import tarfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import kaldiio
 import numpy as np
 import soundfile
@@ -130,32 +128,6 @@ def _places(document: Any) -> Any:
             yield from _places(value)
 
 
-def change_keras(content: bytes, rng: Rng) -> bytes:
-    """A .keras file with another configuration, other weights, or other bytes."""
-    if rng.random() < 0.3:
-        return flip(content, rng)
-    with zipfile.ZipFile(io.BytesIO(content)) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    name = "config.json" if rng.random() < 0.6 else "model.weights.h5"
-    members[name] = (change_json if name == "config.json" else flip)(members[name], rng)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, part in members.items():
-            file.writestr(name, part)
-    return buffer.getvalue()
-
-
-def change_h5(content: bytes, rng: Rng) -> bytes:
-    """An .h5 file with another configuration, or other bytes."""
-    if rng.random() < 0.5:
-        return flip(content, rng)
-    buffer = io.BytesIO(content)
-    with h5py.File(buffer, "r+") as file:
-        config = change_json(str(file.attrs["model_config"]).encode(), rng)
-        file.attrs["model_config"] = config.decode("utf-8", "replace").replace("\0", "?")
-    return buffer.getvalue()
-
-
 def sounds(folder: Path) -> dict[str, Reader]:
     """Recordings, by their form."""
     tone = 0.3 * np.sin(np.arange(8000) / 5)
@@ -208,6 +180,7 @@ def lists(folder: Path) -> dict[str, Reader]:
     trials = b"1 ann/1.wav ann/2.wav\n0 ann/1.wav bob/1.wav\n0 ann/2.wav bob/1.wav\n"
     cut = "".join(f"{n} {key} 0.0 0.2\n" for n, key in enumerate(keys.paths)).encode()
     whose = "".join(f"{n} ann\n" for n, _ in enumerate(keys.paths)).encode()
+    quoted = b'"ann/1.wav" "ann/2.wav" target\n"ann/1.wav" "bob/1.wav" nontarget\n'
     both, network = b"ann/1.wav ann/2.wav\n", "0" * 64
     reference = enrolment_file.Reference(np.array([0.6, 0.8, 0.0], np.float32), 2.5)
     enrolled = enrolment_file.dumps({"ann": [reference] * 2}, network, 3).encode()
@@ -219,6 +192,7 @@ def lists(folder: Path) -> dict[str, Reader]:
     good["x.scp"] = (folder / "x.scp").read_bytes()
     np.save(folder / "x.npy", np.ones((3, 4), np.float32))
     good["x.npy"] = (folder / "x.npy").read_bytes()
+    files = "".join(f"{path}\n" for path in keys.paths.values()).encode()
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         for key in keys.paths:
@@ -234,6 +208,12 @@ def lists(folder: Path) -> dict[str, Reader]:
     return {
         "wav.scp": Reader(lambda path: _corpus(path, {"utt2spk": of}), [("wav.scp", scp)]),
         "utt2spk": Reader(lambda path: _corpus(path, {"wav.scp": scp}), [("utt2spk", of)]),
+        "spk2utt": Reader(
+            lambda path: _corpus(path, {"wav.scp": scp}), [("spk2utt", b"ann " + both)]
+        ),
+        "list of files": Reader(
+            lambda path: Corpus.read(path, unlabelled=True), [("some.list", files)]
+        ),
         "segments": Reader(
             lambda path: _corpus(path, {"wav.scp": scp, "utt2spk": whose}), [("segments", cut)]
         ),
@@ -241,7 +221,7 @@ def lists(folder: Path) -> dict[str, Reader]:
         "shard (tar)": Reader(_shard, [("x.tar", tar.getvalue())]),
         "trials": Reader(
             lambda path: Trials.read(path, keys, strict=path.stat().st_size % 2 == 0).check(),
-            [("trials.txt", trials)],
+            [("trials.txt", trials), ("trials.csv", _headed(trials)), ("quoted.txt", quoted)],
         ),
         "enroll map": Reader(lambda path: _enrolled(path, keys), [("map.txt", b"a " + both)]),
         "enrolled speakers": Reader(
@@ -251,6 +231,10 @@ def lists(folder: Path) -> dict[str, Reader]:
         "embeddings .scp": Reader(Embeddings.read, [("x.scp", good["x.scp"])]),
         "embeddings .npy": Reader(_matrix, [("x.npy", good["x.npy"])]),
     }
+
+
+def _headed(trials: bytes) -> bytes:
+    return b"label,enroll,test\n" + trials.replace(b" ", b",")
 
 
 def _matrix(path: Path) -> None:
@@ -276,87 +260,3 @@ def _shard(path: Path) -> None:
             audio.probe(member)
         except audio.BadAudioError:
             continue
-
-
-def networks(folder: Path) -> dict[str, Reader]:
-    """Networks and what belongs to them. Imports TensorFlow and PyTorch."""
-    import tf_keras as keras
-    import torch
-    import yaml
-
-    import tfq_sv
-    from tfq_sv.cli import train
-    from tfq_sv.cli.config import apply_config
-    from tfq_sv.export import SpeakerEncoder, about, export_tflite
-    from tfq_sv.models import load_wespeaker
-    from tfq_sv.quantization import QuantizationRecipe
-
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    from checkpoints import state_like
-
-    entry = x = keras.Input((None, 80), name="features")
-    x = keras.layers.ReLU()(keras.layers.Conv1D(8, 3, name="conv")(x))
-    x = keras.layers.Dense(4, name="seg")(keras.layers.GlobalAveragePooling1D()(x))
-    network = keras.Model(entry, x, name="net")
-    recipe = QuantizationRecipe.uniform(network, bits=2)
-    small = tfq_sv.quantize(network, recipe, calibrate=False)
-    for path in ("net.keras", "net.h5", "small.keras", "small.h5", "saved"):
-        (small if path.startswith("small") else network).save(folder / path)
-    export_tflite(small, folder / "x.tflite", input="features")
-    recipe.to_json(folder / "recipe.json")
-    of = state_like(tfq_sv.models.build("ResNet18", channels=4, embed_dim=8, feat_dim=16))
-    torch.save({k: torch.from_numpy(v) for k, v in of.items()}, folder / "avg_model.pt")
-    torch.save(
-        {"model": {"a": torch.ones(3)}}, folder / "old.pt", _use_new_zipfile_serialization=False
-    )
-    config = {
-        "model": "ResNet18",
-        "model_args": {"feat_dim": 16, "embed_dim": 8, "pooling_func": "TSTP"},
-        "dataset_args": {"fbank_args": {"num_mel_bins": 16, "frame_length": 25}, "cmvn": True},
-    }
-    settings = b"steps: 10\nlearning_rate: 1e-3\nnetwork: ResNet18\n"
-
-    def good(*names: str) -> list[tuple[str, bytes]]:
-        return [(name, (folder / name).read_bytes()) for name in names]
-
-    def flags(path: Path) -> None:
-        from tfq_sv.cli import parse
-
-        parse(train.FLAGS, "train", [])
-        apply_config(train.FLAGS, str(path))
-
-    def saved_model(path: Path) -> None:
-        if not (path.parent / "saved" / "variables").exists():
-            (path.parent / "saved").mkdir(exist_ok=True)
-            (path.parent / "saved" / "variables").symlink_to(folder / "saved" / "variables")
-        path.rename(path.parent / "saved" / "keras_metadata.pb")
-        tfq_sv.load_model(path.parent / "saved")
-
-    def checkpoint(path: Path) -> None:
-        if path.name == "config.yaml":
-            (path.parent / "avg_model.pt").write_bytes((folder / "avg_model.pt").read_bytes())
-            load_wespeaker(path.parent)
-        else:
-            load_wespeaker(path, "ResNet18")
-
-    metadata = json.dumps(SpeakerEncoder(folder / "x.tflite", fast=False).about).encode()
-    return {
-        ".keras": Reader(tfq_sv.load_model, good("net.keras", "small.keras"), change_keras),
-        ".h5": Reader(tfq_sv.load_model, good("net.h5", "small.h5"), change_h5),
-        "SavedModel's metadata": Reader(
-            saved_model, [("keras_metadata.pb", (folder / "saved/keras_metadata.pb").read_bytes())]
-        ),
-        "checkpoint .pt": Reader(checkpoint, good("avg_model.pt", "old.pt")),
-        "config.yaml": Reader(
-            checkpoint, [("config.yaml", json.dumps(config).encode())], change_json
-        ),
-        "config.yaml, bytes": Reader(
-            checkpoint, [("config.yaml", yaml.safe_dump(config).encode())]
-        ),
-        "training recipe": Reader(flags, [("recipe.yaml", settings)]),
-        "recipe .json": Reader(QuantizationRecipe.from_json, good("recipe.json"), change_json),
-        ".tflite": Reader(lambda path: SpeakerEncoder(path, fast=False), good("x.tflite")),
-        "metadata": Reader(
-            lambda path: about.parse(path.read_bytes()), [("about.json", metadata)], change_json
-        ),
-    }

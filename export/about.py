@@ -4,18 +4,18 @@ FORMAT.md has the rules. `About.kt` and `about.js` keep the same ones; tests/dat
 the cases that all three agree on.
 """
 
-import json
-import math
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import FbankOptions
+from tfq_sv.strict_json import is_number, whole
+from tfq_sv.strict_json import parse as parse_json
 
 _INT32 = 2**31 - 1
+_SIZES = ("feat_dim", "embed_dim", "sample_rate", "min_samples")
 
 
 def parse(text: bytes, path: str | os.PathLike[str] = "the file") -> dict[str, Any]:
@@ -28,17 +28,14 @@ def parse(text: bytes, path: str | os.PathLike[str] = "the file") -> dict[str, A
     Raises:
         InputError: no JSON object; a field that `check` refuses.
     """
-    try:
-        about = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        about = None
-    if not isinstance(about, dict):
+    about = parse_json(text)
+    if about is None:
         raise InputError(f"{path} has wrong metadata: no JSON object; export it again")
     return check(about, path)
 
 
 def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, Any]:
-    """Returns a file's metadata as they came, if an encoder can work by them.
+    """Returns a file's metadata, if an encoder can work by them; sizes are int, 80.0 too.
 
     Args:
         about: what the JSON held.
@@ -58,10 +55,10 @@ def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, An
     right = {
         "input": about.get("input") in ("waveform", "features"),
         "compute": about.get("compute") in ("int8", "float32"),
-        **{name: _count(about.get(name)) for name in ("feat_dim", "embed_dim", "sample_rate")},
+        **{name: _count(about.get(name)) for name in _SIZES[:3]},
         "min_samples": _count(about.get("min_samples"))
         or (features and about.get("min_samples") is None),
-        "frontend": _front_end(about.get("frontend")),
+        "frontend": _front_end(about.get("frontend"), computed=features),
         "score": about.get("score", "cosine") == "cosine",
         "thresholds": _thresholds(about.get("thresholds")),
         "inflated_sha256": _hexadecimal(about.get("inflated_sha256")),
@@ -70,21 +67,11 @@ def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, An
         if not fine:
             wrong = f"{name} is {about.get(name)!r:.60}"
             raise InputError(f"{path} has wrong metadata: {wrong}; export it again")
-    return dict(about)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    return {**about, **{name: whole(about[name]) for name in _SIZES if about.get(name)}}
 
 
 def _count(value: Any) -> bool:
-    return type(value) is int and 0 < value <= _INT32
-
-
-def _number(value: Any) -> bool:
-    if type(value) is int:
-        return abs(value) <= sys.float_info.max
-    return type(value) is float and math.isfinite(value)
+    return 0 < (whole(value) or 0) <= _INT32
 
 
 def _thresholds(value: Any) -> bool:
@@ -94,7 +81,7 @@ def _thresholds(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(entry, Mapping)
         and "threshold" in entry
-        and (entry["threshold"] is None or _number(entry["threshold"]))
+        and (entry["threshold"] is None or is_number(entry["threshold"]))
         for entry in value.values()
     )
 
@@ -103,17 +90,17 @@ def _hexadecimal(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _front_end(value: Any) -> bool:
-    """Null, or options that can be computed by: of their types, sizes positive."""
-    if value is None:
+def _front_end(value: Any, *, computed: bool) -> bool:
+    """Null or an object; where features are computed by it, of the right types and sizes."""
+    if value is None or not isinstance(value, Mapping):
+        return value is None
+    if not computed:
         return True
-    if not isinstance(value, Mapping):
-        return False
     kinds: dict[str, Any] = {field.name: field.type for field in fields(FbankOptions)}
     for name, option in value.items():
         kind = kinds.get(name)
-        fine = _count(option) if kind is int else type(option) is kind
-        if not fine and not (kind is float and _number(option)):
+        fine = type(option) is int and _count(option) if kind is int else type(option) is kind
+        if not fine and not (kind is float and is_number(option)):
             return False
     try:
         options = FbankOptions(**value)

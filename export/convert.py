@@ -20,7 +20,7 @@ from ai_edge_litert import schema_py_generated as schema
 import tfq_sv
 from tfq_sv import files
 from tfq_sv.errors import InputError
-from tfq_sv.export import filters, flatbuffer, float32, frontend, metadata, seal
+from tfq_sv.export import filters, flatbuffer, float32, frontend, identities, metadata, seal
 from tfq_sv.export import fixed_lengths as fixed
 from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
@@ -33,6 +33,7 @@ from tfq_sv.quantization.trellis import TrellisCodebook
 
 if TYPE_CHECKING:
     from tfq_sv.quantization.float_layers import FloatLayer
+    from tfq_sv.quantization.folding import Stay
 
 Fill = Callable[[int, Filter], None]
 
@@ -57,6 +58,7 @@ class ExportReport:
         inflated_bytes: size of the fast `.tflite` that its `inflate` signature returns.
         layers: layer name -> LayerReport.
         floats: the layers whose kernels are float in it; see `float_layers`.
+        norms: the BatchNorms that stay in it, at least in part; see `folding.unfolded`.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class ExportReport:
     inflated_bytes: int
     layers: Mapping[str, LayerReport]
     floats: Mapping[str, "FloatLayer"]
+    norms: Mapping[str, "Stay"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def export_tflite(
     >>> report.float32_bytes / report.bytes  # doctest: +SKIP
     7.8
     """
-    from tfq_sv.quantization import float_layers, quantized_model
+    from tfq_sv.quantization import float_layers, folding, quantized_model
 
     if not overwrite and Path(path).exists():
         raise InputError(f"{path} exists already; give another path or overwrite=True")
@@ -145,6 +148,7 @@ def export_tflite(
         inflated_bytes=built.inflated_bytes,
         layers={layer: _layer_report(book) for layer, book in books.items()},
         floats=float_layers.float_layers(model),
+        norms={name: x for name, x in folding.unfolded(plain).items() if x.bytes},
     )
 
 
@@ -174,6 +178,7 @@ def build(
     """
     from tfq_sv import models
     from tfq_sv.models import entry
+    from tfq_sv.quantization import folding
 
     if compute not in ("int8", "float32"):
         raise InputError(f'compute must be "int8" or "float32", not {compute!r}')
@@ -186,7 +191,8 @@ def build(
     lengths = fixed.signatures(options.sample_rate) if fixed_lengths else {}
     kind = INT8 if fixed_lengths else UINT8
     with tqdm(total=4, desc="export", unit="part", disable=not progress) as bar:
-        converted = float32.convert(float_model, input)
+        with folding.folded(float_model):
+            converted = float32.convert(float_model, input)
         network, found = float_network(converted, books, input)
         bar.update()
         inner, places = inflated(copy.deepcopy(network), found, int8, lengths)
@@ -235,6 +241,7 @@ def float_network(
     network = flatbuffer.read(converted)
     flatbuffer.require_builtin(network)
     flatbuffer.strip(network)
+    identities.drop_ones(network)
     graph = Graph(network, network.subgraphs[0])
     (entry,), (embedding,) = graph.subgraph.inputs, graph.subgraph.outputs
     graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})

@@ -164,7 +164,8 @@ class SpeakerEncoder:
 def _frame_rate(about: dict[str, Any]) -> int:
     """Frames of features per second."""
     front_end = about.get("frontend")
-    shift = FbankOptions(**front_end).frame_shift if front_end else 160
+    known = front_end if about["input"] == "features" else None
+    shift = FbankOptions(**known).frame_shift if known else 160
     return max(1, about["sample_rate"] // shift)
 
 

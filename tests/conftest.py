@@ -13,7 +13,7 @@ import tfq_sv
 from tfq_sv import cli
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
-from tfq_sv.models import FrontEnd, df_resnet, pool, resnet
+from tfq_sv.models import FrontEnd, campplus, df_resnet, pool, resnet
 from tfq_sv.models.layers import conv, embedding, norm
 
 
@@ -118,11 +118,16 @@ def resnet18() -> keras.Model:
 
 
 def shallow(patch: pytest.MonkeyPatch) -> None:
-    """Gives the ResNets one block a stage: every kind of layer, and a fraction of the work."""
+    """Gives ResNets one block per stage and CAM++ two layers per dense block.
+
+    Every kind of layer is there, at a fraction of the work.
+    """
     for name, (_, bottleneck) in resnet.DEPTHS.items():
         patch.setitem(resnet.DEPTHS, name, ((1, 1, 1, 1), bottleneck))
     for name in df_resnet.DEPTHS:
         patch.setitem(df_resnet.DEPTHS, name, (1, 1, 1, 1))
+    blocks = tuple((2, dilation) for _, dilation in campplus._BLOCKS)
+    patch.setattr(campplus, "_BLOCKS", blocks)
 
 
 RATE = 16000

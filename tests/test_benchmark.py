@@ -2,11 +2,10 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tf_keras as keras
+from conftest import tiny_resnet
 
 import tfq_sv
 from tfq_sv import experiments
@@ -19,20 +18,14 @@ FORMS = ["float32", "float16", "dynamic-range int8", "full int8"]
 SPEECH = [np.random.default_rng(i).normal(0, 1, (60, 80)).astype(np.float32) for i in range(2)]
 
 
-@pytest.fixture
-def quantized(resnet18: keras.Model) -> Any:
-    return tfq_sv.quantize(
-        resnet18, tfq_sv.QuantizationRecipe.uniform(resnet18, bits=4), calibrate=False
-    )
-
-
 @pytest.mark.slow
-def test_all_forms_of_a_network(
-    resnet18: keras.Model, quantized: Any, test_corpus: Corpus, tmp_path: Path
-) -> None:
+def test_all_forms_of_a_network(test_corpus: Corpus, tmp_path: Path) -> None:
+    network = tiny_resnet(channels=32, embed_dim=64)
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=4)
+    quantized = tfq_sv.quantize(network, recipe, calibrate=False)
     trials = Trials.read(test_corpus.root / "trials.txt", test_corpus)
     result = experiments.benchmark_network(
-        resnet18,
+        network,
         {"4 bit": quantized},
         SPEECH,
         tmp_path,
@@ -49,7 +42,7 @@ def test_all_forms_of_a_network(
     sizes = [by_name[name].bytes for name in ("float32", "float16", "4 bit, inflated", ours[0])]
     assert sizes == sorted(sizes, reverse=True)
     assert by_name["float32"].cosine == pytest.approx(1)
-    expected = evaluate(KerasEncoder(resnet18), test_corpus, trials).eer
+    expected = evaluate(KerasEncoder(network), test_corpus, trials).eer
     assert by_name["float32"].eer == pytest.approx(expected)
     for one in found:
         assert one.load_ms > 0
@@ -64,11 +57,11 @@ def test_all_forms_of_a_network(
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_the_run_alone(resnet18: keras.Model, tmp_path: Path) -> None:
-    large = tfq_sv.models.build("ResNet18", embed_dim=32)
+def test_memory_is_that_of_the_run_alone(tmp_path: Path) -> None:
+    networks = {"small": tiny_resnet(), "large": tiny_resnet(channels=64, embed_dim=256)}
     forms = {
         name: baselines.converter_forms(model, tmp_path / name, SPEECH)["float32"]
-        for name, model in {"small": resnet18, "large": large}.items()
+        for name, model in networks.items()
     }
     ballast = np.ones(50_000_000)  # this process's memory must not count
     small, big = experiments.benchmark_files(forms, SPEECH, threads=[1], rounds=1)

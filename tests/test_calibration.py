@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
+from conftest import tiny_resnet
 from test_fine_tuning import distance
 
 import tfq_sv
@@ -41,9 +43,8 @@ def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
         np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
         assert book.codes.max() <= 3
     # Codes hang on the latent weights alone.
-    twin = tfq_sv.quantize(network, recipe, calibrate=False)
-    twin.set_weights(calibrated.get_weights())
-    np.testing.assert_array_equal(twin(unseen), calibrated(unseen))
+    rounded.set_weights(calibrated.get_weights())
+    np.testing.assert_array_equal(rounded(unseen), calibrated(unseen))
     # Nothing of calibration stays in the layers.
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
@@ -52,22 +53,41 @@ def plain_alternate(kernel: Any, gram: Any, centroids: Any) -> Any:
     return gptq.reconstruct(kernel, gram, centroids), centroids
 
 
-@pytest.mark.parametrize("part", ["correction", "centroids", "importance"])
-def test_each_part_of_calibration_pays(
-    part: str, network: keras.Model, train_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each switched off by itself leaves the network farther from the float one.
+@pytest.fixture(scope="module")
+def calibrated_distance(train_corpus: Corpus) -> Callable[[], float]:
+    """Calibrates a network at 2 bits; returns how far it is from the float one.
 
     On channels as they are: these random ones, once they are equalized, leave too little to gain.
     """
-    monkeypatch.setattr(calibration, "equalize", lambda model: None)
-    stream = batches(train_corpus, batch_size=8, seconds=0.5)
+    network, stream = tiny_resnet(), batches(train_corpus, batch_size=8, seconds=0.5)
     dataset = [next(stream) for _ in range(6)]
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
     unseen = fbank_tensor(next(stream)[0])
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
-    whole, without = (tfq_sv.quantize(network, recipe, calibrate=False) for _ in range(2))
-    tfq_sv.calibrate(whole, dataset, progress=False)
+
+    def measured() -> float:
+        quantized = tfq_sv.quantize(network, recipe, calibrate=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(calibration, "equalize", lambda model: None)
+            tfq_sv.calibrate(quantized, dataset, progress=False)
+        return distance(quantized, network, unseen)
+
+    return measured
+
+
+@pytest.fixture(scope="module")
+def with_all_parts(calibrated_distance: Callable[[], float]) -> float:
+    return calibrated_distance()
+
+
+@pytest.mark.parametrize("part", ["correction", "centroids", "importance"])
+def test_each_part_of_calibration_pays(
+    part: str,
+    calibrated_distance: Callable[[], float],
+    with_all_parts: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each switched off by itself leaves the network farther from the float one."""
     if part == "correction":
         monkeypatch.setattr(calibration, "corrected", lambda kernel, gram, cross: kernel)
     elif part == "centroids":
@@ -77,11 +97,10 @@ def test_each_part_of_calibration_pays(
         monkeypatch.setattr(
             KMeans, "refit", lambda self, strength: refit(self, np.ones_like(strength))
         )
-    tfq_sv.calibrate(without, dataset, progress=False)
-    assert distance(whole, network, unseen) < 0.98 * distance(without, network, unseen)
+    assert with_all_parts < 0.98 * calibrated_distance()
 
 
-@pytest.mark.parametrize("bits", [1, pytest.param(2, marks=pytest.mark.slow), 3, 4])
+@pytest.mark.parametrize("bits", [1, *(pytest.param(x, marks=pytest.mark.slow) for x in (2, 3, 4))])
 def test_noise_stands_for_speech_that_is_not_there(
     bits: int, request: pytest.FixtureRequest, train_corpus: Corpus
 ) -> None:
@@ -221,7 +240,9 @@ def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus
     assert all(same) if kind == "static" else not any(same)
 
 
-@pytest.mark.parametrize("file", ["calibrated.keras", "calibrated.h5", "calibrated"])
+@pytest.mark.parametrize(
+    "file", ["a.keras", *(pytest.param(x, marks=pytest.mark.slow) for x in ("a.h5", "a"))]
+)
 @pytest.mark.parametrize("kind", ["adaptive", "static"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_calibration_is_done_once(

@@ -83,6 +83,7 @@ def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
         ("search", shipped, "--target_mb=1", speech, f"--out={tmp_path}/a.json", "--bits=9"): "9",
         ("evaluate", f"--model={none}", speech): "none.keras does not exist",
         ("embed", f"--model={none}", speech, f"--out={tmp_path}/a.npy"): "does not exist",
+        ("embed", shipped, f"--out={tmp_path}/a.npy", f"{tmp_path}/none.wav"): "none.wav does not",
         ("compare", f"--models={none}", f"--train={tmp_path}", f"--test={tmp_path}",
          f"--out={tmp_path}/c"): "none.keras does not exist",
         ("reproduce", f"--model={none}", f"--train={tmp_path}", f"--test={tmp_path}",

@@ -50,6 +50,7 @@ def test_from_a_size_to_a_file(
     assert len({entry.bits for entry in layers.values()}) > 1
 
 
+@pytest.mark.slow
 def test_a_curve_of_sizes(
     model: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

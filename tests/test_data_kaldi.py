@@ -190,12 +190,27 @@ def test_bad_segments_are_named(root: Path, line: str, message: str) -> None:
 
 
 def test_a_segment_past_the_end_is_a_bad_recording(root: Path) -> None:
-    (root / "segments").write_text("u1 r1 0 1\nu2 r1 5 6\nu3 r1 1.5 9\n")
+    """By more than half a second, as for Kaldi: times in milliseconds are not the whole of it."""
+    lines = ["u1 r1 0 1", "u2 r1 5 6", "u3 r1 1.5 2.4", "u4 r1 0 1000", "u5 r1 1.9 2.4"]
+    (root / "segments").write_text("\n".join(lines))
+    (root / "utt2spk").write_text("r1 ann\nr2 bob\n")
     corpus = Corpus.read(root)
-    assert set(audio.survey(corpus.paths).bad) == {"u2"}
+    bad = audio.survey(corpus.paths).bad
+    assert {key: error.kind for key, error in bad.items()} == {
+        "u2": "past the end", "u4": "past the end", "u5": "too short",
+    }  # fmt: skip
+    assert "(0.00-1000.00 s) ends after its recording, of 2.00 s" in str(bad["u4"])
     with pytest.raises(audio.BadAudioError, match=r"holds 0\.000 s"):
         audio.read(corpus.paths["u2"])
     assert audio.read(corpus.paths["u3"]).samples.shape == (8000,)
+
+
+def test_lists_of_speakers_that_contradict_each_other(root: Path) -> None:
+    (root / "spk2utt").write_text("ann u1\nbob u2 u3\n")
+    assert Corpus.read(root).speakers["u3"] == "bob"
+    (root / "spk2utt").write_text("ann u1 u3\nbob u2\n")
+    with pytest.raises(InputError, match=r"spk2utt contradict each other on 1 utterances .*u3"):
+        Corpus.read(root)
 
 
 @pytest.mark.parametrize("function", [None, "soundfile"])

@@ -76,6 +76,42 @@ LAYOUTS = {
     "many with folders": (
         [f"{name}/{name}{i}/1.wav" for i in range(2) for name in "abcdefghijk"],
         list("abcdefghijk")),
+    "days above": (
+        [f"2023-01-0{day}/{who}/1.wav" for day in (5, 6) for who in ("ann", "bob", "cid")],
+        ["ann", "bob", "cid"]),
+    "days below": (
+        [f"{who}/202301{day}/1.wav" for day in (15, 16) for who in ("ann", "bob")], ["ann", "bob"]),
+    "places above": (
+        [f"{place}/{who}/1.wav" for place in ("car", "office") for who in ("ann", "bob", "cid")],
+        ["ann", "bob", "cid"]),
+    "places below": (
+        [f"{who}/{place}/1.wav" for place in ("car", "office") for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "moods above": (
+        [f"{mood}/{who}/1.wav" for mood in ("angry", "neutral") for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "devices above": (
+        [f"{kind}/{who}/1.wav" for kind in ("iphone12", "android") for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "two words above": (
+        [f"{kind}/{who}/1.wav" for kind in ("Female_speakers", "Male_speakers")
+         for who in (f"{kind[0]}a", f"{kind[0]}b")],
+        ["Fa", "Fb", "Ma", "Mb"]),
+    "signal to noise above": (
+        [f"snr_{level}dB/{who}/1.wav" for level in (-5, 0, 5) for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "processing above": (
+        [f"{kind}/{who}/1.wav" for kind in ("denoised", "original") for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "spoken by whom": (
+        [f"{kind}/{who}/1.wav" for kind in ("genuine", "impostor") for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "Chinese parts": (
+        [f"{part}/{who}/1.wav" for part in ("训练集", "测试集") for who in ("ann", "bob")],
+        ["ann", "bob"]),
+    "nobody's recordings beside": (
+        ["ann/1.wav", "bob/1.wav", "unknown/1.wav", "Unlabeled/2.wav", "misc/3.wav"],
+        ["ann", "bob"]),
     "one file per speaker, one session each": (
         ["id10001/v/1.wav", "id10002/w/1.wav"], ["id10001", "id10002"]),
 }  # fmt: skip
@@ -104,6 +140,22 @@ def test_layouts(name: str) -> None:
             "c/copy holds folders that are called",
         ),
         (["noise/1.wav", "music/2.wav"], "holds no speaker's folder"),
+        (
+            [f"{place}/{who}/1.wav" for place in ("zurich", "bern") for who in ("ann", "bob")],
+            "which folders are speakers, its 2 (zurich, bern) or the 2 in them (ann, bob)?",
+        ),
+        (
+            [f"place{i}/name {who}/1.wav" for i in "abcdefghijk" for who in "abcdefghij"],
+            "which folders are speakers, its 11 (placea, placeb, placec, ...) or the 10 in them",
+        ),
+        (
+            ["ann/1.wav", "bob/1.wav", "test/1.wav"],
+            "c holds test, which a corpus's parts are called",
+        ),
+        (["angry/1.wav", "happy/2.wav"], "c/angry/1.wav lies in no speaker's folder"),
+        (["ann/1.wav", "bob/1.wav", "ann - Copy/1.wav"], "c/ann - Copy is called like a copy of"),
+        (["ann/1.wav", "bob/1.wav", "copy of ann/1.wav"], "c/copy of ann is called like a copy"),
+        (["ann/1.wav", "bob/1.wav", "ann (2)/1.wav"], "--speaker_level=1 takes it for a speaker"),
     ],
 )
 def test_what_nobody_can_know_is_refused(files: list[str], message: str) -> None:

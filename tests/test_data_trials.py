@@ -1,5 +1,6 @@
 """Trial lists as programs write them, names as they spell them, labels that cannot be right."""
 
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +65,16 @@ FORMS = {
     "folders in front": f"1 data/wav/{A} data/wav/{B}\n0 data/wav/{A} data/wav/{C}\n",
     "names alone": "1 a b\n0 a c\n",
     "names and suffix": "1 a.wav b.wav\n0 a.wav c.wav\n",
+    "another case": "1 Ann/A.WAV ann/b.wav\n0 ANN/a.wav bob/c.wav\n",
+    "pandas' numbers alone": f"0,{A},{B},1\n1,{A},{C},0\n",
+    "titles of another language": f"fichier1;fichier2;cible\n{A};{B};1\n{A};{C};0\n",
+    "titles in Chinese": f"注册,测试,标签\n{A},{B},1\n{A},{C},0\n",
+    "a question": f"File 1,File 2,Same Speaker?\n{A},{B},yes\n{A},{C},no\n",
+    "p, n": f"{A} {B} p\n{A} {C} n\n",
+    "accept, reject": f"{A} {B} accept\n{A} {C} reject\n",
+    "mated, non-mated": f"{A} {B} mated\n{A} {C} non-mated\n",
+    "same, other": f"{A} {B} same\n{A} {C} other\n",
+    "intra, inter": f"{A} {B} intra\n{A} {C} inter\n",
     "absolute": f"1 ROOT/{A} ROOT/{B}\n0 ROOT/{A} ROOT/{C}\n",
 }  # fmt: skip
 SAID = set(FORMS) - {"VoxCeleb", "Kaldi", "comments", "quoted, with spaces"}
@@ -79,6 +90,22 @@ def test_every_form_is_the_same_list(corpus: Corpus, name: str, encoding: str) -
     assert (trials.enroll, trials.test) == ([A, A], [B, C])
     assert trials.labels.tolist() == [True, False]
     assert bool(trials.notes) == (name in SAID), trials.notes
+
+
+def test_names_are_the_same_however_their_letters_are_composed(tmp_path: Path) -> None:
+    """macOS splits letters and accents, which other systems do not."""
+    whole, split = (unicodedata.normalize(form, "zoë/é.wav") for form in ("NFC", "NFD"))
+    for on_disk, listed in ((whole, split), (split, whole)):
+        root = tmp_path / str(len(on_disk))
+        for key in (on_disk, A):
+            (root / key).parent.mkdir(parents=True, exist_ok=True)
+            (root / key).write_bytes(key.encode())
+        assert KeyLookup(Corpus.read(root)).find(listed) == on_disk
+    for number, key in enumerate((whole, split)):
+        file = tmp_path / "both" / key.replace(".wav", f"{number}.wav")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes([number]))
+    assert Corpus.read(tmp_path / "both").speaker_ids == ["zoë"]
 
 
 def test_links_to_recordings_name_them(corpus: Corpus, tmp_path: Path) -> None:

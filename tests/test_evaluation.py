@@ -11,8 +11,10 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv import assets, cli
+from tfq_sv.cli import demo
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.synthetic import CorpusSpec
 from tfq_sv.data.trials import Trials
 from tfq_sv.evaluation.measurement import Evaluation, KerasEncoder, evaluate
 from tfq_sv.evaluation.scoring import cosine
@@ -53,8 +55,6 @@ def test_shipped_files_embed_as_their_networks_do(name: str, test_corpus: Corpus
 
 
 def test_the_demo_is_of_a_network_that_knows_its_speech() -> None:
-    from tfq_sv.cli import demo
-
     assert assets.SPEECH[demo.FLAGS["network"].default] == SYNTHETIC
 
 
@@ -95,7 +95,13 @@ def test_thresholds_need_enough_trials() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_goes_the_whole_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fewer(*, speakers: int, **options: int) -> CorpusSpec:
+        return CorpusSpec(speakers=speakers // 6, **options)
+
+    monkeypatch.setattr(demo, "CorpusSpec", fewer)
     assert cli.main(["demo", f"--out={tmp_path}", "--test_speakers=5", "--steps=2"]) == 0
     said = capsys.readouterr().out
     assert "5 unseen speakers, 675 trials; not VoxCeleb" in said

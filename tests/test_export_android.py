@@ -64,8 +64,11 @@ def kotlinc(sources: Iterable[Path], class_path: str, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return compiled(tmp_path_factory.mktemp("kotlin"))
+
+
+def compiled(folder: Path) -> str:
     """Class path of the library and its tests, compiled against the stubs."""
-    folder = tmp_path_factory.mktemp("kotlin")
     platform = []
     for part in re.split(r"(?m)^(?=package )", (STUBS / "platform.stubs").read_text())[1:]:
         platform.append(folder / f"platform{len(platform)}.kt")

@@ -3,7 +3,6 @@
 Installs these into pytest's cache on first use.
 """
 
-import itertools
 import json
 import os
 import shutil
@@ -24,7 +23,8 @@ RUNTIMES = {
     "ai-edge-litert==1.2.0": "ai_edge_litert.interpreter",
 }
 KEPT = {"first": "features", "today": "waveform"}  # version -> input; test_compatibility says more
-NETWORKS = {"ResNet18": 16, "DF_ResNet56": 8}  # name -> channels
+# name -> channels, bits: all ways of packing in one network, depthwise kernels in the other
+NETWORKS = {"ResNet18": (16, (8, 4, 3, 1)), "DF_ResNet56": (8, (4, 3))}
 
 # In a process with nothing but the old runtime and its NumPy.
 PROGRAM = """
@@ -62,18 +62,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     np.save(folder / "features.npy", rng.normal(0, 1, (1, 61, 80)).astype(np.float32))
     np.save(folder / "waveform.npy", rng.normal(0, 0.1, (1, 16000)).astype(np.float32))
-    for (name, channels), bits in itertools.product(NETWORKS.items(), (8, 4, 3, 1)):
+    for name, (channels, widths) in NETWORKS.items():
         with pytest.MonkeyPatch.context() as patch:
             shallow(patch)
             network = randomize(tfq_sv.models.build(name, embed_dim=32, channels=channels))
-        recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
-        made = tfq_sv.quantize(network, recipe, calibrate=False)
-        books, plain = quantized_model.codebooks(made), quantized_model.dequantize(made)
-        # The front end's ops do not hang on the bits: either compute sees both inputs.
-        inputs = ("features", "waveform") if bits in (8, 3) else ("waveform", "features")
-        for compute, input in zip(("int8", "float32"), inputs, strict=True):
-            built = convert.build(plain, books, input, compute=compute)
-            (folder / f"{name}-{bits}-{compute}-{input}.tflite").write_bytes(built.data)
+        for bits in widths:
+            recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
+            quantized = tfq_sv.quantize(network, recipe, calibrate=False)
+            books = quantized_model.codebooks(quantized)
+            plain = quantized_model.dequantize(quantized)
+            # The front end's ops do not hang on the bits: either compute sees both inputs.
+            inputs = ("features", "waveform") if bits in (8, 3) else ("waveform", "features")
+            for compute, input in zip(("int8", "float32"), inputs, strict=True):
+                built = convert.build(plain, books, input, compute=compute)
+                (folder / f"{name}-{bits}-{compute}-{input}.tflite").write_bytes(built.data)
     for version, input in KEPT.items():
         kept = Path(__file__).parent / "data" / version / "file.tflite"
         shutil.copy(kept, folder / f"{version}-int8-{input}.tflite")

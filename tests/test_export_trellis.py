@@ -1,5 +1,6 @@
 """Trellis codes in a file: stock ops, both signatures, a second reader."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,9 @@ def mixed(model: Any, bits: float) -> dict[str, Book]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", trellis.WIDTHS)
-@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize(
+    ("negative", "bits"), zip(itertools.cycle((False, True)), trellis.WIDTHS, strict=False)
+)
 def test_both_signatures_equal_keras(tmp_path: Path, bits: float, negative: bool) -> None:
     model = network(negative)
     check(tmp_path / "model.tflite", model, mixed(model, bits), "float32")

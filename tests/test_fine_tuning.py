@@ -50,7 +50,7 @@ def test_fine_tuning_brings_two_bits_back_to_the_teacher(
         np.testing.assert_allclose(np.float32(scale) * levels, book.centroids, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "static"])
+@pytest.mark.parametrize("kind", ["adaptive", pytest.param("static", marks=pytest.mark.slow)])
 def test_fine_tuning_brings_one_bit_nearer_to_the_teacher(
     kind: str, network: keras.Model, train_corpus: Corpus
 ) -> None:

@@ -47,12 +47,20 @@ def fit(model: keras.Model, *, jit: bool = False) -> tuple[float, float]:
     return history.history["loss"][0], history.history["loss"][-1]
 
 
+def two_layers() -> keras.Model:
+    """For XLA, which compiles each layer for seconds; the test below has every kind of layer."""
+    features = keras.Input((None, 24))
+    x = keras.layers.Conv1D(32, 3, padding="same", activation="relu", name="frame1")(features)
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.BatchNormalization()(x))
+    return keras.Model(features, keras.layers.Dense(10, name="speakers")(pooled))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 3])
 @pytest.mark.parametrize("jit", [False, True])
 def test_compile_and_fit(bits: int, jit: bool) -> None:
     keras.utils.set_random_seed(0)
-    model = tdnn()
+    model = two_layers() if jit else tdnn()
     quantized = tfq_sv.quantize(
         model, tfq_sv.QuantizationRecipe.uniform(model, bits), calibrate=False
     )
@@ -73,6 +81,7 @@ def test_jit_computes_what_plain_tensorflow_does() -> None:
     np.testing.assert_allclose(fast, quantized(features), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_float16_keeps_codebooks_in_float32() -> None:
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy("mixed_float16")

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,8 @@ from tfq_sv.verification import enrolment_file
 
 SOUNDS = ["aac", "flac", "m4a", "mp3", "ogg", "wav"]
 LISTS = ["embeddings .ark", "embeddings .npy", "embeddings .scp", "raw.list", "shard (tar)"]
-LISTS += ["enroll map", "enrolled speakers", "segments", "trials", "utt2spk", "wav.scp"]
+LISTS += ["enroll map", "enrolled speakers", "list of files", "segments", "spk2utt", "trials"]
+LISTS += ["utt2spk", "wav.scp"]
 
 
 @pytest.mark.slow
@@ -78,6 +79,16 @@ TRIES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.fixture
+def little_recursion() -> Iterator[None]:
+    """Python's usual limit: PyYAML takes seconds to come back from the networks' one."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("little_recursion")
 @pytest.mark.parametrize("name", TRIES)
 @pytest.mark.parametrize("text", DEEP, ids=lambda text: text[:9])
 def test_what_parsers_stumble_over(text: str, name: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import State, save
+from conftest import shallow
 from test_models_wespeaker import config, folder, small_state
 
 from tfq_sv import cli, models
@@ -55,7 +56,10 @@ def test_any_prefix(prefix: str, tmp_path: Path, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", ["CAMPPlus", "ECAPA_TDNN_c512", "Gemini_DF_ResNet60"])
-def test_any_prefix_of_any_family(name: str, tmp_path: Path) -> None:
+def test_any_prefix_of_any_family(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shallow(monkeypatch)
     channels = 8 if name.startswith("ECAPA") else 4
     state = small_state(name, channels=channels)
     prefixed = {f"model.encoder.{key}": value for key, value in state.items()}

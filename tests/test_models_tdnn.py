@@ -1,5 +1,6 @@
 """CAM++ and ECAPA-TDNN: golden answers of the original networks, our PyTorch forms, bad files."""
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import DATA, LOUD, State, golden_features, golden_state, save, state_like
+from conftest import shallow
 
 import tfq_sv
 from tfq_sv import cli, models
@@ -27,14 +29,24 @@ SMALL: dict[str, dict[str, Any]] = {
     "CAMPPlus": {"channels": 4, "embed_dim": 8},
     "ECAPA_TDNN_GLOB_c512": {"channels": 16, "embed_dim": 8},
     "ECAPA_TDNN_c512": {"channels": 16, "embed_dim": 8},
-    "ECAPA_TDNN_GLOB_c1024": {"channels": 16, "embed_dim": 8},
 }
 # The original CAM++ in float32 is this far from exact arithmetic on these random weights: each of
 # its 52 layers amplifies what the one before rounded. With trained weights nothing does.
 ROUNDING = {"CAMPPlus": 2e-3, "ECAPA_TDNN_GLOB_c512": 1e-5}
 
 
+@pytest.fixture
+def few_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CAM++ of two layers per block; the golden answers are of all 52."""
+    shallow(monkeypatch)
+
+
+small_networks = pytest.mark.usefixtures("few_layers")
+
+
+@functools.cache
 def small_state(name: str, **settings: Any) -> State:
+    """For tests of small networks."""
     return state_like(models.build(name, **{**SMALL[name], **settings}), LOUD)
 
 
@@ -68,6 +80,7 @@ def test_golden_answers(name: str, tmp_path: Path) -> None:
         assert relative(found.numpy(), answer) < ROUNDING[name]
 
 
+@small_networks
 @pytest.mark.parametrize("name", SMALL)
 def test_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     state = small_state(name)
@@ -81,6 +94,7 @@ def test_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     assert np.isfinite(model(golden_features(1))).all()  # PyTorch has no deviation of one frame
 
 
+@small_networks
 @pytest.mark.parametrize("pooling", ["TSTP", "TAP", "TSDP"])
 def test_other_poolings_of_ecapa(pooling: str, tmp_path: Path) -> None:
     name = "ECAPA_TDNN_c512"
@@ -90,9 +104,10 @@ def test_other_poolings_of_ecapa(pooling: str, tmp_path: Path) -> None:
     assert all(a.relative < 1e-5 for a in verification.verify(checkpoint, model, (61,)))
 
 
+@small_networks
 def test_verify_sees_a_wrong_segment_and_a_wrong_group(tmp_path: Path) -> None:
     for name, layer in (
-        ("CAMPPlus", "xvector.block2.tdnnd3.cam_layer.linear2"),
+        ("CAMPPlus", "xvector.block2.tdnnd2.cam_layer.linear2"),
         ("ECAPA_TDNN_GLOB_c512", "layer3.se_res2block.1.convs.4"),
     ):
         path = folder(tmp_path / name, small_state(name), name)
@@ -103,6 +118,7 @@ def test_verify_sees_a_wrong_segment_and_a_wrong_group(tmp_path: Path) -> None:
         assert all(a.relative > 1e-3 for a in verification.verify(checkpoint, model, (61,)))
 
 
+@small_networks
 def test_3d_speaker_and_wespeaker_are_told_apart(tmp_path: Path) -> None:
     """Their CAM++ have the same keys, but other front ends and roots."""
     state = small_state("CAMPPlus", embed_dim=192)
@@ -124,6 +140,7 @@ def test_3d_speaker_and_wespeaker_are_told_apart(tmp_path: Path) -> None:
         assert checkpoint.epsilon == (0.0 if theirs else 1e-7)
 
 
+@small_networks
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -135,7 +152,7 @@ def test_3d_speaker_and_wespeaker_are_told_apart(tmp_path: Path) -> None:
 def test_strict_about_3d_speakers_configurations(
     change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    save(tmp_path / "a.bin", golden_state("CAMPPlus"))
+    save(tmp_path / "a.bin", small_state("CAMPPlus"))
     model = {"type": "cam++-sv", "model_config": {"sample_rate": 16000}, **change}
     (tmp_path / "configuration.json").write_text(json.dumps({"model": model}))
     with pytest.raises(InputError, match=message):
@@ -149,21 +166,22 @@ def _without(key: str) -> Any:
 _LINEAR = "layer2.se_res2block.3.linear1.weight"
 
 
+@small_networks
 @pytest.mark.parametrize(
     ("name", "change", "arguments", "message"),
     [
         ("CAMPPlus", _without("head.conv1.weight"), {}, "lacks head.conv1.weight of CAMPPlus"),
         (
             "CAMPPlus",
-            _without("xvector.block3.tdnnd16.linear1.weight"),
+            _without("xvector.block3.tdnnd2.linear1.weight"),
             {},
-            "lacks xvector.block3.tdnnd16.linear1.weight of CAMPPlus",
+            "lacks xvector.block3.tdnnd2.linear1.weight of CAMPPlus",
         ),
         (
             "CAMPPlus",
-            lambda s: {**s, "xvector.block3.tdnnd17.linear1.weight": s["head.bn1.weight"]},
+            lambda s: {**s, "xvector.block3.tdnnd3.linear1.weight": s["head.bn1.weight"]},
             {},
-            "holds xvector.block3.tdnnd17.linear1.weight, unknown to CAMPPlus",
+            "holds xvector.block3.tdnnd3.linear1.weight, unknown to CAMPPlus",
         ),
         ("CAMPPlus", dict, {"growth_rate": 64}, "model_args of config.yaml has 'growth_rate'"),
         ("ECAPA_TDNN_GLOB_c512", dict, {"emb_bn": True}, "config.yaml has 'emb_bn'"),
@@ -189,6 +207,7 @@ def test_strict(
         models.load_checkpoint(path)
 
 
+@small_networks
 def test_a_width_that_no_name_has_must_be_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pt", small_state("ECAPA_TDNN_GLOB_c512"))
     with pytest.raises(InputError, match="of no known network; name it with model_name"):
@@ -196,6 +215,7 @@ def test_a_width_that_no_name_has_must_be_named(tmp_path: Path) -> None:
     assert models.load_checkpoint(path, "ECAPA_TDNN_GLOB_c512").output_shape == (None, 8)
 
 
+@small_networks
 def test_a_constant_channel_trains_without_epsilon() -> None:
     import tensorflow as tf
 

@@ -1,5 +1,6 @@
 """The importer: golden answers of WeSpeaker's own networks, our PyTorch form, and bad files."""
 
+import functools
 import logging
 import pickle
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tf_keras as keras
 import torch
 import yaml
 from checkpoints import DATA, State, golden_features, golden_state, save, state_like
@@ -23,6 +25,7 @@ GOLDEN = ["ResNet18", "ResNet34", "Gemini_DF_ResNet60"]
 SMALL = {"channels": 4, "embed_dim": 8}
 
 
+@functools.cache
 def small_state(name: str = "ResNet18", **settings: Any) -> State:
     return state_like(models.build(name, **{**SMALL, **settings}))
 
@@ -74,15 +77,16 @@ def test_pytorch_form_gives_the_golden_answers(name: str) -> None:
     ("name", "settings"),
     [
         pytest.param("ResNet50", {}, marks=pytest.mark.slow),
-        pytest.param("ResNet101", {}, marks=pytest.mark.slow),
-        ("ResNet34", {"pooling": "ASTP"}),
+        pytest.param("ResNet34", {"pooling": "ASTP"}, marks=pytest.mark.slow),
         ("ResNet18", {"pooling": "TAP"}),
         ("ResNet18", {"pooling": "TSDP", "two_emb_layer": True}),
-        ("ResNet50", {"pooling": "ASTP", "two_emb_layer": True, "feat_dim": 64}),
-        pytest.param("DF_ResNet56", {}, marks=pytest.mark.slow),
-        pytest.param("DF_ResNet110", {"pooling": "ASTP"}, marks=pytest.mark.slow),
+        pytest.param(
+            "ResNet50",
+            {"pooling": "ASTP", "two_emb_layer": True, "feat_dim": 64},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("DF_ResNet56", {"pooling": "ASTP"}, marks=pytest.mark.slow),
         ("Gemini_DF_ResNet60", {"pooling": "ASTP", "two_emb_layer": True}),
-        pytest.param("Gemini_DF_ResNet114", {}, marks=pytest.mark.slow),
         # The deepest. Others differ from those above in their numbers of blocks alone, and
         # test_models counts the parameters of every one.
         pytest.param("ResNet293", {}, marks=pytest.mark.slow),
@@ -122,12 +126,15 @@ VARIANTS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
+    return models.load_wespeaker(save(tmp_path_factory.mktemp("plain") / "a.pt", small_state()))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_load_alike(variant: str, tmp_path: Path) -> None:
-    state = small_state()
+def test_variants_load_alike(variant: str, plain: keras.Model, tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(1, 60, 80)).astype(np.float32)
-    plain = models.load_wespeaker(save(tmp_path / "plain.pt", state))
-    other = models.load_wespeaker(save(tmp_path / "other.pt", state, VARIANTS[variant]))
+    other = models.load_wespeaker(save(tmp_path / "other.pt", small_state(), VARIANTS[variant]))
     np.testing.assert_array_equal(other(features), plain(features))
 
 

@@ -14,13 +14,15 @@ from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.recipe import LayerRecipe
 
 LAYERS = keras.layers
+FORMS = ["model.keras", *(pytest.param(x, marks=pytest.mark.slow) for x in ("model.h5", "saved"))]
 FEATURES = np.random.default_rng(0).normal(size=(2, 60, 80)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
     ("name", "bits"),
     [
-        *(("network", bits) for bits in range(1, 9)),
+        *(("network", bits) for bits in (1, 3, 8)),
+        *(pytest.param("network", bits, marks=pytest.mark.slow) for bits in (2, 4, 5, 6, 7)),
         pytest.param("resnet18", 4, marks=pytest.mark.slow),
     ],
 )
@@ -57,7 +59,7 @@ def test_the_model_computes_with_the_codebooks(network: keras.Model) -> None:
     np.testing.assert_allclose(plain(FEATURES), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> None:
     quantized = tfq_sv.quantize(
@@ -73,7 +75,7 @@ def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["adaptive", "static", "learned scale"])
-@pytest.mark.parametrize("form", ["model.keras", "model.h5", "saved_model"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_binary_networks_save_and_load(
     network: keras.Model, kind: str, form: str, tmp_path: Path

@@ -187,6 +187,19 @@ def test_the_page_reads_the_same_files() -> None:
         assert said in answer["error"], text
 
 
+def test_agreement_is_laxer_than_the_eer() -> None:
+    script = """
+      const { leastScore } = await import(at("agreement.js"));
+      console.log(JSON.stringify(input.map(leastScore)));
+    """
+    at_eer, expected = np.transpose(CASES["agreement_thresholds"]).tolist()
+    assert [agreement.least_score(one) for one in at_eer] == pytest.approx(expected)
+    assert agreement.least_score(None) is None
+    *found, unknown = web(script, [*at_eer, None])
+    assert found == pytest.approx(expected)
+    assert unknown is None
+
+
 def test_the_page_decides_alike() -> None:
     script = """
       const { best, score } = await import(at("decision.js"));

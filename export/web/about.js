@@ -1,6 +1,8 @@
 // What a file says of itself, checked once, before anything works by it. ../FORMAT.md has the rules;
 // about.py and About.kt keep the same ones.
 
+import { isObject, parseObject } from "./strict_json.js";
+
 const INT32 = 2 ** 31 - 1;
 const SHA256 = /^[0-9a-f]{64}$/;
 
@@ -10,19 +12,14 @@ export class InputError extends Error {}
 /**
  * Reads the JSON that a file's `about` signature gave.
  *
- * @param {string} text
+ * @param {string | Uint8Array} text
  * @param {string} name of the file, for error messages
  * @returns {object}
  * @throws {InputError} wrong, or of a file that takes features instead of a waveform
  */
 export function parseAbout(text, name) {
-  let about = null;
-  try {
-    about = JSON.parse(text);
-  } catch {
-    // Said below.
-  }
-  if (!isObject(about)) {
+  const about = parseObject(text);
+  if (!about) {
     throw new InputError(`${name} has wrong metadata: no JSON object; export it again`);
   }
   if (about.input === "features") {
@@ -54,7 +51,6 @@ export function threshold(about) {
 }
 
 const isUnknown = (value) => value === undefined || value === null;
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const isCount = (value) => Number.isInteger(value) && value > 0 && value <= INT32;
 
 /** Name -> {"threshold": a number or null, and whatever else}. */

@@ -3,8 +3,15 @@
 
 import { score } from "./decision.js";
 
+const LAXER = 0.1; // than the threshold at the EER: three right recordings may raise a false alarm
+
+/** From which score on recordings of an enrolment count as one voice; null if not known, as given. */
+export function leastScore(threshold) {
+  return threshold === null ? null : threshold - LAXER * Math.abs(threshold);
+}
+
 /**
- * Recordings that would not be accepted against the others, and the score of each. While the one that
+ * Recordings that do not fit the others, and the score of each. While the one that
  * scores lowest against all others stays under the threshold, it is taken out; of equal ones, the last.
  *
  * @param {Float32Array[]} units embeddings of length 1

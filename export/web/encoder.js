@@ -44,7 +44,7 @@ export class SpeakerEncoder {
       );
     });
     try {
-      const about = parseAbout(new TextDecoder().decode(await ask(packed, "about", "json")), name);
+      const about = parseAbout(await ask(packed, "about", "json"), name);
       if (about.form) return new SpeakerEncoder(await loadAndCompile(bytes, ACCELERATOR), about);
       const inflated = await ask(packed, "inflate", "tflite");
       if (hex(await sha256(inflated)) !== about.inflated_sha256) {

@@ -2,6 +2,7 @@
 // enrolment_file.py and Enrolment.kt read and write the same.
 
 import { InputError } from "./about.js";
+import { parseObject } from "./strict_json.js";
 
 const FORMAT = "tfq-sv enrolment";
 const VERSION = 1;
@@ -38,13 +39,8 @@ export function writeEnrolment(speakers, network, size) {
  * @throws {InputError} no such file, newer, of another network, or a value that is not allowed
  */
 export function readEnrolment(text, network, size, name) {
-  let content = null;
-  try {
-    content = JSON.parse(text);
-  } catch {
-    // Said below.
-  }
-  if (!isObject(content) || content.format !== FORMAT) {
+  const content = parseObject(text);
+  if (content?.format !== FORMAT) {
     throw new InputError(`${name} is not a file of enrolled speakers; enroll again`);
   }
   const { version } = content;
@@ -90,5 +86,3 @@ function reference(entry, size, wrong) {
   }
   return { seconds, embedding: Float32Array.from(values) };
 }
-
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

@@ -2,7 +2,7 @@
 // Kotlin's SpeakerVerifier keep as well.
 
 import { InputError } from "./about.js";
-import { problem as disagreement } from "./agreement.js";
+import { leastScore, problem as disagreement } from "./agreement.js";
 import { llr } from "./calibration.js";
 import { best, findThreshold, OPERATING_POINT, score, unit } from "./decision.js";
 import { isName, readEnrolment, writeEnrolment } from "./enrolment.js";
@@ -49,7 +49,8 @@ export class SpeakerVerifier {
       references.push({ seconds: measure(waveform).seconds, embedding });
     }
     const embeddings = references.map((reference) => reference.embedding);
-    const reason = check ? disagreement(embeddings, this.#encoder.threshold) : "";
+    const least = leastScore(this.#encoder.threshold);
+    const reason = check ? disagreement(embeddings, least) : "";
     if (reason) throw new InputError(`${name}: ${reason}`);
     this.#speakers.set(name, references);
   }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
+from tfq_sv import yaml_files
 from tfq_sv.errors import InputError
 
 _SHIPPED = Path(__file__).parents[1] / "training" / "conf"
@@ -43,8 +44,6 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
         InputError: no such file, not a list of settings, an unknown one, a value that its flag does
             not take, or none and the command line gives none.
     """
-    import yaml
-
     path = Path(name)
     if not path.is_file():
         path = _SHIPPED / f"{name}.yaml"
@@ -52,10 +51,7 @@ def apply_config(flag_values: flags.FlagValues, name: str) -> None:
         raise InputError(
             f"--config {name} is no file, nor a shipped recipe: {', '.join(shipped_recipes())}"
         )
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split()):.200}") from None
+    settings = yaml_files.read(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold `setting: value` lines")
     known = sorted(set(flag_values) - {"config"})

@@ -54,6 +54,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         raise InputError("--fixed_lengths are of waveforms; leave --input out")
     model = load_network(name)
     from tfq_sv.export import export_tflite
+    from tfq_sv.quantization import folding
     from tfq_sv.quantization.float_layers import named
 
     report = export_tflite(
@@ -68,6 +69,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     print(f"wrote {out}: {report.bytes:,} bytes, {ratio:.2f}x smaller than float32's")
     print(f"  float32 .tflite  {report.float32_bytes:,} bytes")
     print(f"  inflated, int8   {report.inflated_bytes:,} bytes (what `inflate` returns)")
+    if report.norms:
+        print(f"  {folding.described(report.norms)}")
     if report.floats:
         print(f"  left float       {named(report.floats)}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of test speakers> --store")
@@ -77,4 +80,5 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         "float32_bytes": report.float32_bytes,
         "inflated_bytes": report.inflated_bytes,
         "float": {layer: asdict(found) for layer, found in report.floats.items()},
+        "batch_norm_bytes": folding.cost(report.norms),
     }

@@ -81,6 +81,7 @@ def network_table(
     model: Any, costs: Mapping[str, "LayerComplexity"], widths: Sequence[int], frames: int
 ) -> str:
     """Returns the table of a network's layers, with totals."""
+    from tfq_sv.quantization import folding
     from tfq_sv.quantization.float_layers import float_layers, left_float, parameters
     from tfq_sv.reports.table import Table
 
@@ -110,6 +111,8 @@ def network_table(
     others = {name: x for name, x in float_layers(model).items() if not x.quantizable}
     floats = parameters(model) - weights - sum(layer.weights for layer in others.values())
     beside = f"Beside the kernels: {floats:,} floats of biases and BatchNorm.\n"
+    if stay := folding.described(folding.unfolded(model)):
+        beside += f"{stay}.\n"
     if others:
         beside += f"warning: {left_float(model)}.\n"
     return (

@@ -27,7 +27,6 @@ example:
 
 import dataclasses
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ from tfq_sv.cli.common import (
     open_encoder,
     output,
     print_skipped,
-    read_corpus,
+    read_corpora,
     reasons,
     required,
 )
@@ -63,8 +62,6 @@ from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
 if TYPE_CHECKING:
     from tfq_sv.training.distillation import TeacherEmbeddings
 
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-
 FLAGS = flags.FlagValues()
 DEFAULT = TrainingOptions()
 flags.DEFINE_multi_string("corpus", None, "training speech, see above", flag_values=FLAGS)
@@ -74,8 +71,7 @@ flags.DEFINE_string("network", "ResNet18", "ResNet18, DF_ResNet56, ...", flag_va
 flags.DEFINE_integer(
     "channels",
     16,
-    "width of the first stage (the field: 32); below 16, gradients may crash in TensorFlow's "
-    f"oneDNN on x86 processors: {ONEDNN}=0 in the environment goes without",
+    "width of the first stage (the field: 32)",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -155,23 +151,17 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
         raise InputError(
             "--aam_weight goes with --teacher; without one, AAM-softmax is all there is"
         )
-    _check_channels()
     for given in (FLAGS.init, FLAGS.teacher):
         if given:
             check_network(given)
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
-    corpus = Corpus.joined(
-        [
-            read_corpus(
-                folder,
-                strict=FLAGS.strict,
-                speaker_level=FLAGS.speaker_level,
-                unlabelled=bool(FLAGS.teacher),
-            )
-            for folder in folders
-        ]
+    corpus = read_corpora(
+        folders,
+        strict=FLAGS.strict,
+        speaker_level=FLAGS.speaker_level,
+        unlabelled=bool(FLAGS.teacher),
     )
     return on_all_devices(lambda strategy: _train(strategy, corpus, options, added, Path(out)))
 
@@ -268,16 +258,6 @@ def _teacher(corpus: Corpus, speeds: tuple[float, ...], out: Path) -> "TeacherEm
         folder=out.parent / f"teacher-{name[:8]}",
         strict=FLAGS.strict,
     )
-
-
-def _check_channels() -> None:
-    """Refuses what may crash the interpreter: oneDNN's gradients of narrow convolutions."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if FLAGS.channels < 16 and not FLAGS.init and x86 and os.environ.get(ONEDNN) != "0":
-        raise InputError(
-            f"--channels={FLAGS.channels} may crash in TensorFlow's oneDNN; take 16 or more, or "
-            f"set {ONEDNN}=0 in the environment"
-        )
 
 
 def _network() -> Any:

@@ -29,6 +29,9 @@ MIN_SECONDS = 0.2
 # difference of channels in antiphase.
 _ANTIPHASE = 0.05
 
+# Seconds that a segment may reach beyond its recording, as for Kaldi's extract-segments.
+_OVERSHOOT = 0.5
+
 Source = Path | Member | Segment
 """A file, a file inside a shard, or a part of either."""
 
@@ -160,6 +163,10 @@ def probe(path: str | Source) -> Header:
     frames, rate, channels = _decoded(source, decoding.header)
     if isinstance(source, Segment):
         end = frames if source.end is None else min(frames, round(source.end * rate))
+        if source.end is not None and source.end > frames / rate + _OVERSHOOT:
+            raise BadAudioError(
+                "past the end", f"{source} ends after its recording, of {frames / rate:.2f} s"
+            )
         frames = max(0, end - round(source.start * rate))
     _check_length(source, frames, rate)
     chosen = _channel(source, channels) is not None

@@ -23,7 +23,7 @@ from sys import intern
 from tfq_sv.data import kaldi, shards, speaker_level, tree
 from tfq_sv.data.audio import Source
 from tfq_sv.data.decoding import SUFFIXES
-from tfq_sv.data.lists import legible, read_lines, read_pairs
+from tfq_sv.data.lists import composed, legible, read_lines, read_pairs
 from tfq_sv.data.speaker_level import Level, UnknownSpeakersError
 from tfq_sv.errors import InputError
 
@@ -266,13 +266,13 @@ def _keys(root: Path, files: Mapping[str, str], at: Level) -> tuple[dict[str, st
         if key in keys:
             repeated.append(key)
         keys[key] = path
-        speakers[key] = intern(key.split("/", 1)[0])
+        speakers[key] = intern(composed(key.split("/", 1)[0]))
     if repeated and not speaker_level.same_speaker_parts(at.containers):
         raise InputError(
             f"{root}: {len(repeated)} keys stand in two of its parts (first: {repeated[0]})"
         )
     if repeated:
-        speakers = {name: intern(at.speaker(name)[1].split("/", 1)[0]) for name in files}
+        speakers = {name: intern(composed(at.speaker(name)[1].split("/", 1)[0])) for name in files}
         return dict(files), speakers
     order = sorted(keys)
     return {key: keys[key] for key in order}, {key: speakers[key] for key in order}

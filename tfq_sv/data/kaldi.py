@@ -258,17 +258,32 @@ def listed_speakers(root: Path) -> dict[str, str]:
 
 def _speakers(root: Path) -> tuple[Path, dict[str, str]]:
     """The list that names the speakers, and utterance -> speaker."""
-    if (root / "utt2spk").is_file():
-        return root / "utt2spk", read_pairs(root / "utt2spk")
-    source = root / "spk2utt"
+    listed, source = root / "utt2spk", root / "spk2utt"
     if not source.is_file():
-        raise InputError(f"{root} has a wav.scp but no utt2spk beside it")
+        if not listed.is_file():
+            raise InputError(f"{root} has a wav.scp but no utt2spk beside it")
+        return listed, read_pairs(listed)
+    grouped = _grouped(source)
+    if not listed.is_file():
+        return source, grouped
+    speakers = read_pairs(listed)
+    wrong = [key for key, speaker in speakers.items() if grouped.get(key, speaker) != speaker]
+    if wrong:
+        raise InputError(
+            f"{listed} and spk2utt contradict each other on {len(wrong)} utterances (first: "
+            f"{wrong[0]}); delete the wrong one"
+        )
+    return listed, speakers
+
+
+def _grouped(source: Path) -> dict[str, str]:
+    """Reads spk2utt: utterance -> speaker."""
     speakers: dict[str, str] = {}
     for speaker, keys in read_pairs(source).items():
         for key in keys.split():
             if speakers.setdefault(key, speaker) != speaker:
                 raise InputError(f"{source}: {key} has two speakers, {speakers[key]} and {speaker}")
-    return source, speakers
+    return speakers
 
 
 def by_path(speakers: Mapping[str, str], files: Iterable[str]) -> dict[str, str]:

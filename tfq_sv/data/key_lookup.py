@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.data.lists import legible
+from tfq_sv.data.lists import composed, legible
 
 _AMBIGUOUS = ""
 
@@ -28,6 +28,7 @@ class KeyLookup:
         self._files: dict[str, str] | None = None
         self._stems: dict[str, str] | None = None
         self._names: dict[str, str] | None = None
+        self._lower: dict[str, str] = {}
         self._real: dict[str, str] | None = None
         self.readings: Counter[str] = Counter()
         self._examples: dict[str, tuple[str, str]] = {}
@@ -68,6 +69,7 @@ class KeyLookup:
         assert self._files is not None
         assert self._stems is not None
         assert self._names is not None
+        plain = composed(plain)
         for path in self._candidates(plain):
             for index, reading in ((self._files, "path"), (self._stems, "another suffix")):
                 place = path if index is self._files else _stem(path)
@@ -79,6 +81,9 @@ class KeyLookup:
         for spelled in dict.fromkeys((plain, _stem(plain))):
             if "/" not in spelled and (key := self._names.get(spelled)):
                 return key, "the file's name alone"
+        for path in self._candidates(plain.lower()):
+            if key := self._lower.get(path):
+                return key, "another case"
         return None, ""
 
     def _candidates(self, plain: str) -> Iterable[str]:
@@ -96,11 +101,13 @@ class KeyLookup:
         root = f"{self._corpus.root}/"
         for key, source in self._corpus.paths.items():
             file = legible(str(source)) if isinstance(source, Path) else key
-            file = file.removeprefix(root)
+            file, spelled_key = composed(file.removeprefix(root)), composed(key)
             self._files[file] = key
-            for stem in {_stem(file), _stem(key), key}:
+            for stem in {_stem(file), _stem(spelled_key), spelled_key}:
                 _add(self._stems, stem, key)
-            for path in {file, key}:
+            for path in {file, spelled_key}:
+                for spelled in {path.lower(), _stem(path.lower())}:
+                    _add(self._lower, spelled, key)
                 name = path.rpartition("/")[2]
                 for spelled in {name, _stem(name)}:
                     _add(self._names, spelled, key)

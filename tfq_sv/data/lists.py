@@ -1,6 +1,7 @@
 """Text lists, as any program wrote them: Kaldi's `key value` files, trials, WeSpeaker's lists."""
 
 import codecs
+import unicodedata
 from pathlib import Path
 
 from tfq_sv.errors import InputError
@@ -24,6 +25,15 @@ def legible(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def composed(name: str) -> str:
+    r"""A name with its letters and accents as one, as macOS does not spell them (Unicode's NFC).
+
+    >>> composed("zoe\u0308") == "zo\u00eb"
+    True
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def read_text(path: Path) -> str:
     """Reads a text file: UTF-8, or UTF-16 with or without a byte order mark.
 
@@ -38,7 +48,7 @@ def read_text(path: Path) -> str:
     head = data[:1000]
     if encoding == "utf-8" and head.count(0) > len(head) // 4 and not len(data) % 2:
         # Every other byte of plain names is zero; which one says the byte order.
-        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+        encoding = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:

@@ -2,67 +2,26 @@
 
 The rule, from the corpus folder downwards, one level of folders at a time:
 
-1. Folders of noise, music or impulse responses are left out.
-2. If all folders of a level are called like parts of a corpus (`train-clean-100`, `dev`, `wav`,
-   `CN-Celeb_flac`, `female`, `DR1`, ...), they are no speakers, and the level below counts.
+1. Folders of noise, music or impulse responses are left out, and those called `unknown` and the
+   like that hold recordings beside speakers' folders. `ann - Copy` beside `ann` is refused.
+2. If all folders of a level are called like parts of a corpus or conditions (`train-clean-100`,
+   `dev`, `wav`, `CN-Celeb_flac`, `female`, `DR1`, `car`, `snr_5dB`, `2023-01-05`, ...), they are no
+   speakers, and the level below counts. `folder_names` has the words.
 3. Otherwise the level is the speakers if most of its folders hold recordings directly, if the
    level above is a part, if the files are named after it (`103/1240/103-1240-0000.flac`,
    `p225/p225_001.wav`), if the folders are called like speakers (`id10001`, `spk3`), if the
-   folders below repeat (sessions) or are called like parts, or if there are ten folders or more.
+   folders below are called like parts or repeat as numbers (sessions), or if there are ten folders
+   or more, and not about as many names below that repeat.
 4. What none of this decides is refused: a wrong guess makes every figure wrong.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tfq_sv.data import folder_names as names_of
 from tfq_sv.errors import InputError
 
-_SPLITS = (
-    r"(train|training|trn|dev|devel|development|val|valid|validation|test|testing|tst|eval|"
-    r"evaluation|enrol|enroll|enrolment|enrollment|trials?|held-?out|unseen|seen|cv|finetune|"
-    r"gallery|probes?|query|queries|verif(y|ication)|registration|registered|references?)"
-)
-_FORMATS = (
-    r"(wav(48|16|8|e|s|48_silence_trimmed)?|wav[_-]?\d+k?(hz)?|\d+k(hz)?|aac|m4a|mp3|mp4|flacs?|"
-    r"ogg|opus|sph|pcm)"
-)
-_PARTS = re.compile(
-    rf"{_SPLITS}([-_ .]?\d+[a-z]?|[-_ ].*)?|.*[-_]{_SPLITS}|{_FORMATS}|"
-    # data sets
-    r"libri(speech|tts|light).*|voxceleb.*|vox[12]([-_].*)?|cn-?_?celeb.*|vctk.*|(data_)?aishell.*|"
-    r"timit|common-?_?voice.*|cv-corpus.*|speechocean.*|hi-?mia.*|magicdata.*|zhvoice|thchs.*|mls.*|"
-    # containers
-    r"audios?|data|dataset|datasets|corpus|corpora|sounds?|recordings?|clips|utterances|speech|"
-    r"speech_?data|speakers|voices|raw|original|processed|resampled|downloads?|extracted|"
-    # halves, rooms, channels, sessions, languages, kinds of people
-    r"(part|split|subset|set|batch|disk|disc|cd|vol|volume|fold|chunk|group|room|channel|ch|mic|"
-    r"device|session|sess|take|day|week|round|dr|region|condition|env)[-_ ]?(\d+|[a-z])|"
-    r"male|female|males|females|man|woman|men|women|boys?|girls?|kids?|child|children|adults?|f|m|"
-    r"clean|noisy|reverb|far|near|far-?field|near-?field|close-?talk|phone|telephone|mobile|"
-    r"microphone|desktop|studio|indoor|outdoor|read|spontaneous|"
-    r"en|de|fr|es|it|pt|nl|pl|ru|zh|ja|ko|ar|hi|tr|cn|us|uk|[a-z]{2}[-_][a-z]{2}|english|german|"
-    r"french|spanish|italian|portuguese|dutch|polish|russian|chinese|mandarin|cantonese|japanese|"
-    r"korean|arabic|hindi|turkish",
-    re.IGNORECASE,
-)
-_NO_SPEAKERS = re.compile(
-    r"[-_]*((background|free)?[-_ ]?noises?|musan|music|rirs?([-_]noises)?|simulated_rirs|"
-    r"real_rirs.*|pointsource_noises|impulse[-_ ]?responses?|silences?|babble|ambien(t|ce)|"
-    r"augmentation|tmp|temp|trash|logs?|checkpoints?|results?|outputs?|caches?|backups?|bak)[-_]*",
-    re.IGNORECASE,
-)
-_NAMED_SPEAKER = re.compile(
-    r"(spks?|spkr|speakers?|subject|subj|talker|reader|person|user|client|voice)[-_ ]?\w*\d\w*|"
-    r"id[-_]?\d+",
-    re.IGNORECASE,
-)
-_NUMBERED = re.compile(r"[a-z]{0,4}[-_]?\d{2,}[a-z]?", re.IGNORECASE)
-_WEAK = re.compile(r"[a-z]{1,2}|[a-z]{2}[-_][a-z]{2}|read|child|man|woman", re.IGNORECASE)
-_FORMAT = re.compile(_FORMATS, re.IGNORECASE)
-_TRAIN = re.compile(r"train|training|trn", re.IGNORECASE)
-_HELD_OUT = re.compile(r"test|testing|tst|eval|evaluation", re.IGNORECASE)
 _MANY = 10
 _CHOICE = "--speaker_level=N chooses another level"
 
@@ -163,7 +122,7 @@ def same_speaker_parts(containers: Iterable[str]) -> bool:
     They are in `train/ann/1.wav` and `val/ann/1.wav`; known corpora, whose parts hold a folder
     of a format (`dev/wav`), name every recording once.
     """
-    return not any(_FORMAT.fullmatch(part) for path in containers for part in path.split("/"))
+    return not any(names_of.is_format(part) for path in containers for part in path.split("/"))
 
 
 class _Finder:
@@ -177,7 +136,9 @@ class _Finder:
         here = f"{self.root}/{folder.path}" if folder.path else self.root
         children = []
         for name, child in folder.folders.items():
-            if _NO_SPEAKERS.fullmatch(name):
+            alone = len(folder.folders) == 1
+            nobody = names_of.is_nobody(name) and not child.folders and not alone
+            if nobody or names_of.is_noise(name):
                 self.left_out.append(child.path)
             else:
                 children.append(child)
@@ -193,8 +154,10 @@ class _Finder:
         parts = [child for child in children if _is_part(child)]
         others = [child for child in children if not _is_part(child)]
         if others:  # people may be called Dev, or go by a letter
-            parts = [child for child in parts if not _WEAK.fullmatch(_name(child))]
-            if all(child.files for child in parts) and any(child.files for child in others):
+            parts = [child for child in parts if not names_of.is_weak(_name(child))]
+            people = not any(names_of.is_no_person(_name(child)) for child in parts)
+            files = all(child.files for child in parts) and any(child.files for child in others)
+            if people and files:
                 parts = []
         if not parts:
             others = children
@@ -215,8 +178,8 @@ class _Finder:
         return [folder.path]
 
     def _check_parts(self, here: str, parts: list[_Folder]) -> None:
-        train = [child for child in parts if _TRAIN.fullmatch(_name(child))]
-        test = [child for child in parts if _HELD_OUT.fullmatch(_name(child))]
+        train = [child for child in parts if names_of.is_train(_name(child))]
+        test = [child for child in parts if names_of.is_held_out(_name(child))]
         if train and test and not any(child.files for child in (*train, *test)):
             raise UnknownSpeakersError(
                 f"{here} holds two corpora; give {self.root}/{train[0].path} or "
@@ -226,6 +189,14 @@ class _Finder:
     def _check_copies(self, here: str, folder: _Folder, children: list[_Folder]) -> None:
         """Raises where a folder beside the speakers holds folders that are called like them."""
         names = {_name(child) for child in children}
+        for name in sorted(names):
+            original = names_of.copy_of(name)
+            if original in names:
+                level = folder.path.count("/") + 2 if folder.path else 1
+                raise UnknownSpeakersError(
+                    f"{here}/{name} is called like a copy of {original}; move it away, "
+                    f"or --speaker_level={level} takes it for a speaker"
+                )
         for child in children:
             inner = set(child.folders) - {_name(child)}
             # Sessions and speakers may both be numbered, or lettered.
@@ -248,7 +219,7 @@ class _Finder:
         if grand and sum(_named_after_two(g) for g in grand) > 0.9 * len(grand):
             return True
         # One folder that holds a whole corpus, whatever its name.
-        return len(children) == 1 and all(_is_split(name) for name in below)
+        return len(children) == 1 and all(names_of.is_split(name) for name in below)
 
     def _check_speakers(self, here: str, folder: _Folder, children: list[_Folder]) -> None:
         """Raises unless these folders are surely speakers."""
@@ -257,21 +228,25 @@ class _Finder:
             return
         names, below = [_name(child) for child in children], _below(children)
         after = sum(_named_after(child, _name(child)) for child in children)
-        numbered = sum(_NUMBERED.fullmatch(name) is not None for name in names)
-        repeated = len(below) - len(set(below))
+        numbered = sum(map(names_of.is_numbered, names))
+        different = set(below)
+        repeats = len(children) > 1 and len(below) - len(different) >= len(different) / 2
+        sessions = all(map(names_of.is_session, different))
+        # Folders that repeat below a few may be people in one condition after the other.
+        doubtful = repeats and not sessions and 2 * len(different) > len(children)
         sure = (
             after >= 0.9 * len(children)
             or _strong(names) >= 0.9
             or (numbered == len(names) and len(names) >= 4 and _numbered(below))
-            or (len(children) > 1 and repeated >= len(set(below)) / 2)
-            or (below and all(_PARTS.fullmatch(name) for name in below) and len(children) > 1)
-            or len(children) >= _MANY
+            or (below and sessions and len(children) > 1 and (repeats or not _numbered(below)))
+            or (len(children) >= _MANY and not doubtful)
         )
         if not sure or direct:
-            inner = ", ".join(below[:3]) + (", ..." if len(below) > 3 else "")
+            unique = list(dict.fromkeys(below))
+            inner = ", ".join(unique[:3]) + (", ..." if len(unique) > 3 else "")
             raise UnknownSpeakersError(
                 f"{here}: which folders are speakers, its {len(children)} ({_names(children)}) or "
-                f"the {len(below)} in them ({inner})? {self._advice(folder)}"
+                f"the {len(unique)} in them ({inner})? {self._advice(folder)}"
             )
         self.note = f"speakers: the folders {_names(children)}; {_CHOICE}"
 
@@ -310,11 +285,7 @@ def _names(folders: list[_Folder]) -> str:
 
 
 def _is_part(folder: _Folder) -> bool:
-    return _PARTS.fullmatch(_name(folder)) is not None
-
-
-def _is_split(name: str) -> bool:
-    return re.fullmatch(rf"{_SPLITS}([-_ ].*)?", name, re.IGNORECASE) is not None
+    return names_of.is_part(_name(folder))
 
 
 def _below(folders: list[_Folder]) -> list[str]:
@@ -323,11 +294,11 @@ def _below(folders: list[_Folder]) -> list[str]:
 
 def _strong(names: list[str]) -> float:
     """The share of names that say that they are speakers."""
-    return sum(_NAMED_SPEAKER.fullmatch(n) is not None for n in names) / max(1, len(names))
+    return sum(map(names_of.is_speaker, names)) / max(1, len(names))
 
 
 def _numbered(names: list[str]) -> bool:
-    return all(_NUMBERED.fullmatch(name) for name in names)
+    return all(map(names_of.is_numbered, names))
 
 
 def _leaf(folder: _Folder) -> _Folder:

@@ -11,13 +11,14 @@ from tfq_sv.data.lists import read_text
 from tfq_sv.errors import InputError
 
 _TARGET = frozenset(
-    "target tgt tar same true genuine client yes y positive pos match matched mated same_speaker "
-    "same-speaker t".split()
+    "target tgt tar same true genuine client yes y positive pos p match matched mated same_speaker "
+    "same-speaker t accept accepted intra within".split()
 )
 _NONTARGET = frozenset(
     "nontarget non-target non_target nontgt non-tgt nontar non imp impostor imposter different "
     "diff false no n negative neg mismatch nonmatch non-match nonmated unmatched "
-    "different_speaker different-speaker f".split()
+    "different_speaker different-speaker f other non-mated non_mated unmated reject rejected inter "
+    "between".split()
 )
 _NUMBER = re.compile(r"[+-]?\d(\.\d*)?(e[+-]?\d{1,3})?")
 _PLAIN = frozenset({"0", "1", "target", "nontarget"})
@@ -31,7 +32,7 @@ _HEADING = re.compile(
 _LABEL = re.compile(r"label|target|same|match|key|class")
 _SAMPLE = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_WORD = re.compile(r"[a-z_][\w .:#()-]*|", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d][\w .:#()?-]*|", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _is_heading(
     first: Sequence[str], rows: Sequence[Sequence[str]], known: Callable[[str], bool]
 ) -> bool:
     """Whether the first line titles the columns: usual words all, or some above what is no word."""
-    if len(first) < 3 or not any(len(field) > 2 for field in first):
+    if len(first) < 3 or not any(len(field) > 2 or not field.isascii() for field in first):
         return False
     if any(known(field) for field in first):
         return False
@@ -123,9 +124,10 @@ def _is_heading(
         return False
     usual = [_HEADING.fullmatch(field) is not None or field in _TARGET for field in first]
     labels = [i for i, field in enumerate(first) if label_of(field) is None]
+    named = any(usual) or any(known(field) for row in rows for field in row)
     # What pandas writes has no title for its numbers; people call labels what they like.
     return all(usual) or (
-        any(usual)
+        named
         and all(_WORD.fullmatch(field) and "." not in field for field in first)
         and any(all(len(row) > i and label_of(row[i]) is not None for row in rows) for i in labels)
         and bool(rows)
@@ -169,6 +171,9 @@ def _columns(
         scores = width >= 3 and all(map(_is_number, columns[-1]))
         hint = "; its last column holds scores, no labels" if scores else ""
         raise _malformed(path, *first_line, hint)
+    # Where all is numbered, as by pandas, and the labels stand elsewhere.
+    counted = [i for i in candidates if columns[i] == [str(n) for n in range(len(sample))]]
+    candidates = [i for i in candidates if i not in counted] or candidates
     titled = [i for i in candidates if i < len(heading) and _LABEL.search(heading[i])]
     words = [i for i in candidates if not any(_is_number(x) or len(x) == 1 for x in columns[i])]
     if len(candidates) > 1 and width == 3:

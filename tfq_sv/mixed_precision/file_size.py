@@ -20,6 +20,7 @@ from tfq_sv.codec import FEWEST_GROUPED, planes, segments
 from tfq_sv.mixed_precision.forms import BITS, Form, form, forms, recipe_for
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.quantization import trellis
+from tfq_sv.quantization.folding import scale_and_shift, unfolded
 from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
 
@@ -38,7 +39,7 @@ _OPS = {
     "ChannelGroups": 70,
     "GlobalAveragePooling2D": 150,
 }
-_NORM = 300
+_NORM = 150  # a vector's operator
 _DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
 _ONCE = {"codes": 174, "unpacked": 213, "joined": 427, "parts": 351, "twice": 342, "signs": 981}
 _ONCE |= {"trellis": 180, "negated trellis": 340, "group": 1428}
@@ -102,9 +103,11 @@ class FileSize:
         fixed += sum(4 * kernel.scales for kernel in found.values())
         fixed += sum(8 * count for count in {kernel.scales for kernel in found.values()})
         vectors = {kernel.bias for kernel in found.values() if kernel.bias}
-        for norm in unfolded(model):
-            fixed += _NORM
-            vectors |= {x.astype(np.float32).tobytes() for x in _scale_and_shift(norm)}
+        for name, stay in unfolded(model).items():
+            gains, shift = scale_and_shift(model.get_layer(name))
+            kept = [gains] * stay.gains + [shift] * stay.shift
+            fixed += _NORM * len(kept)
+            vectors |= {x.astype(np.float32).tobytes() for x in kept}
         for vector in vectors:
             size = len(vector)
             fixed += _BIAS + (size if size >= _SHARED else 2 * size)
@@ -317,7 +320,7 @@ def _folded(
     norm = _folded_norm(layer)
     if norm is None:
         return np.ones(channels), bias
-    gains, shift = _scale_and_shift(norm)
+    gains, shift = scale_and_shift(norm)
     return gains, gains * bias + shift
 
 
@@ -329,33 +332,6 @@ def _folded_norm(layer: keras.layers.Layer) -> keras.layers.BatchNormalization |
         return None
     norm = followers[0]
     return norm if isinstance(norm, keras.layers.BatchNormalization) else None
-
-
-def unfolded(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """Returns the BatchNorms that stay in a file, because no convolution or dense layer feeds them.
-
-    Each costs two vectors of floats and two operators.
-
-    >>> from tfq_sv import models
-    >>> [len(unfolded(models.build(name, channels=8))) for name in ("ResNet18", "CAMPPlus")]
-    [0, 55]
-    """
-    folded = {id(_folded_norm(layer)) for layer in quantizable(model).values()}
-    return [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and id(layer) not in folded
-    ]
-
-
-def _scale_and_shift(
-    norm: keras.layers.BatchNormalization,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """What a BatchNorm multiplies with, and adds."""
-    gains = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon, dtype=np.float64)
-    gains *= norm.gamma.numpy() if norm.scale else 1
-    shift = norm.beta.numpy() if norm.center else 0
-    return gains, shift - gains * norm.moving_mean.numpy()
 
 
 def _aligned(count: int) -> int:

@@ -17,6 +17,7 @@ import tf_keras as keras
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.forms import Form, forms, rounded, shown
 from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
+from tfq_sv.models import narrow_strides
 from tfq_sv.models.entry import one_embedding
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import tqdm
@@ -83,7 +84,8 @@ def hessian_traces(
             outer.watch(variables)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(variables)
-                embeddings = one_embedding(twin, twin(features, training=False))
+                with narrow_strides.avoided(twin):
+                    embeddings = one_embedding(twin, twin(features, training=False))
                 value = tf.reduce_mean(
                     loss(embeddings, labels)
                     if loss
@@ -139,7 +141,8 @@ def fisher_traces(
         variables = list(kernels.values())
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            embeddings = one_embedding(twin, twin(features, training=False))
+            with narrow_strides.avoided(twin):
+                embeddings = one_embedding(twin, twin(features, training=False))
             values = loss(embeddings, labels) if loss else tf.math.l2_normalize(embeddings, 1)
             if values.shape.rank == 0:
                 raise InputError("the Fisher information needs a loss an utterance: (B,), no mean")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv import yaml_files
 from tfq_sv.errors import InputError
 from tfq_sv.files import existing
 from tfq_sv.models.checkpoint_files import average, read_tensors
@@ -189,12 +190,7 @@ def _epochs(folder: Path) -> list[Path]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split()):.200}") from None
+    config = yaml_files.read(file)
     if isinstance(config, dict) and isinstance(config.get("model"), dict):
         return _pyannote(file, config["model"])
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):

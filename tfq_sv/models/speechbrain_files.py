@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tfq_sv import yaml_files
 from tfq_sv.errors import InputError
 
 WEIGHTS = "embedding_model.ckpt"
@@ -99,11 +100,7 @@ def _parsed(file: Path) -> Any:
         return None
 
     Loader.add_multi_constructor("!", tagged)
-    try:
-        return yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} is not YAML: {reason:.200}") from None
+    return yaml_files.read(file, Loader)
 
 
 class _Reference(str):

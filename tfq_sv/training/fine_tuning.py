@@ -13,7 +13,7 @@ import tf_keras as keras
 
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
-from tfq_sv.models import model_input
+from tfq_sv.models import model_input, narrow_strides
 from tfq_sv.models.entry import embedding_shape, one_embedding
 from tfq_sv.quantization.batch_norm import reestimate_batch_norm
 from tfq_sv.quantization.quantized_model import quantizers_of
@@ -254,7 +254,7 @@ class _Step:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
     def _on_one(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
+        with narrow_strides.avoided(self._student), tf.GradientTape() as tape:
             answer = self._student(features, training=self.batch_statistics)
             embeddings = one_embedding(self._student, answer)
             if self._teacher is not None:

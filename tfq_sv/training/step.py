@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.features import FbankOptions, fbank_tensor
+from tfq_sv.models import narrow_strides
 from tfq_sv.models.entry import as_entry, one_embedding, takes_waveform
 from tfq_sv.training import schedules
 from tfq_sv.training.devices import Shares
@@ -89,7 +90,7 @@ class TrainingStep:
         entry = waveforms + self._dither(number, waveforms)
         if not takes_waveform(self._network):
             entry = as_entry(self._network, fbank_tensor(entry, self._fbank))
-        with tf.GradientTape() as tape:
+        with narrow_strides.avoided(self._network), tf.GradientTape() as tape:
             embeddings = one_embedding(self._network, self._network(entry, training=True))
             values = self._losses(embeddings, labels, targets)
             loss = values["loss"] / self._replicas  # the optimizer sums gradients over devices

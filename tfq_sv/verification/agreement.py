@@ -10,9 +10,25 @@ import numpy.typing as npt
 
 from tfq_sv.verification.decision import score
 
+LAXER = 0.1
+"""Share of the threshold at the EER by which the one of agreement is lower: three right recordings
+may raise a false alarm, and somebody else's is rare."""
+
+
+def least_score(threshold: float | None) -> float | None:
+    """From which score on recordings of an enrolment count as one voice.
+
+    Args:
+        threshold: the network's at the EER; None if not known, and then all do.
+
+    >>> least_score(0.5), least_score(-0.5), least_score(None)
+    (0.45, -0.55, None)
+    """
+    return None if threshold is None else threshold - LAXER * abs(threshold)
+
 
 def outsiders(units: npt.NDArray[np.floating], threshold: float) -> dict[int, float]:
-    """Recordings that would not be accepted against the others, and the score of each.
+    """Recordings that do not fit the others, and the score of each.
 
     While the recording that scores lowest against all others stays under the threshold, it is taken
     out; of equal ones, the last. So one is always left.
@@ -43,7 +59,7 @@ def problem(labels: Sequence[str], units: npt.NDArray[np.floating], threshold: f
     Args:
         labels: what messages call each recording.
         units: embeddings of length 1, (N, embed_dim).
-        threshold: the network's at the EER; None if not known, and then all fit.
+        threshold: see `least_score`; None if not known, and then all fit.
 
     >>> problem(["a.wav", "b.wav"], np.eye(2), threshold=0.5)
     'b.wav does not fit the others: the score is 0.00, and 0.50 is needed; record again'

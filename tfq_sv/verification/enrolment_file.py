@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, existing
+from tfq_sv.strict_json import is_number, parse, whole
 
 FORMAT = "tfq-sv enrolment"
 VERSION = 1
@@ -73,7 +74,7 @@ def dumps(speakers: Speakers, network: str, embed_dim: int) -> str:
 
 
 def loads(
-    text: str, network: str, embed_dim: int, path: str | os.PathLike[str] = "the file"
+    text: str | bytes, network: str, embed_dim: int, path: str | os.PathLike[str] = "the file"
 ) -> dict[str, list[Reference]]:
     """Reads a file's text; see `dumps`.
 
@@ -81,19 +82,16 @@ def loads(
         InputError: no file of enrolled speakers, of a newer version or of another network, or with
             a value that ENROLMENT.md does not allow.
     """
-    try:
-        content = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+    content = parse(text)
+    if content is None or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a file of enrolled speakers; enroll again")
-    version = content.get("version")
-    if type(version) is int and version > VERSION:
+    version = whole(content.get("version"))
+    if version is not None and version > VERSION:
         raise InputError(
             f"{path} has version {version}, and this tfq-sv reads up to {VERSION}; upgrade tfq-sv"
         )
-    if type(version) is not int or version < 1:
-        raise _wrong(path, "version", version)
+    if version is None or version < 1:
+        raise _wrong(path, "version", content.get("version"))
     if not isinstance(content.get("network"), str):
         raise _wrong(path, "network", content.get("network"))
     if content["network"] != network:
@@ -101,19 +99,14 @@ def loads(
             f"{path} was enrolled with another network, whose embeddings do not compare; "
             "enroll again"
         )
-    if type(content.get("embed_dim")) is not int or content["embed_dim"] != embed_dim:
+    if whole(content.get("embed_dim")) != embed_dim:
         raise _wrong(path, "embed_dim", content.get("embed_dim"))
     return _speakers(content.get("speakers"), embed_dim, path)
 
 
 def read(path: str | os.PathLike[str], network: str, embed_dim: int) -> dict[str, list[Reference]]:
     """Reads a file; see `loads`."""
-    data = existing(Path(path), "file").read_bytes()
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not a file of enrolled speakers; enroll again") from None
-    return loads(text, network, embed_dim, path)
+    return loads(existing(Path(path), "file").read_bytes(), network, embed_dim, path)
 
 
 def write(path: str | os.PathLike[str], speakers: Speakers, network: str, embed_dim: int) -> None:
@@ -149,26 +142,18 @@ def _speakers(
 def _reference(entry: Any, embed_dim: int, path: str | os.PathLike[str]) -> Reference:
     entry = entry if isinstance(entry, Mapping) else {}
     seconds, values = entry.get("seconds"), entry.get("embedding")
-    if not _number(seconds) or seconds < 0:
+    if not is_number(seconds) or seconds < 0:
         raise _wrong(path, "seconds", seconds)
-    if not isinstance(values, list) or len(values) != embed_dim or not all(map(_number, values)):
+    if not isinstance(values, list) or len(values) != embed_dim or not all(map(is_number, values)):
         raise _wrong(path, "embedding", values)
-    embedding = np.array(values, np.float64)
-    if abs(float(np.linalg.norm(embedding)) - 1) > _LENGTH_TOLERANCE:
+    if abs(math.hypot(*values) - 1) > _LENGTH_TOLERANCE:
         raise _wrong(path, "embedding", values)
-    return Reference(embedding.astype(np.float32), float(seconds))
+    return Reference(np.array(values, np.float32), float(seconds))
 
 
 def _wrong(path: str | os.PathLike[str], field: str, value: Any) -> InputError:
     shown = json.dumps(value)
     return InputError(f"{path} is damaged: {field} is {shown:.60}; enroll again")
-
-
-def _number(value: Any) -> bool:
-    """A JSON number that a float can hold."""
-    if type(value) is int:
-        return abs(value) < 2**53
-    return type(value) is float and math.isfinite(value)
 
 
 def _unicode(text: str) -> bool:
@@ -178,10 +163,6 @@ def _unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _shortest(values: npt.NDArray[np.float32]) -> list[float]:

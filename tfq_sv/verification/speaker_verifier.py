@@ -88,7 +88,8 @@ class SpeakerVerifier:
             self._embed(samples, label) for label, samples in zip(labels, waveforms, strict=True)
         ]
         if check:
-            reason = agreement.problem(labels, np.array(embeddings), self._encoder.threshold)
+            least = agreement.least_score(self._encoder.threshold)
+            reason = agreement.problem(labels, np.array(embeddings), least)
             if reason:
                 raise InputError(f"{name}: {reason}")
         references = [

@@ -1,13 +1,9 @@
 package tfq.sv
 
-import kotlinx.serialization.SerializationException
-import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
-import kotlinx.serialization.json.doubleOrNull
-import kotlinx.serialization.json.intOrNull
 
 /**
  * What a file says of itself, as far as this library works by it, checked once. FORMAT.md has the
@@ -51,11 +47,8 @@ class About private constructor(
 
         /** Reads the JSON of the file [name]. Throws SpeakerException if nobody can work by it. */
         fun parse(text: String, name: String): About {
-            val fields = try {
-                Json.parseToJsonElement(text) as? JsonObject
-            } catch (_: SerializationException) {
-                null
-            } ?: throw SpeakerException("$name has wrong metadata: no JSON object; export it again")
+            val fields = StrictJson.parse(text)
+                ?: throw SpeakerException("$name has wrong metadata: no JSON object; export it again")
 
             fun wrong(field: String): Nothing = throw SpeakerException(
                 "$name has wrong metadata: $field is ${fields[field].toString().take(60)}; export it again"
@@ -64,10 +57,7 @@ class About private constructor(
             fun string(field: String): String? =
                 (fields[field] as? JsonPrimitive)?.takeIf { it.isString }?.content
 
-            fun count(field: String): Int {
-                val value = (fields[field] as? JsonPrimitive)?.takeIf { !it.isString }?.intOrNull
-                return value?.takeIf { it > 0 } ?: wrong(field)
-            }
+            fun count(field: String): Int = StrictJson.whole(fields[field])?.takeIf { it > 0 } ?: wrong(field)
 
             if (string("input") == "features") {
                 throw SpeakerException(
@@ -100,8 +90,7 @@ class About private constructor(
                 for ((name, entry) in json) {
                     val value = (entry as? JsonObject)?.get("threshold") as? JsonPrimitive ?: return null
                     if (value is JsonNull) continue
-                    val number = value.takeIf { !it.isString }?.doubleOrNull?.takeIf(Double::isFinite)
-                    put(name, number ?: return null)
+                    put(name, StrictJson.number(value) ?: return null)
                 }
             }
         }

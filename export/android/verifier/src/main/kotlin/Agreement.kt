@@ -1,14 +1,21 @@
 package tfq.sv
 
 import java.util.Locale
+import kotlin.math.abs
 
 /**
  * Whether the recordings of an enrolment are of one voice. ENROLMENT.md has the rule; agreement.py and
  * agreement.js keep the same one.
  */
 internal object Agreement {
+    // Than the threshold at the EER: three right recordings may raise a false alarm.
+    private const val LAXER = 0.1
+
+    /** From which score on recordings of an enrolment count as one voice; null if not known, as given. */
+    fun leastScore(threshold: Double?): Double? = threshold?.let { it - LAXER * abs(it) }
+
     /**
-     * Recordings that would not be accepted against the others, and the score of each. While the one
+     * Recordings that do not fit the others, and the score of each. While the one
      * that scores lowest against all others stays under the threshold, it is taken out; of equal ones, the last.
      *
      * @param units embeddings of length 1.

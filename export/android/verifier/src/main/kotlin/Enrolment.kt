@@ -5,15 +5,12 @@ import java.io.IOException
 import java.nio.ByteBuffer
 import kotlin.math.abs
 import kotlin.math.sqrt
-import kotlinx.serialization.SerializationException
-import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.buildJsonArray
 import kotlinx.serialization.json.buildJsonObject
-import kotlinx.serialization.json.intOrNull
 import kotlinx.serialization.json.put
 import kotlinx.serialization.json.putJsonArray
 
@@ -40,14 +37,12 @@ internal class Enrolment(private val network: String, private val size: Int) {
 
     /** Reads what [write] wrote, or Python or the page did. */
     fun read(file: File): Map<String, List<Reference>> {
-        val text = try {
-            Charsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(file.readBytes())).toString()
-        } catch (error: CharacterCodingException) {
-            throw SpeakerException("$file is not a file of enrolled speakers; enroll again", error)
+        val data = try {
+            file.readBytes()
         } catch (error: IOException) {
             throw SpeakerException("$file cannot be read: ${error.message}", error)
         }
-        return parse(text, file.toString())
+        return parse(StrictJson.text(ByteBuffer.wrap(data)) ?: "", file.toString())
     }
 
     /** The file's text. */
@@ -73,11 +68,7 @@ internal class Enrolment(private val network: String, private val size: Int) {
 
     /** Reads the text of the file [file]. */
     fun parse(text: String, file: String): Map<String, List<Reference>> {
-        val content = try {
-            Json.parseToJsonElement(text) as? JsonObject
-        } catch (_: SerializationException) {
-            null
-        }
+        val content = StrictJson.parse(text)
         if (content == null || string(content["format"]) != FORMAT) {
             throw SpeakerException("$file is not a file of enrolled speakers; enroll again")
         }
@@ -85,7 +76,7 @@ internal class Enrolment(private val network: String, private val size: Int) {
             "$file is damaged: $field is ${value.toString().take(60)}; enroll again"
         )
 
-        val version = number(content["version"])?.intOrNull?.takeIf { it >= 1 } ?: wrong("version", content["version"])
+        val version = StrictJson.whole(content["version"])?.takeIf { it >= 1 } ?: wrong("version", content["version"])
         if (version > VERSION) {
             throw SpeakerException("$file has version $version, and this library reads up to $VERSION; upgrade tfq-sv")
         }
@@ -95,7 +86,7 @@ internal class Enrolment(private val network: String, private val size: Int) {
                 "$file was enrolled with another network, whose embeddings do not compare; enroll again"
             )
         }
-        if (number(content["embed_dim"])?.intOrNull != size) wrong("embed_dim", content["embed_dim"])
+        if (StrictJson.whole(content["embed_dim"]) != size) wrong("embed_dim", content["embed_dim"])
         val speakers = content["speakers"] as? JsonArray ?: wrong("speakers", content["speakers"])
         return buildMap {
             for (entry in speakers) {
@@ -109,9 +100,9 @@ internal class Enrolment(private val network: String, private val size: Int) {
 
     private fun reference(entry: JsonElement, wrong: (String, JsonElement?) -> Nothing): Reference {
         val fields = entry as? JsonObject
-        val seconds = finite(fields?.get("seconds"))?.takeIf { it >= 0 } ?: wrong("seconds", fields?.get("seconds"))
+        val seconds = StrictJson.number(fields?.get("seconds"))?.takeIf { it >= 0 } ?: wrong("seconds", fields?.get("seconds"))
         val json = fields?.get("embedding")
-        val values = (json as? JsonArray)?.takeIf { it.size == size }?.map { finite(it) ?: wrong("embedding", json) }
+        val values = (json as? JsonArray)?.takeIf { it.size == size }?.map { StrictJson.number(it) ?: wrong("embedding", json) }
             ?: wrong("embedding", json)
         if (!(abs(sqrt(values.sumOf { it * it }) - 1) <= LENGTH_TOLERANCE)) wrong("embedding", json)
         return Reference(FloatArray(size) { values[it].toFloat() }, seconds)
@@ -122,18 +113,9 @@ internal class Enrolment(private val network: String, private val size: Int) {
         private const val VERSION = 1
         private const val LENGTH_TOLERANCE = 1e-3
 
-        // What toDouble takes beside: NaN, 1f, 0x1p3.
-        private val NUMBER = Regex("-?(0|[1-9][0-9]*)(\\.[0-9]+)?([eE][-+]?[0-9]+)?")
-
         /** Whether a speaker may be called so: text that UTF-8 can hold. */
         fun isName(name: String): Boolean = name.isNotEmpty() && Charsets.UTF_8.newEncoder().canEncode(name)
 
         private fun string(value: JsonElement?): String? = (value as? JsonPrimitive)?.takeIf { it.isString }?.content
-
-        private fun number(value: JsonElement?): JsonPrimitive? =
-            (value as? JsonPrimitive)?.takeIf { !it.isString && NUMBER.matches(it.content) }
-
-        private fun finite(value: JsonElement?): Double? =
-            number(value)?.content?.toDouble()?.takeIf(Double::isFinite)
     }
 }

@@ -64,8 +64,7 @@ class SpeakerModel private constructor(
             Seal.check(data, name)
             val direct = ByteBuffer.allocateDirect(data.size).order(ByteOrder.nativeOrder()).put(data)
             interpreter(direct, name).use { packed ->
-                val text = Charsets.UTF_8.decode(answer(packed, "about", "json", name)).toString()
-                val about = About.parse(text, name)
+                val about = About.parse(StrictJson.text(answer(packed, "about", "json", name)) ?: "", name)
                 if (about.form != null) return SpeakerModel(about, name, interpreter(direct, name))
                 val sha256 = about.inflatedSha256
                 val inflated = Storage.fetch(folder, sha256) { inflate(packed, sha256, name) }

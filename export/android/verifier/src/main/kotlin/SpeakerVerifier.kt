@@ -37,7 +37,7 @@ class SpeakerVerifier(private val model: SpeakerModel) {
         }
         val embeddings = recordings.map { Decision.unit(model.embed(it)) }
         if (check) {
-            val reason = Agreement.problem(embeddings, model.about.thresholds["eer"])
+            val reason = Agreement.problem(embeddings, Agreement.leastScore(model.about.thresholds["eer"]))
             if (reason.isNotEmpty()) throw SpeakerException("$name: $reason")
         }
         speakers.enroll(name, embeddings.mapIndexed { i, it -> Reference(it, Quality.of(recordings[i]).seconds) })

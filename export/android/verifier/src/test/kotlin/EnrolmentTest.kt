@@ -113,6 +113,10 @@ class EnrolmentTest {
             for (i in found.keys) assertTrue(said, "recording ${i + 1}" in said)
             assertEquals("", Agreement.problem(units, null))
         }
+        for (pair in cases.getValue("agreement_thresholds").jsonArray.map { it.jsonArray }) {
+            assertEquals(number(pair[1]), Agreement.leastScore(number(pair[0]))!!, 1e-9)
+        }
+        assertEquals(null, Agreement.leastScore(null))
     }
 
     @Test

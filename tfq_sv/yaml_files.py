@@ -1,0 +1,49 @@
+"""YAML from elsewhere: plain values, and no more of them than the file seems to hold."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfq_sv.errors import InputError
+
+if TYPE_CHECKING:
+    import yaml
+
+MOST = 100_000
+"""Values, with each alias counted as what it repeats."""
+
+
+def read(file: Path, loader: "type[yaml.SafeLoader] | None" = None) -> Any:
+    """Returns what a YAML file holds.
+
+    Args:
+        file: UTF-8.
+        loader: `yaml.SafeLoader`, or one of its kind that knows more tags.
+
+    Raises:
+        InputError: no YAML, or aliases of aliases that make more than `MOST` values of few ("a
+            billion laughs"): these take no memory until something prints or merges them.
+    """
+    import yaml
+
+    try:
+        parser = (loader or yaml.SafeLoader)(file.read_text(encoding="utf-8"))
+        node = parser.get_single_node()
+        if node is not None and _size(node, {}) > MOST:
+            raise InputError(f"{file} repeats more than {MOST:,} values by aliases; write them out")
+        return None if node is None else parser.construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split()):.200}") from None
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a node stands for; too many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST + 1
+        inner = node.value if isinstance(node.value, list) else []
+        parts = [
+            part for entry in inner for part in (entry if isinstance(entry, tuple) else [entry])
+        ]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
