@@ -5,9 +5,10 @@
 
 `--speech` is unlabelled speech, of which at most `--minutes` are used; `--test` has a trials.txt.
 Rows "distilled" are calibrated, then fine-tuned for `--steps` towards the float network's
-embeddings of `--distill`, speech of other speakers than the test's, without their labels. Rows that are in `--out` are not made again, and further `--rows` can be asked for. Cosines are of
-the embeddings with those of the float network; EERs are of raw cosines, their intervals and those
-of the differences to FP32 by a bootstrap over speakers.
+embeddings of `--distill`, speech of other speakers than the test's, without their labels. Rows that
+are in `--out` are not made again, and further `--rows` can be asked for. Cosines are of the
+embeddings with those of the float network; EERs are of raw cosines, their intervals and those of
+the differences to FP32 by a bootstrap over speakers.
 """
 
 import argparse
