@@ -4,9 +4,11 @@
         --speech=librispeech --test=speechocean762/test --out=published
 
 `--speech` is unlabelled speech, of which at most `--minutes` are used; `--test` has a trials.txt.
-Rows that are in `--out` are not made again, and further `--rows` can be asked for. Cosines are of
-the embeddings with those of the float network; EERs are of raw cosines, their intervals and those
-of the differences to FP32 by a bootstrap over speakers.
+Rows "distilled" are calibrated, then fine-tuned for `--steps` towards the float network's
+embeddings of `--distill`, speech of other speakers than the test's, without their labels. Rows that
+are in `--out` are not made again, and further `--rows` can be asked for. Cosines are of the
+embeddings with those of the float network; EERs are of raw cosines, their intervals and those of
+the differences to FP32 by a bootstrap over speakers.
 """
 
 import argparse
@@ -36,11 +38,13 @@ from tfq_sv.export.float32 import export_float32
 from tfq_sv.files import atomic
 from tfq_sv.metrics import eer_interval
 from tfq_sv.reports.table import markdown
+from tfq_sv.training.fine_tuning import FineTuningOptions
 
 FLOAT = "FP32"
 ROWS = (
     *("8:round", "8:noise", "4:round", "4:noise", "4:speech", "3:speech", "2:speech"),
     *("trellis4:speech", "trellis2:noise", "trellis2:speech", "trellis1:speech"),
+    *("4:distilled", "3:distilled", "2:distilled", "trellis2:distilled"),
 )
 HEADING = ("codes", "calibrated", "MB", "cosine", "EER %", "95 %", "to FP32", "95 %", "s")
 
@@ -72,6 +76,8 @@ def main(options: argparse.Namespace) -> None:
         )
         print(rows[-1], flush=True)
     print(f"\n{len(trials):,} trials of {options.test}; speech for calibration: {options.speech}, ")
+    if options.distill:
+        print(f"distilled: {options.steps} steps on {', '.join(options.distill)}; ", end="")
     print(f"{options.minutes:g} min. FP32: {base['bytes'] / 1e6:.2f} MB, EER", end=" ")
     print(
         "{:.2f} % ({:.2f} to {:.2f})\n".format(*(100 * np.array([base["eer"], *base["interval"]])))
@@ -116,11 +122,17 @@ def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
         recipe = tfq_sv.QuantizationRecipe.trellis(network, float(codes.removeprefix("trellis")))
     else:
         recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=int(codes))
-    if how != "speech":
+    if how in ("round", "noise"):
         return tfq_sv.quantize(network, recipe, calibrate=how == "noise", progress=True)
     stream = batches(Corpus.read(options.speech, unlabelled=True), batch_size=10, seconds=3.0)
     minutes = itertools.islice(stream, round(60 * options.minutes / 30))
-    return tfq_sv.quantize(network, recipe, calibrate=minutes, progress=True)
+    small = tfq_sv.quantize(network, recipe, calibrate=minutes, progress=True)
+    if how == "distilled":
+        corpus = Corpus.joined([Corpus.read(x, unlabelled=True) for x in options.distill])
+        settings = FineTuningOptions(steps=options.steps, precision="bf16")
+        speech = batches(corpus, batch_size=16, seconds=1.5)
+        tfq_sv.finetune(small, speech, teacher=network, options=settings)
+    return small
 
 
 def unit(vector: Any) -> Any:
@@ -136,5 +148,7 @@ if __name__ == "__main__":
         parser.add_argument(f"--{flag}", required=True)
     parser.add_argument("--out", default="published")
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--distill", action="append", default=[], help="one or several corpora")
+    parser.add_argument("--steps", type=int, default=500, help="of distillation")
     parser.add_argument("--rows", default=",".join(ROWS), help="widths, and what they see")
     main(parser.parse_args())

@@ -66,8 +66,10 @@ def test_the_recipe_and_its_large_margin_stage(
     quantized, tuned = tmp_path / "4bit.keras", tmp_path / "tuned.keras"
     assert cli.main(["quantize", f"--model={first}", f"--out={quantized}"]) == 0
     tune = [f"--model={quantized}", f"--teacher={first}", f"--corpus={folder}", f"--out={tuned}"]
-    assert cli.main(["finetune", *tune, "--steps=5", "--batch_size=4", "--seconds=0.3"]) == 0
-    assert "skipped: 1 of 18 recordings (1 NaN)" in capsys.readouterr().out
+    tune.append(f"--corpus={corpus_dir / 'test'}")
+    assert cli.main(["finetune", *tune, "--steps=9", "--batch_size=4", "--seconds=0.3"]) == 0
+    both = 18 + len(list((corpus_dir / "test").rglob("*.wav")))
+    assert f"skipped: 1 of {both} recordings (1 NaN)" in capsys.readouterr().out
     assert cli.main(["train", trees[0], f"--init={quantized}", f"--out={second}"]) == 1
     assert "is quantized; tfq-sv finetune trains" in capsys.readouterr().err
     (tmp_path / "first.head.npz").unlink()

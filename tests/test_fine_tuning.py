@@ -236,6 +236,26 @@ def test_a_resumed_run_does_not_read_what_it_has_behind_it(
     assert min(loaded) == 3  # for BatchNorm, as before
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_statistics_that_calibration_chose_stay(network: keras.Model, calibrated: bool) -> None:
+    rng = np.random.default_rng(0)
+    dataset = [np.float32(rng.normal(scale=0.1, size=(4, 8000))) for _ in range(3)]
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
+    quantized = tfq_sv.quantize(network, recipe, calibrate=dataset if calibrated else False)
+    before = [variable.numpy() for variable in _statistics(quantized)]
+    options = FineTuningOptions(steps=2, batch_norm_batches=1)
+    tfq_sv.finetune(quantized, dataset, teacher=network, options=options, progress=False)
+    after = [variable.numpy() for variable in _statistics(quantized)]
+    unchanged = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert all(unchanged) if calibrated else not any(unchanged)
+
+
+def _statistics(model: keras.Model) -> list[Any]:
+    layers = [getattr(x, "layer", x) for x in model.layers]
+    norms = [x for x in layers if isinstance(x, keras.layers.BatchNormalization)]
+    return [variable for x in norms for variable in (x.moving_mean, x.moving_variance)]
+
+
 def test_labels_teach_too(network: keras.Model, train_corpus: Corpus) -> None:
     quantized = tfq_sv.quantize(
         network, tfq_sv.QuantizationRecipe.uniform(network, bits=2), calibrate=False

@@ -147,7 +147,7 @@ class BrokenError(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [list, iter])
-@pytest.mark.parametrize("after", [8, 12])
+@pytest.mark.parametrize("after", [6, 8])
 def test_a_broken_run_ends_as_a_whole_one(
     form: Any, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

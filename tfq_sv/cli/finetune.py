@@ -1,9 +1,9 @@
 """train a quantized network a little more, to win back what few bits lost
 
 The FP32 network is the teacher: embeddings are pulled to where it puts them, so the corpus needs
-no speaker labels (a folder of any speech, in speaker folders or with lists, will do). With
---loss=aam the corpus's speakers are told apart by AAM-softmax instead, from where the FP32 network
-has them.
+no speaker labels (a folder of any speech, in speaker folders or with lists, will do), and --corpus
+may be given several times. With --loss=aam the corpus's speakers are told apart by AAM-softmax
+instead, from where the FP32 network has them.
 
 Several GPUs or machines share every batch, as in train. --musan and --rirs add noise and
 reverberation, to what the teacher hears too.
@@ -39,7 +39,7 @@ from tfq_sv.cli.common import (
     number,
     output,
     print_skipped,
-    read_corpus,
+    read_corpora,
     reasons,
     required,
 )
@@ -59,7 +59,7 @@ flags.DEFINE_string(
     "model", None, "quantized network; with --recipe the FP32 one", flag_values=FLAGS
 )
 flags.DEFINE_string("teacher", None, "the FP32 network it was made of", flag_values=FLAGS)
-flags.DEFINE_string("corpus", None, "folder of speech", flag_values=FLAGS)
+flags.DEFINE_multi_string("corpus", None, "folder of speech", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the tuned model goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("recipe", None, "JSON of bits per layer: quantize in stages", flag_values=FLAGS)
 flags.DEFINE_enum(
@@ -92,7 +92,7 @@ REQUIRED = ("model", "corpus", "out")
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Fine-tunes and saves."""
     no_positional(arguments)
-    name, folder, out = required(FLAGS, *REQUIRED)
+    name, folders, out = required(FLAGS, *REQUIRED)
     check_network(name)
     output(out, ".keras", ".h5")
     if FLAGS.recipe and FLAGS.loss == "aam":
@@ -104,16 +104,16 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     if FLAGS.recipe:
         existing(FLAGS.recipe, "recipe")
     added = augmenter(FLAGS)
-    return on_all_devices(lambda strategy: _finetune(name, folder, out, added, strategy))
+    return on_all_devices(lambda strategy: _finetune(name, folders, out, added, strategy))
 
 
 def _finetune(
-    name: str, folder: str, out: str, added: Augmenter | None, strategy: Any
+    name: str, folders: Sequence[str], out: str, added: Augmenter | None, strategy: Any
 ) -> dict[str, Any] | None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
-    corpus = read_corpus(
-        folder,
+    corpus = read_corpora(
+        folders,
         strict=FLAGS.strict,
         speaker_level=FLAGS.speaker_level,
         unlabelled=FLAGS.loss != "aam",

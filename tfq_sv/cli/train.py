@@ -46,7 +46,7 @@ from tfq_sv.cli.common import (
     open_encoder,
     output,
     print_skipped,
-    read_corpus,
+    read_corpora,
     reasons,
     required,
 )
@@ -157,16 +157,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
-    corpus = Corpus.joined(
-        [
-            read_corpus(
-                folder,
-                strict=FLAGS.strict,
-                speaker_level=FLAGS.speaker_level,
-                unlabelled=bool(FLAGS.teacher),
-            )
-            for folder in folders
-        ]
+    corpus = read_corpora(
+        folders,
+        strict=FLAGS.strict,
+        speaker_level=FLAGS.speaker_level,
+        unlabelled=bool(FLAGS.teacher),
     )
     return on_all_devices(lambda strategy: _train(strategy, corpus, options, added, Path(out)))
 

@@ -36,7 +36,8 @@ class FineTuningOptions:
         update_every: steps from one move of the codebooks to the next.
         lloyd_steps: Lloyd steps a move.
         freeze_fraction: share of the steps, at the end, in which codebooks stay as they are.
-        batch_norm_batches: batches on which BatchNorm is re-estimated when training has ended.
+        batch_norm_batches: batches on which BatchNorm is re-estimated when training has ended,
+            where it is: see `finetune`.
         precision: of the trunk: "fp32", "fp16" with loss scaling, or "bf16"; weights, codebooks,
             embedding and loss are float32.
     """
@@ -145,7 +146,9 @@ def finetune(
     With a teacher, the FP32 network that was quantized, until its embeddings point where the
     teacher's do: no speaker label is needed. With a head, until AAM-softmax tells the speakers
     apart, for those who have the labels. Gradients pass straight through to the latent weights,
-    the codebooks follow (see `UpdateCodebooks`), and BatchNorm is re-estimated at the end.
+    the codebooks follow (see `UpdateCodebooks`), and BatchNorm is re-estimated at the end. A
+    calibrated network that has a teacher trains with the BatchNorm statistics that calibration
+    gave it, and keeps them: those of a batch of short chunks are far from them in a deep network.
 
     Args:
         model: what `tfq_sv.quantize` returned. A float model is trained in the same way: the
@@ -209,7 +212,7 @@ def finetune(
             "fine-tuning" if progress and is_chief(strategy) else None,
         )
         step.finish(model)
-    if options.batch_norm_batches and _has_batch_norm(model):
+    if options.batch_norm_batches and step.batch_statistics and _has_batch_norm(model):
         batches = itertools.islice(stream, options.batch_norm_batches)
         reestimate_batch_norm(model, batches, progress=progress and is_chief(strategy))
     return loss
@@ -227,6 +230,7 @@ class _Step:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._student, self._given, self._strategy = student, head, strategy
+        self.batch_statistics = teacher is None or not _is_calibrated(student)
         self._teacher = None if teacher is None else in_precision(teacher, options.precision)
         self._head = None if head is None else _on_devices(head, embedding_shape(student))
         schedule = schedules.cosine(options.learning_rate, options.steps)
@@ -251,7 +255,8 @@ class _Step:
 
     def _on_one(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with narrow_strides.avoided(self._student), tf.GradientTape() as tape:
-            embeddings = one_embedding(self._student, self._student(features, training=True))
+            answer = self._student(features, training=self.batch_statistics)
+            embeddings = one_embedding(self._student, answer)
             if self._teacher is not None:
                 answer = self._teacher(features, training=False)
                 wanted = tf.stop_gradient(one_embedding(self._teacher, answer))
@@ -338,6 +343,11 @@ def _labels(batch: Any, head: AAMSoftmax | None, count: int) -> tf.Tensor:
     if not np.all((labels.numpy() >= 0) & (labels.numpy() < head.speakers)):
         raise InputError(f"a speaker's index is outside 0 to {head.speakers - 1}")
     return labels
+
+
+def _is_calibrated(model: keras.Model) -> bool:
+    quantizers = quantizers_of(model)
+    return bool(quantizers) and all(x.calibrated for x in quantizers.values())
 
 
 def _has_batch_norm(model: keras.Model) -> bool:
