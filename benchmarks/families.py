@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ[variable] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 
 import numpy as np
 from file_sizes import random_codes, randomize
