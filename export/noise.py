@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tfq_sv.export import convert, float32
 from tfq_sv.export.encoder import interpreter
 from tfq_sv.progress import tqdm
-from tfq_sv.quantization import quantized_model
+from tfq_sv.quantization import folding, quantized_model
 
 
 def layer_noise(
@@ -37,7 +37,9 @@ def layer_noise(
     'seg_1'
     """
     books = quantized_model.codebooks(model)
-    converted = float32.convert(quantized_model.dequantize(model), "features")
+    plain_model = quantized_model.dequantize(model)
+    with folding.folded(plain_model):  # as files have it
+        converted = float32.convert(plain_model, "features")
     network, found = convert.float_network(converted, books, "features")
 
     def inflated(*int8: str) -> bytes:
