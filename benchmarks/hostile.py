@@ -209,7 +209,8 @@ def lists(folder: Path) -> dict[str, Reader]:
         "wav.scp": Reader(lambda path: _corpus(path, {"utt2spk": of}), [("wav.scp", scp)]),
         "utt2spk": Reader(lambda path: _corpus(path, {"wav.scp": scp}), [("utt2spk", of)]),
         "spk2utt": Reader(
-            lambda path: _corpus(path, {"wav.scp": scp}), [("spk2utt", b"ann " + both)]
+            lambda path: _corpus(path, {"wav.scp": scp}),
+            [("spk2utt", b"ann " + both + b"bob bob/1.wav\n")],
         ),
         "list of files": Reader(
             lambda path: Corpus.read(path, unlabelled=True), [("some.list", files)]
