@@ -2,6 +2,7 @@
 
 import codecs
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from tfq_sv.errors import InputError
@@ -64,8 +65,13 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         InputError: as `read_text`.
     """
-    lines = enumerate(read_text(path).replace("\t", " ").splitlines(), start=1)
-    return [(number, line.strip()) for number, line in lines if line.strip()]
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if stripped := line.replace("\t", " ").strip():
+            yield number, stripped
 
 
 def read_pairs(path: Path) -> dict[str, str]:
@@ -76,7 +82,7 @@ def read_pairs(path: Path) -> dict[str, str]:
     """
     pairs: dict[str, str] = {}
     repeated = []
-    for number, line in read_lines(path):
+    for number, line in _lines(path):
         key, _, value = line.partition(" ")
         if not value.strip():
             raise InputError(f"{path}:{number}: expected `key value`, found {line!r:.200}")
