@@ -58,7 +58,8 @@ def test_all_forms_of_a_network(test_corpus: Corpus, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_is_that_of_the_run_alone(tmp_path: Path) -> None:
-    networks = {"small": tiny_resnet(), "large": tiny_resnet(channels=64, embed_dim=256)}
+    large = tfq_sv.models.build("ResNet18", embed_dim=32)
+    networks = {"small": tiny_resnet(), "large": large}
     forms = {
         name: baselines.converter_forms(model, tmp_path / name, SPEECH)["float32"]
         for name, model in networks.items()
