@@ -157,7 +157,7 @@ def predict_bytes(
 ) -> int:
     """Returns how many bytes the exported file of a recipe will have, without exporting it.
 
-    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.measured`.
+    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.corrected_by`.
 
     Args:
         model: the float network.
@@ -169,9 +169,9 @@ def predict_bytes(
         InputError: see `quantizers.quantizable`; a recipe that names a layer the model has not.
 
     >>> from tfq_sv import models
-    >>> network = models.build("ResNet34")
+    >>> network = models.build("ResNet18", channels=16)
     >>> predict_bytes(network, QuantizationRecipe.uniform(network, bits=4)) // 10_000
-    339
+    72
     """
     return FileSize.of(model, input, compute).total(recipe)
 
