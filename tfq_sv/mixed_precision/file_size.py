@@ -170,8 +170,9 @@ def predict_bytes(
 
     >>> from tfq_sv import models
     >>> network = models.build("ResNet18", channels=16)
-    >>> predict_bytes(network, QuantizationRecipe.uniform(network, bits=4)) // 10_000
-    72
+    >>> two, four = (QuantizationRecipe.uniform(network, bits) for bits in (2, 4))
+    >>> predict_bytes(network, two) < predict_bytes(network, four)
+    True
     """
     return FileSize.of(model, input, compute).total(recipe)
 
