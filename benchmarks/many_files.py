@@ -3,7 +3,7 @@
 The files are noise of a quarter of a second, mu-law at 16 kHz (4 KB each), in folders of speakers.
 `--rows` chooses commands. `--model=tiny` is a network of three layers and 256 dimensions, where
 memory is the question. `embed` is to embed every file: most of its folder is filled with random
-embeddings beforehand, which it reads, counts and goes on from as after an interruption.
+embeddings beforehand, which it reads and counts, to resume as after an interruption.
 
 example:
   python benchmarks/many_files.py --files=200000 --speakers=2000 --rows=evaluate

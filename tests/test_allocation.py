@@ -318,7 +318,7 @@ def test_one_real_file_sets_a_prediction_right() -> None:
     model = keras.Model(features, layers.Dense(8)(layers.GlobalAveragePooling2D()(x)))
     uniform = tfq_sv.QuantizationRecipe.uniform(model, 4)
     sizes = FileSize.of(model, "features")
-    sizes = sizes.measured(uniform, exported_bytes(model, uniform, "features"))
+    sizes = sizes.corrected_by(uniform, exported_bytes(model, uniform, "features"))
     for bits in (1, 2, 7, 8):
         recipe = tfq_sv.QuantizationRecipe.uniform(model, bits)
         assert abs(sizes.total(recipe) - exported_bytes(model, recipe, "features")) < 600

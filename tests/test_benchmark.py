@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tf_keras as keras
 from conftest import tiny_resnet
 
 import tfq_sv
@@ -57,11 +58,11 @@ def test_all_forms_of_a_network(test_corpus: Corpus, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_the_run_alone(tmp_path: Path) -> None:
-    networks = {"small": tiny_resnet(), "large": tiny_resnet(channels=64, embed_dim=256)}
+def test_memory_is_that_of_the_run_alone(resnet18: keras.Model, tmp_path: Path) -> None:
+    large = tfq_sv.models.build("ResNet18", embed_dim=32)
     forms = {
         name: baselines.converter_forms(model, tmp_path / name, SPEECH)["float32"]
-        for name, model in networks.items()
+        for name, model in {"small": resnet18, "large": large}.items()
     }
     ballast = np.ones(50_000_000)  # this process's memory must not count
     small, big = experiments.benchmark_files(forms, SPEECH, threads=[1], rounds=1)

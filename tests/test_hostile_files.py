@@ -20,7 +20,7 @@ from tfq_sv.export import about
 from tfq_sv.mixed_precision import probes
 from tfq_sv.models import checkpoint
 from tfq_sv.quantization import QuantizationRecipe
-from tfq_sv.run_folder import claim
+from tfq_sv.run_folder import check_settings
 from tfq_sv.training import multi_stage
 from tfq_sv.verification import enrolment_file
 
@@ -68,7 +68,7 @@ TRIES: dict[str, Callable[[Path], object]] = {
     "recipe.json": QuantizationRecipe.from_json,
     "s.json": lambda path: enrolment_file.read(path, "0" * 64, 8),
     "network.json": lambda path: Cache(path.parent, "x"),
-    "settings.json": lambda path: claim(path.parent, {"a": 1}, begun=True),
+    "settings.json": lambda path: check_settings(path.parent, {"a": 1}, begun=True),
     "config.yaml": checkpoint._read_config,
     "configuration.json": checkpoint._three_d_speaker,
     "train.yaml": lambda path: apply_config(train.FLAGS, str(path)),

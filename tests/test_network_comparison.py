@@ -35,6 +35,7 @@ def command(networks: list[Path], corpus: Path, out: Path, *more: str) -> list[s
     return ["compare", f"--models={','.join(map(str, networks))}", *folders, *quick, *more]
 
 
+@pytest.mark.slow
 def test_rows_are_measured_once_and_added_to(
     networks: list[Path], corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from workers import PATIENCE, Run, cluster
 
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.sensitivity import MEASURES
-from tfq_sv.training.devices import Shares, is_chief
+from tfq_sv.training.devices import BatchSharding, is_chief
 
 SCRIPT = "train_small.py"
 OPTIONS = {
@@ -174,13 +174,13 @@ def test_sensitivity_on_two_devices_and_two_workers(
                 assert row[layer] == pytest.approx(value, rel=1e-4)
 
 
-def test_shares() -> None:
+def test_rows_of_a_worker() -> None:
     strategy = tf.distribute.get_strategy()
     assert is_chief(strategy)
-    assert Shares(strategy, 6).rows == slice(0, 6)
+    assert BatchSharding(strategy, 6).rows == slice(0, 6)
 
     class Three:
         num_replicas_in_sync = 3
 
     with pytest.raises(InputError, match="batch_size 8 cannot be shared evenly by 3 devices"):
-        Shares(Three(), 8)
+        BatchSharding(Three(), 8)

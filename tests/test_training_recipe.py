@@ -15,8 +15,13 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import WESPEAKER, fbank_tensor
 from tfq_sv.training import AAMSoftmax, TrainingOptions, schedules
-from tfq_sv.training.classifier import beside, class_names, load_classifier, save_classifier
-from tfq_sv.training.devices import Shares
+from tfq_sv.training.classifier import (
+    class_names,
+    classifier_path,
+    load_classifier,
+    save_classifier,
+)
+from tfq_sv.training.devices import BatchSharding
 from tfq_sv.training.precision import in_precision
 from tfq_sv.training.step import TrainingStep
 
@@ -53,8 +58,8 @@ def test_the_optimizers_are_pytorchs(name: str) -> None:
         base_batch_size=4, weight_decay=0.05, increase_start_epoch=1, fix_start_epoch=1,
     )  # fmt: skip
     options = TrainingOptions(**{**vars(options), "final_lr": 0.01})
-    shares = Shares(tf.distribute.get_strategy(), 8)
-    step = TrainingStep(network, WESPEAKER, head, options, 5, shares)
+    sharding = BatchSharding(tf.distribute.get_strategy(), 8)
+    step = TrainingStep(network, WESPEAKER, head, options, 5, sharding)
     variables = [*network.trainable_variables, *head.trainable_variables]
     twins = [torch.nn.Parameter(torch.tensor(v.numpy())) for v in variables]
     reference = (
@@ -154,7 +159,7 @@ def test_a_classifier_is_kept_by_name(tmp_path: Path) -> None:
     names = class_names(corpus, (1.0, 0.9))
     head = AAMSoftmax(6)
     head.build((None, 4))
-    path = beside(tmp_path / "model.keras")
+    path = classifier_path(tmp_path / "model.keras")
     save_classifier(path, head, names)
     centers = dict(zip(names, head.centers.numpy().T, strict=True))
     again, order = load_classifier(path, ["cyd", "ann"], scale=20.0)

@@ -41,7 +41,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary = _temporary(target, target.parent if stream is None else None)
     except OSError as error:
-        raise _said_of(path, error) from None
+        raise _naming(path, error) from None
     try:
         yield temporary
         if stream is None:
@@ -63,7 +63,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if error.filename not in (None, str(temporary)):  # of another file
             raise
-        raise _said_of(path, error) from error
+        raise _naming(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -156,7 +156,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _said_of(path: str | os.PathLike[str], error: OSError) -> OSError:
+def _naming(path: str | os.PathLike[str], error: OSError) -> OSError:
     """The same error, naming another file."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OSError(error.errno, reason, os.fspath(path))

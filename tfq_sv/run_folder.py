@@ -17,7 +17,7 @@ from tfq_sv.files import atomic
 LABEL = "settings.json"
 
 
-def claim(
+def check_settings(
     folder: str | os.PathLike[str],
     settings: Mapping[str, Any],
     *,
@@ -38,8 +38,8 @@ def claim(
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> claim(folder, {"steps": 10}, begun=False)
-    >>> claim(folder, {"steps": 10}, begun=True)
+    >>> check_settings(folder, {"steps": 10}, begun=False)
+    >>> check_settings(folder, {"steps": 10}, begun=True)
     """
     label, wanted = Path(folder) / LABEL, json.loads(json.dumps(settings))
     if not begun:
@@ -66,7 +66,7 @@ def remove(folder: str | os.PathLike[str]) -> None:
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "m.keras.state"
-    >>> claim(folder, {"steps": 10}, begun=False)
+    >>> check_settings(folder, {"steps": 10}, begun=False)
     >>> remove(folder)
     >>> folder.exists()
     False

@@ -44,7 +44,7 @@ COMMANDS = {
     "identify": "say which enrolled speaker recordings are of, if any",
 }
 
-SWITCHES = {
+COMMON_FLAGS = {
     "--json": "prints the result as JSON, and nothing else, on standard output",
     "--quiet": "shows no progress bars; only a terminal gets them anyway",
 }
@@ -94,7 +94,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         print(_help(name, command))
         return
-    given = parse(command.FLAGS, name, [x for x in arguments if x not in SWITCHES])
+    given = parse(command.FLAGS, name, [x for x in arguments if x not in COMMON_FLAGS])
     with contextlib.ExitStack() as stack:
         if "--quiet" in arguments or not sys.stderr.isatty():
             stack.enter_context(_without_bars())
@@ -120,13 +120,13 @@ def _without_bars() -> Iterator[None]:
 
 def run() -> None:
     """The console script."""
-    _mend_streams()
+    _repair_streams()
     if not os.environ.get("TFQ_SV_DEBUG"):
         _mute_native_logs()
     sys.exit(main(sys.argv[1:]))
 
 
-def _mend_streams() -> None:
+def _repair_streams() -> None:
     """Makes output that was closed (`>&-`) go nowhere, and any character printable."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
@@ -176,7 +176,7 @@ def _help(name: str, command: ModuleType) -> str:
         lines += ["required flags:", *(_flag_help(command.FLAGS[flag]) for flag in required), ""]
     others = sorted(set(command.FLAGS) - set(required))
     lines += ["flags:", *(_flag_help(command.FLAGS[flag]) for flag in others)]
-    lines += [f"  {switch}: {what}" for switch, what in SWITCHES.items()]
+    lines += [f"  {switch}: {what}" for switch, what in COMMON_FLAGS.items()]
     return "\n".join(lines)
 
 

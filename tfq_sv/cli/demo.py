@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         f"synthetic speech (espeak-ng, seed {spec.seed}), {spec.test_speakers} unseen speakers, "
         f"{len(trials):,} trials; not VoxCeleb"
     )
-    lead = _lead(systems, sizes, where)
+    lead = _summary(systems, sizes, where)
     record = {"summary": lead, **_record(systems, sizes, where)}
     with atomic(out / "results.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
@@ -136,7 +136,7 @@ def _quantized(
     return forms, answer, traces
 
 
-def _lead(systems: Sequence[System], sizes: Mapping[str, int], where: str) -> str:
+def _summary(systems: Sequence[System], sizes: Mapping[str, int], where: str) -> str:
     """All of it in a sentence."""
     whole, base = next(iter(sizes.values())), systems[0].result.eer
     parts = [

@@ -153,7 +153,7 @@ def _search(
     first = allocation.sweep(network, costs, targets[:1], order=order, sizes=sizes, **options)[0]
     real = _file_bytes(network, first.recipe)
     print(f"a real file of {first.bytes:,} predicted bytes has {real:,}; predictions are set right")
-    sizes = sizes.measured(first.recipe, real)
+    sizes = sizes.corrected_by(first.recipe, real)
     answers = allocation.sweep(network, costs, targets, order=order, sizes=sizes, **options)
     layers = allocation_table(network, traces, answers)
     print(layers)

@@ -177,7 +177,7 @@ def _train(
 
     from tfq_sv.models import set_origin
     from tfq_sv.training import AAMSoftmax, train
-    from tfq_sv.training.classifier import beside, class_names, save_classifier
+    from tfq_sv.training.classifier import class_names, classifier_path, save_classifier
     from tfq_sv.training.devices import is_chief
 
     speeds = added.speeds if added else SPEEDS[:1]
@@ -220,7 +220,7 @@ def _train(
         set_origin(model, _origin(model))
         model.save(temporary)
     if head is not None:
-        save_classifier(beside(out), head, names)
+        save_classifier(classifier_path(out), head, names)
     remove(state)
     print(f"wrote {out}; mean loss of the last 100 steps {result.loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
@@ -276,9 +276,9 @@ def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
     """The classifier beside --init, or a new one; and the names of its classes."""
     from tfq_sv.models.entry import embedding_shape
     from tfq_sv.training import AAMSoftmax
-    from tfq_sv.training.classifier import beside, load_classifier
+    from tfq_sv.training.classifier import classifier_path, load_classifier
 
-    kept = beside(FLAGS.init) if FLAGS.init else None
+    kept = classifier_path(FLAGS.init) if FLAGS.init else None
     if kept and kept.is_file():
         return load_classifier(kept, names, scale)
     if kept:

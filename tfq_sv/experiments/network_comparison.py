@@ -36,7 +36,7 @@ from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.calibration import quantize
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.reports.complexity import layer_complexity
-from tfq_sv.run_folder import LABEL, claim, digest
+from tfq_sv.run_folder import LABEL, check_settings, digest
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
 _TIMED_SECONDS, _TIMED_RUNS = 3.0, 11
@@ -134,7 +134,7 @@ class _Run:
             **{k: v for k, v in asdict(options).items() if k not in ("bits", "target_bytes")},
         }
         begun = (folder / LABEL).exists() and any(folder.glob("*/results.json"))
-        claim(folder, settings, begun=begun)
+        check_settings(folder, settings, begun=begun)
         text = ""
         for row in self._rows(model, folder):
             if not (folder / row.folder / "results.json").exists():

@@ -41,7 +41,7 @@ from tfq_sv.quantization.calibration import quantize
 from tfq_sv.quantization.quantized_model import load_model, recipe_of
 from tfq_sv.quantization.quantizers import quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
-from tfq_sv.run_folder import LABEL, claim, digest, remove
+from tfq_sv.run_folder import LABEL, check_settings, digest, remove
 from tfq_sv.training.devices import is_chief
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.training.multi_stage import multi_stage_finetune, stages
@@ -251,7 +251,7 @@ class _Run:
             **asdict(options),
         }
         begun = (out / LABEL).exists() and any(out.glob("*/*"))
-        claim(out, settings, begun=begun, write=is_chief(self.strategy))
+        check_settings(out, settings, begun=begun, write=is_chief(self.strategy))
 
     @property
     def skipped(self) -> dict[str, BadAudioError]:

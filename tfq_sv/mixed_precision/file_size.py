@@ -50,7 +50,7 @@ _MEMBER = 44
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
 _BYTE = 256
 
-Once = tuple[str | int, ...]
+SharedTable = tuple[str | int, ...]
 """What a file holds once, however many layers use it: a kind, and what tells two of it apart."""
 
 
@@ -60,21 +60,21 @@ class LayerSize:
 
     Attributes:
         bytes: codes, levels and the ops that decode them.
-        once: decoding tables and the like, which the file holds once for all layers.
+        shared: decoding tables and the like, which the file holds once for all layers.
         alone: bytes where too few layers of its segment have this width to be decoded together;
             None if it is decoded alone in any case.
         weights: those of a trellis that is decoded together with others.
     """
 
     bytes: int
-    once: frozenset[Once] = frozenset()
+    shared: frozenset[SharedTable] = frozenset()
     alone: int | None = None
     weights: int = 0
 
     @property
-    def group(self) -> Once | None:
-        """What it is decoded together with: the one of `once` that stands for it."""
-        return next((thing for thing in self.once if "group" in str(thing[0])), None)
+    def group(self) -> SharedTable | None:
+        """What it is decoded together with: the one of `shared` that stands for it."""
+        return next((table for table in self.shared if "group" in str(table[0])), None)
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,12 @@ class FileSize:
         ]
         groups = Counter(size.group for size in chosen if not size.weights)
         few = {group for group, count in groups.items() if group and count < FEWEST_GROUPED}
-        once = {thing for size in chosen for thing in size.once} - few
-        once -= {size.group for size in chosen if size.weights}
+        shared = {table for size in chosen for table in size.shared} - few
+        shared -= {size.group for size in chosen if size.weights}
         own = sum(size.bytes if size.group not in few else size.alone or 0 for size in chosen)
-        return self.fixed + own + sum(map(once_bytes, once)) + _trellis_groups(chosen)
+        return self.fixed + own + sum(map(shared_bytes, shared)) + _trellis_groups(chosen)
 
-    def measured(self, recipe: QuantizationRecipe, bytes: int) -> "FileSize":
+    def corrected_by(self, recipe: QuantizationRecipe, bytes: int) -> "FileSize":
         """Returns these sizes, set right by one real file: its recipe and its bytes."""
         return replace(self, fixed=self.fixed + bytes - self.total(recipe))
 
@@ -157,7 +157,7 @@ def predict_bytes(
 ) -> int:
     """Returns how many bytes the exported file of a recipe will have, without exporting it.
 
-    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.measured`.
+    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.corrected_by`.
 
     Args:
         model: the float network.
@@ -169,20 +169,21 @@ def predict_bytes(
         InputError: see `quantizers.quantizable`; a recipe that names a layer the model has not.
 
     >>> from tfq_sv import models
-    >>> network = models.build("ResNet34")
-    >>> predict_bytes(network, QuantizationRecipe.uniform(network, bits=4)) // 10_000
-    339
+    >>> network = models.build("ResNet18", channels=16)
+    >>> two, four = (QuantizationRecipe.uniform(network, bits) for bits in (2, 4))
+    >>> predict_bytes(network, two) < predict_bytes(network, four)
+    True
     """
     return FileSize.of(model, input, compute).total(recipe)
 
 
-def once_bytes(thing: Once) -> int:
-    """Returns what something takes that a file holds once.
+def shared_bytes(shared: SharedTable) -> int:
+    """Returns the bytes of a table that a file holds once.
 
-    >>> once_bytes(("codes", 1)) - once_bytes(("codes", 2))
+    >>> shared_bytes(("codes", 1)) - shared_bytes(("codes", 2))
     1024
     """
-    kind, *which = thing
+    kind, *which = shared
     stored = 0
     if kind == "codes":  # of every byte, for bits of codes or of rows
         stored = 8 * _BYTE // int(which[0])
@@ -199,7 +200,7 @@ def once_bytes(thing: Once) -> int:
     return _ONCE[str(kind)] + stored
 
 
-def _unpacked(width: int) -> set[Once]:
+def _unpacked(width: int) -> set[SharedTable]:
     return {("unpacked", width), ("codes", width)}
 
 
@@ -241,36 +242,36 @@ class _Kernel:
             return LayerSize(_aligned(packed_bytes(self.weights, bits)))
         widths, shift = planes(bits), 0
         count = _DECODING + _PLANE * (len(widths) - 1) + _aligned(2**bits * (1 + self.signed))
-        once = _unpacked(widths[0])
+        shared = _unpacked(widths[0])
         whole = not self.depthwise and self.weights // self.channels % (8 // widths[-1]) == 0
         for width in widths:
             count += _aligned(-(-self.weights * width // 8))
             if shift:
-                once |= {("joined", bits, width), ("parts", width, widths[0], shift)}
-                once.add(("codes", 8 * width // widths[0]))
+                shared |= {("joined", bits, width), ("parts", width, widths[0], shift)}
+                shared.add(("codes", 8 * width // widths[0]))
             shift += width
         if segment is not None and not self.signed:
             together = _MEMBER + packed_bytes(self.weights, bits) + 2**bits
-            once.add(("group", *segment.key, bits))
-            return LayerSize(together + self.weights // segment.chunk, frozenset(once), count)
+            shared.add(("group", *segment.key, bits))
+            return LayerSize(together + self.weights // segment.chunk, frozenset(shared), count)
         if self.signed and whole:
-            once |= {("twice", bits)} | ({("twice", bits, "parts")} if len(widths) > 1 else set())
+            shared |= {("twice", bits)} | ({("twice", bits, "parts")} if len(widths) > 1 else set())
         if self.signed:
             # By bytes or by codes, the positions of channels with negative gains are moved.
             count += self.channels // 8 + (_SIGNED_BYTES if whole else _SIGNED_CODES)
             step = _BYTE if whole else 2**bits
-            once |= {*_unpacked(1), ("signs", step, self.depthwise)}
-        return LayerSize(count, frozenset(once))
+            shared |= {*_unpacked(1), ("signs", step, self.depthwise)}
+        return LayerSize(count, frozenset(shared))
 
     def trellis_size(self, bits: float) -> LayerSize:
         """What it takes in trellis codes."""
         codes = _aligned(int(self.weights * bits / 8))
-        once: set[Once] = {("trellis", str(bits))}
+        shared: set[SharedTable] = {("trellis", str(bits))}
         if self.signed:  # decoded alone
-            once.add(("negated trellis", str(bits)))
-            return LayerSize(codes + _aligned(self.channels) + _TRELLIS_SIGNED, frozenset(once))
-        once.add(("trellis group", str(bits), self.channels))
-        return LayerSize(codes + _TRELLIS_LAYER, frozenset(once), weights=self.weights)
+            shared.add(("negated trellis", str(bits)))
+            return LayerSize(codes + _aligned(self.channels) + _TRELLIS_SIGNED, frozenset(shared))
+        shared.add(("trellis group", str(bits), self.channels))
+        return LayerSize(codes + _TRELLIS_LAYER, frozenset(shared), weights=self.weights)
 
 
 def _trellis_groups(chosen: Iterable[LayerSize]) -> int:
@@ -279,7 +280,7 @@ def _trellis_groups(chosen: Iterable[LayerSize]) -> int:
     The search, which is linear, counts one group for each key, however large.
     """
     total = 0
-    filled: dict[Once | None, tuple[int, int]] = {}
+    filled: dict[SharedTable | None, tuple[int, int]] = {}
     for size in chosen:
         if not size.weights:
             continue

@@ -22,7 +22,7 @@ from tfq_sv.files import atomic
 from tfq_sv.models import model_input
 from tfq_sv.progress import tqdm
 from tfq_sv.run_folder import digest
-from tfq_sv.training.devices import each_device, gathered, is_chief
+from tfq_sv.training.devices import gather, is_chief, per_replica
 
 Values = npt.NDArray[np.float64]
 
@@ -144,8 +144,8 @@ class ProbeRun:
                     [_labels(x, labelled) for x in batch],
                     range(len(values), len(values) + len(batch)),
                 )
-                measured = probe(*(each_device(self.strategy, x) for x in arguments))
-                for row in gathered(self.strategy, measured):
+                measured = probe(*(per_replica(self.strategy, x) for x in arguments))
+                for row in gather(self.strategy, measured):
                     _check_finite(row, names, f"{settings['measure']} of", len(values))
                     if not converged(values, self.options):  # as one device would have ended
                         values = np.concatenate([values, row[None]])

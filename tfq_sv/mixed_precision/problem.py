@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import LinearConstraint, milp
 
-from tfq_sv.mixed_precision.file_size import LayerSize, once_bytes
+from tfq_sv.mixed_precision.file_size import LayerSize, shared_bytes
 
 Choice = TypeVar("Choice", bound=Hashable)
 
@@ -67,13 +67,13 @@ class MixedPrecisionProblem:
     ) -> "MixedPrecisionProblem":
         """Builds the arrays from layer -> choice -> cost, and -> size; costs give the order."""
         grid = [[sizes[name][choice] for choice in row] for name, row in costs.items()]
-        shared = sorted({table for row in grid for size in row for table in size.once}, key=str)
-        tables = [[[table in size.once for table in shared] for size in row] for row in grid]
+        shared = sorted({table for row in grid for size in row for table in size.shared}, key=str)
+        tables = [[[table in size.shared for table in shared] for size in row] for row in grid]
         return cls(
             np.array([list(row.values()) for row in costs.values()], np.float64),
             np.array([[size.bytes for size in row] for row in grid], np.int64),
             np.array(tables, np.bool_),
-            np.array([once_bytes(table) for table in shared], np.int64),
+            np.array([shared_bytes(table) for table in shared], np.int64),
         )
 
     def cost(self, columns: Columns) -> float:

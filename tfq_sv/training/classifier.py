@@ -29,10 +29,10 @@ def class_names(corpus: Corpus, speeds: Sequence[float] = (1.0,)) -> list[str]:
     return speakers + [f"sp{speed}-{speaker}" for speed in speeds[1:] for speaker in speakers]
 
 
-def beside(model: str | os.PathLike[str]) -> Path:
+def classifier_path(model: str | os.PathLike[str]) -> Path:
     """Where a network's classifier is kept.
 
-    >>> str(beside("runs/model.keras"))
+    >>> str(classifier_path("runs/model.keras"))
     'runs/model.head.npz'
     """
     return Path(model).with_suffix(".head.npz")

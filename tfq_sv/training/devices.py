@@ -62,7 +62,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     )
 
 
-class Shares:
+class BatchSharding:
     """How the devices of a strategy share batches.
 
     Args:
@@ -70,13 +70,13 @@ class Shares:
         batch_size: rows of a batch, over all devices.
 
     Attributes:
-        each: rows a device.
+        per_replica: rows per device.
         rows: those that this process computes.
 
     Raises:
         InputError: the batch cannot be shared evenly.
 
-    >>> Shares(tf.distribute.get_strategy(), 32).rows
+    >>> BatchSharding(tf.distribute.get_strategy(), 32).rows
     slice(0, 32, None)
     """
 
@@ -86,27 +86,27 @@ class Shares:
             raise InputError(
                 f"batch_size {batch_size} cannot be shared evenly by {replicas} devices"
             )
-        self.strategy, self.each = strategy, batch_size // replicas
+        self.strategy, self.per_replica = strategy, batch_size // replicas
         numbers = _local(strategy, lambda number: tf.constant(number))
         own = [int(number) for number in strategy.experimental_local_results(numbers)]
-        self.rows = slice(min(own) * self.each, (max(own) + 1) * self.each)
+        self.rows = slice(min(own) * self.per_replica, (max(own) + 1) * self.per_replica)
 
-    def spread(self, *arrays: npt.NDArray[Any]) -> tuple[Any, ...]:
+    def shard(self, *arrays: npt.NDArray[Any]) -> tuple[Any, ...]:
         """Gives each device of this process its part of the process's rows."""
 
         def part(array: npt.NDArray[Any], number: int) -> tf.Tensor:
-            first = number * self.each - self.rows.start
-            return tf.constant(array[first : first + self.each])
+            first = number * self.per_replica - self.rows.start
+            return tf.constant(array[first : first + self.per_replica])
 
         return tuple(_local(self.strategy, partial(part, array)) for array in arrays)
 
 
-def each_device(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> Any:
+def per_replica(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> Any:
     """Gives device k, of all devices, the tensor that is made of values[k]."""
     return _local(strategy, lambda number: tf.constant(values[number]))
 
 
-def gathered(strategy: tf.distribute.Strategy, values: Any) -> npt.NDArray[np.float64]:
+def gather(strategy: tf.distribute.Strategy, values: Any) -> npt.NDArray[np.float64]:
     """Returns each device's vector, of all devices: float64 (devices, length)."""
     if strategy.num_replicas_in_sync == 1:
         return np.asarray(values, np.float64)[None]
@@ -125,7 +125,7 @@ def gathered(strategy: tf.distribute.Strategy, values: Any) -> npt.NDArray[np.fl
     return summed(values).numpy()
 
 
-def agree(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+def broadcast_weights(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
     """Gives the model of every worker the first one's weights.
 
     What each has computed by itself may differ in a last bit, and codes by a whole centroid.
@@ -135,14 +135,14 @@ def agree(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
     weights = model.get_weights()
     flat = np.concatenate([weight.ravel() for weight in weights])
 
-    def of_the_first(values: tf.Tensor) -> tf.Tensor:
+    def only_first(values: tf.Tensor) -> tf.Tensor:
         first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
         return tf.where(first, values, tf.zeros_like(values))
 
-    @tf.function  # as in `gathered`
+    @tf.function  # as in `gather`
     def summed(values: Any) -> tf.Tensor:
         return strategy.reduce(
-            tf.distribute.ReduceOp.SUM, strategy.run(of_the_first, (values,)), axis=None
+            tf.distribute.ReduceOp.SUM, strategy.run(only_first, (values,)), axis=None
         )
 
     found = summed(_local(strategy, lambda _: tf.constant(flat))).numpy()

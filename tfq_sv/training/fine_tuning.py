@@ -19,7 +19,7 @@ from tfq_sv.quantization.batch_norm import reestimate_batch_norm
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.run_folder import digest
 from tfq_sv.training import schedules
-from tfq_sv.training.devices import Shares, agree, is_chief, synchronized
+from tfq_sv.training.devices import BatchSharding, broadcast_weights, is_chief, synchronized
 from tfq_sv.training.loop import run
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 from tfq_sv.training.options import PRECISIONS
@@ -182,7 +182,7 @@ def finetune(
     stream = Stream.of(dataset, "fine-tuning")
     with strategy.scope(), ExitStack() as stack:
         student = in_precision(model, options.precision)
-        agree(strategy, student)
+        broadcast_weights(strategy, student)
         if strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(student))
         step = _Step(student, teacher, head, options, strategy)
@@ -243,9 +243,9 @@ class _Step:
         self.state = tf.train.Checkpoint(model=student, optimizer=self._optimizer, **kept)
 
     def __call__(self, features: tf.Tensor, labels: tf.Tensor) -> float:
-        shares = Shares(self._strategy, features.shape[0])
-        rows = shares.rows
-        parts = shares.spread(features[rows], labels[rows])
+        sharding = BatchSharding(self._strategy, features.shape[0])
+        rows = sharding.rows
+        parts = sharding.shard(features[rows], labels[rows])
         return float(self._on_all_devices(*parts))
 
     @tf.function(reduce_retracing=True)

@@ -20,10 +20,10 @@ from tfq_sv.errors import InputError
 from tfq_sv.models import front_end
 from tfq_sv.models.entry import embedding_shape
 from tfq_sv.progress import tqdm
-from tfq_sv.run_folder import claim
+from tfq_sv.run_folder import check_settings
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
-from tfq_sv.training.devices import Shares, is_chief, synchronized
+from tfq_sv.training.devices import BatchSharding, is_chief, synchronized
 from tfq_sv.training.distillation import DistillationTargets, TeacherEmbeddings
 from tfq_sv.training.interrupt import deferred
 from tfq_sv.training.losses import AAMSoftmax
@@ -108,14 +108,14 @@ def train(
         else DistillationTargets(teacher, int(embedding_shape(model)[-1] or 0))
     )
     strategy = model.distribute_strategy
-    shares = Shares(strategy, options.batch_size)
+    sharding = BatchSharding(strategy, options.batch_size)
     epoch = max(1, len(corpus.paths) // options.batch_size)
     with strategy.scope(), ExitStack() as stack:
         head = _head_of(head, classes, options.scale, embedding_shape(model))
         network = in_precision(model, options.precision)
         if options.sync_batch_norm and strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(network))
-        step = TrainingStep(network, front_end(model), head, options, epoch, shares)
+        step = TrainingStep(network, front_end(model), head, options, epoch, sharding)
         state = tf.train.Checkpoint(model=network, optimizer=step.optimizer)
         weights = list(network.weights)
         if head is not None:
@@ -142,7 +142,7 @@ def train(
             seed=options.seed,
             workers=workers,
             augmentation=augmenter,
-            rows=shares.rows,
+            rows=sharding.rows,
             strict=strict,
         )
 
@@ -261,7 +261,7 @@ def run(
             stop = interrupted()
             due = stop or (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps
             if manager is not None and due:
-                with _told(f"the state cannot be written to {checkpoint_dir}"):
+                with _as_input_error(f"the state cannot be written to {checkpoint_dir}"):
                     manager.save()
             if stop:
                 raise KeyboardInterrupt(
@@ -276,13 +276,13 @@ def _resumed(
 ) -> tf.train.CheckpointManager:
     """Restores what a folder holds; returns what saves there."""
     chief = is_chief(tf.distribute.get_strategy())
-    with _told(f"{folder} holds a damaged state; delete that folder to start again"):
+    with _as_input_error(f"{folder} holds a damaged state; delete that folder to start again"):
         latest = tf.train.latest_checkpoint(str(folder))
         start = int(tf.train.load_variable(latest, _NUMBER)) if latest else 0
-    claim(folder, settings, begun=latest is not None, write=chief)
-    _agree(start)
+    check_settings(folder, settings, begun=latest is not None, write=chief)
+    _check_same_step(start)
     if latest:
-        with _told(f"{folder} holds a damaged state; delete that folder to start again"):
+        with _as_input_error(f"{folder} holds a damaged state; delete that folder to start again"):
             state.restore(latest).assert_existing_objects_matched()
     # Saving sums up what devices hold, so all workers must; but only the chief's file is kept.
     kept = str(folder) if chief else stack.enter_context(tempfile.TemporaryDirectory())
@@ -290,8 +290,8 @@ def _resumed(
 
 
 @contextmanager
-def _told(message: str) -> Iterator[None]:
-    """Has what TensorFlow raises about a checkpoint end in one line."""
+def _as_input_error(message: str) -> Iterator[None]:
+    """Converts TensorFlow's checkpoint errors to InputError."""
     try:
         yield
     # Reading a damaged one raises any of these.
@@ -300,7 +300,7 @@ def _told(message: str) -> Iterator[None]:
         raise InputError(f"{message} ({reason})") from error
 
 
-def _agree(start: int) -> None:
+def _check_same_step(start: int) -> None:
     """Raises InputError if workers are to begin at different steps."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:

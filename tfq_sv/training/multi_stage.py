@@ -20,7 +20,7 @@ from tfq_sv.quantization.calibration import calibrate_rest
 from tfq_sv.quantization.quantized_model import load_model, quantizers_of, rounded
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
-from tfq_sv.run_folder import claim, digest
+from tfq_sv.run_folder import check_settings, digest
 from tfq_sv.training.devices import is_chief
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
@@ -94,7 +94,7 @@ def multi_stage_finetune(
             **asdict(options),
         }
         begun = any(folder.glob("stage-*.keras")) or any(folder.glob("stage-*/checkpoint"))
-        claim(folder, settings, begun=begun, write=is_chief(strategy))
+        check_settings(folder, settings, begun=begun, write=is_chief(strategy))
         if begun:
             drawn = _drawn(folder)
     student, behind = model, 0

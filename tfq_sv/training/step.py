@@ -10,7 +10,7 @@ from tfq_sv.features import FbankOptions, fbank_tensor
 from tfq_sv.models import narrow_strides
 from tfq_sv.models.entry import as_entry, one_embedding, takes_waveform
 from tfq_sv.training import schedules
-from tfq_sv.training.devices import Shares
+from tfq_sv.training.devices import BatchSharding
 from tfq_sv.training.losses import AAMSoftmax, cosine_distillation
 from tfq_sv.training.options import TrainingOptions
 from tfq_sv.training.precision import gradients_of, scaled_for
@@ -27,7 +27,7 @@ class TrainingStep:
         head: the classifier; None with a teacher alone.
         options: settings.
         epoch: steps per epoch.
-        shares: how devices share a batch.
+        sharding: how devices share a batch.
 
     Attributes:
         steps: of the whole run.
@@ -41,11 +41,11 @@ class TrainingStep:
         head: AAMSoftmax | None,
         options: TrainingOptions,
         epoch: int,
-        shares: Shares,
+        sharding: BatchSharding,
     ) -> None:
         self._network, self._fbank, self._head = network, fbank, head
-        self._options, self._epoch, self._shares = options, epoch, shares
-        self._replicas = shares.strategy.num_replicas_in_sync
+        self._options, self._epoch, self._sharding = options, epoch, sharding
+        self._replicas = sharding.strategy.num_replicas_in_sync
         self._variables = list(network.trainable_variables)
         if head is not None:
             self._variables += head.trainable_variables
@@ -68,13 +68,13 @@ class TrainingStep:
         if self._head is not None:
             values["margin"] = self._margin(number)
             self._head.margin.assign(values["margin"])
-        found = self._on_all_devices(tf.constant(number), *self._shares.spread(*batch))
+        found = self._on_all_devices(tf.constant(number), *self._sharding.shard(*batch))
         values |= {name: float(value) for name, value in found.items()}
         return values | {"learning_rate": float(tf.convert_to_tensor(self.optimizer.learning_rate))}
 
     @tf.function
     def _on_all_devices(self, number: tf.Tensor, *batch: Any) -> dict[str, tf.Tensor]:
-        strategy = self._shares.strategy
+        strategy = self._sharding.strategy
         found = strategy.run(self._on_one, (number, *batch))
         add = tf.distribute.ReduceOp.SUM
         return {name: strategy.reduce(add, value, axis=None) for name, value in found.items()}
@@ -122,8 +122,9 @@ class TrainingStep:
         """
         shape = [self._options.batch_size, tf.shape(waveforms)[1]]
         noise = tf.random.stateless_normal(shape, [self._options.seed, number])
-        first = tf.distribute.get_replica_context().replica_id_in_sync_group * self._shares.each
-        return noise[first : first + self._shares.each] / 2**15
+        rows = self._sharding.per_replica
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
+        return noise[first : first + rows] / 2**15
 
     def _margin(self, number: int) -> float:
         options = self._options
