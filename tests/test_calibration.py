@@ -80,7 +80,7 @@ def with_all_parts(calibrated_distance: Callable[[], float]) -> float:
     return calibrated_distance()
 
 
-@pytest.mark.parametrize("part", ["correction", "centroids", "importance"])
+@pytest.mark.parametrize("part", ["correction", "centroids", "importance", "statistics"])
 def test_each_part_of_calibration_pays(
     part: str,
     calibrated_distance: Callable[[], float],
@@ -92,6 +92,8 @@ def test_each_part_of_calibration_pays(
         monkeypatch.setattr(calibration, "corrected", lambda kernel, gram, cross: kernel)
     elif part == "centroids":
         monkeypatch.setattr(calibration, "alternate", plain_alternate)
+    elif part == "statistics":
+        monkeypatch.setattr(calibration, "_set", lambda layer, moments: None)
     else:
         refit = KMeans.refit
         monkeypatch.setattr(
