@@ -1,5 +1,6 @@
 """Encodings, containers and headers that people's files have."""
 
+import gzip
 import io
 import struct
 import tarfile
@@ -219,8 +220,8 @@ def test_a_wav_that_is_empty_is_too_short(tmp_path: Path) -> None:
         (24, "<I", 1, "its header states a rate of 1 Hz"),
         (24, "<I", 100, "its header states a rate of 100 Hz"),
         (24, "<I", 2**31 - 1, "its header states a rate of 2147483647 Hz"),
-        (24, "<I", 2**32 - 1, "cannot be read as audio"),
-        (24, "<I", 0, "cannot be read as audio"),
+        (24, "<I", 2**32 - 1, "its header states a rate that cannot be"),
+        (24, "<I", 0, "its header states a rate that cannot be"),
         (22, "<H", 1000, "its header states 1000 channels"),
         (22, "<H", 65535, "cannot be read as audio"),
         (22, "<H", 0, "cannot be read as audio"),
@@ -238,6 +239,26 @@ def test_headers_that_state_what_cannot_be(
             with pytest.raises(audio.BadAudioError, match=message) as caught:
                 call(source)
             assert caught.value.kind == "not audio"
+
+
+def test_what_is_often_taken_for_a_recording(tmp_path: Path) -> None:
+    path, pointer = (
+        tmp_path / "a.wav",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+    )
+    for content, message in (
+        (pointer, "it is a pointer of Git LFS: git lfs pull brings the file"),
+        (b"\n<!DOCTYPE html><html>404", "it is a page of HTML: its download failed"),
+        (gzip.compress(bytes(written("WAV"))), "gzip compressed it"),
+        (b"PK\3\4" + bytes(90), "it is a zip archive"),
+    ):
+        path.write_bytes(content)
+        for source in (path, member(path)):
+            with pytest.raises(audio.BadAudioError, match=message):
+                audio.read(source)
+    with pytest.raises(audio.BadAudioError, match="File name too long") as caught:
+        audio.read("x" * 5000)
+    assert caught.value.kind == "missing"
 
 
 @pytest.mark.parametrize("offset", [0.0, -1.0, 2.0**-15])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def test_any_prefix_of_any_family(
     prefixed = {f"model.encoder.{key}": value for key, value in state.items()}
     found = read_checkpoint(save(tmp_path / "a.pt", prefixed)).state
     assert found.keys() == {key for key in state if not key.endswith("tracked")}
+
+
+@pytest.mark.parametrize("wrapper", ["net", "weights", "state_dict_ema"])
+@pytest.mark.parametrize("more", [{}, {"args": Namespace(lr=0.1)}])
+def test_any_wrapper(
+    wrapper: str, more: dict[str, Any], tmp_path: Path, expected: np.ndarray
+) -> None:
+    """Beside whatever a training loop keeps: the one state dict is the network's."""
+    optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
+    state = {key: torch.as_tensor(value) for key, value in STATE.items()}
+    state["steps"] = torch.tensor(7)
+    content = {"epoch": 3, wrapper: state, "optimizer": optimizer, **more}
+    torch.save(content, tmp_path / "a.pt")
+    np.testing.assert_array_equal(models.load_checkpoint(tmp_path / "a.pt")(FEATURES), expected)
+    content["other"] = state
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"is not a state dict|holds more than tensors"):
+        models.load_checkpoint(tmp_path / "a.pt")
 
 
 def test_two_networks_are_not_guessed_at(tmp_path: Path) -> None:

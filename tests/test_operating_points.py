@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import write
 
 import tfq_sv
 from tfq_sv import cli
+from tfq_sv.cli import threshold
 from tfq_sv.data import conditions
 from tfq_sv.data.audio import BadAudioError, read
 from tfq_sv.data.corpus import Corpus
@@ -215,3 +218,28 @@ def test_threshold_refuses_too_few_speakers(
     model = f"--model={RESOURCES / 'golden.tflite'}"
     assert cli.main(["threshold", model, f"--corpus={tmp_path / 'few'}"]) == 1
     assert "2 speakers with two recordings" in capsys.readouterr().err
+
+
+def test_of_many_recordings_those_of_the_pairs_are_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Further references included: as many as recordings, there are no embeddings."""
+    rng, asked = np.random.default_rng(0), set()
+    for speaker in range(12):
+        for number in range(12):
+            file = tmp_path / f"c/id{speaker:02}/{number}.wav"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, (0.02 + 0.01 * speaker) * rng.normal(size=8000), 16000)
+
+    class Level:
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            asked.add(waveform[:9].tobytes())
+            level = float(np.log(waveform.std()))
+            return np.float32([np.cos(level), np.sin(level), 0.01 * waveform[0]])
+
+    monkeypatch.setattr(threshold, "open_encoder", lambda name: Level())
+    drawn = partial(operating_points.every_pair, limit=40)
+    monkeypatch.setattr(operating_points, "every_pair", drawn)
+    assert cli.main(["threshold", "--model=level", f"--corpus={tmp_path}/c"]) == 0
+    assert "80 trials, 80 pairs of" in capsys.readouterr().out
+    assert 60 < len(asked) < 144

@@ -88,8 +88,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     print_corpus(folder, corpus, whole.changes + whole.doubts)
     if whole.skipped:
         print_skipped(whole.skipped, len(trials.utterances))
-        corpus = corpus.without(whole.skipped)
-        operating_points.check_speakers(corpus)
+    # Of many recordings some are in no pair; further references come from those that are.
+    corpus = corpus.without(corpus.paths.keys() - whole.embeddings.keys())
+    operating_points.check_speakers(corpus)
     result = measure(whole, corpus, trials)
     thresholds = {
         point: at["threshold"]

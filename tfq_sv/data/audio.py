@@ -305,7 +305,11 @@ def _source(path: str | Source) -> Source:
         _source(path.whole)
         return path
     file = Path(path)
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as error:  # a name that no file can have
+        raise BadAudioError("missing", f"{file!s:.60}...: {error.strerror}") from None
+    if not there:
         raise BadAudioError("missing", f"{file} is not a file") if file.exists() else _missing(file)
     if not file.stat().st_size:
         raise _unreadable(file, "the file is empty")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from tfq_sv.data.headers import Completed, completed, ffmpeg_format
+from tfq_sv.data.headers import Completed, completed, ffmpeg_format, mistaken
 from tfq_sv.data.shards import Member
 from tfq_sv.errors import InputError
 
@@ -168,6 +168,8 @@ def _either(
         return sound(source if data is None else io.BytesIO(data), size)
     except soundfile.LibsndfileError as error:
         reason: object = error.error_string
+        if "SF_INFO struct incomplete" in error.error_string:
+            reason = "its header states a rate that cannot be"
     except NotAudioError as error:
         if str(error) != kind:
             raise
@@ -177,7 +179,7 @@ def _either(
     if kind is None and _suffix(source) in NEED_FFMPEG:
         kind = "mov"  # for the message, and for files that begin oddly
     if kind is None:
-        raise NotAudioError(reason)
+        raise NotAudioError(mistaken(head) or reason)
     try:
         import av
     except ImportError:

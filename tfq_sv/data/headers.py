@@ -36,6 +36,25 @@ def ffmpeg_format(head: bytes) -> str | None:
     return None
 
 
+def mistaken(head: bytes) -> str | None:
+    """What a file is that is often taken for a recording, and what to do; None for all others.
+
+    >>> mistaken(b"<!DOCTYPE html>")
+    'it is a page of HTML: its download failed'
+    """
+    start = head.lstrip().lower()
+    for mark, what in (
+        (b"version https://git-lfs", "it is a pointer of Git LFS: git lfs pull brings the file"),
+        (b"<!doctype", "it is a page of HTML: its download failed"),
+        (b"<html", "it is a page of HTML: its download failed"),
+        (b"pk\3\4", "it is a zip archive: unpack it"),
+        (b"\x1f\x8b", "gzip compressed it: gunzip it"),
+    ):
+        if start.startswith(mark):
+            return what
+    return None
+
+
 def _coded_wav(head: bytes) -> str | None:
     """WAVs of AAC and the like; of what libsndfile knows, its word on a header is enough."""
     tag = int.from_bytes(head[20:22], "little")

@@ -125,14 +125,18 @@ def with_references(trials: Trials, corpus: Corpus, count: int) -> Trials:
     if count == 1:
         return trials
     own: dict[str, list[str]] = {}
+    places: dict[str, int] = {}
     for key in sorted(corpus.paths):
-        own.setdefault(corpus.speakers[key], []).append(key)
+        keys = own.setdefault(corpus.speakers[key], [])
+        places[key] = len(keys)
+        keys.append(key)
     models: dict[str, list[str]] = {}
     enroll, kept = [], np.zeros(len(trials), bool)
     for i, (first, test) in enumerate(zip(trials.enroll, trials.test, strict=True)):
         keys = own[corpus.speakers[first]]
-        place = keys.index(first)
-        others = [key for key in keys[place:] + keys[:place] if key != test][:count]
+        following = range(places[first], places[first] + min(len(keys), count + 1))
+        around = [keys[place % len(keys)] for place in following]
+        others = [key for key in around if key != test][:count]
         if len(others) == count:
             kept[i] = True
             enroll.append("\n".join(others))

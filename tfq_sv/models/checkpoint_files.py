@@ -34,7 +34,7 @@ def read_tensors(file: Path) -> dict[str, npt.NDArray[np.float32]]:
         found = _unwrapped(file, _torch_load(file))
     tensors = {}
     for key, value in found.items():
-        if key.endswith(_COUNTER):
+        if key.endswith(_COUNTER) or _is_count(value):
             continue
         tensors[key] = _floats(file, key, value)
         if not np.isfinite(tensors[key]).all():
@@ -57,6 +57,16 @@ def average(files: Sequence[Path]) -> dict[str, npt.NDArray[np.float32]]:
         for key, value in tensors.items():
             sums[key] = sums.get(key, 0.0) + value.astype(np.float64)
     return {key: (value / len(files)).astype(np.float32) for key, value in sums.items()}
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a tensor is a single integer, such as a number of steps: no weight."""
+    whole = (
+        value.dtype.kind in "iu"
+        if isinstance(value, np.ndarray)
+        else not value.dtype.is_floating_point
+    )
+    return value.ndim == 0 and whole
 
 
 def _floats(file: Path, key: str, value: Any) -> npt.NDArray[np.float32]:
@@ -217,18 +227,37 @@ def _tensors_alone(file: Path) -> dict[str, Any] | None:
         content = torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False)
     except Exception:  # as above
         return None
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if isinstance(state, dict) and state and all(type(x) is torch.Tensor for x in state.values()):
-        return state
-    return None
+    state = _inner(content)
+    return state if _is_state(state, torch.Tensor) else None
 
 
-def _unwrapped(file: Path, content: Any) -> dict[str, Any]:
+def _is_state(content: Any, tensor: type) -> bool:
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(key, str) for key in content)
+        and all(isinstance(value, tensor) for value in content.values())
+    )
+
+
+def _inner(content: Any) -> Any:
+    """What the wrappers hold: by their usual names, or the one state dict beside other things."""
     import torch
 
     for wrapper in _WRAPPERS * 2:  # as {"model": {"state_dict": ...}} too
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
+    if isinstance(content, dict) and not _is_state(content, torch.Tensor):
+        states = [value for value in content.values() if _is_state(value, torch.Tensor)]
+        if len(states) == 1:
+            return states[0]
+    return content
+
+
+def _unwrapped(file: Path, content: Any) -> dict[str, Any]:
+    import torch
+
+    content = _inner(content)
     if isinstance(content, dict) and content:
         odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
         if not odd:
