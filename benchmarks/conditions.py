@@ -18,6 +18,7 @@ are from a bootstrap over speakers.
 import argparse
 import hashlib
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,10 @@ class Network:
     def embed(self, corpus: Corpus, keys: list[str], condition: Condition | None) -> Embeddings:
         name = condition.name if condition else CLEAN
         heard = Changed(self.encoder, condition) if condition else self.encoder
-        cache = None
+        kept = None
         if self._folder:
-            cache = Cache(self._folder / name.replace("/", " "), f"{self._digest} {name}")
-        return extract(heard, corpus, keys, cache=cache, progress=name).embeddings
+            kept = Cache(self._folder / name.replace("/", " "), f"{self._digest} {name}")
+        return extract(heard, corpus, keys, cache=kept, progress=name).embeddings
 
 
 def main() -> None:
@@ -148,11 +149,13 @@ def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
 
 def speech(corpus: Corpus, keys: list[str], condition: Condition | None) -> dict[str, float]:
     """Net speech of each recording, or of its part."""
-    found = {}
-    for key in keys:
-        samples = audio.read(corpus.paths[key]).samples
-        found[key] = quality.measure(condition(samples) if condition else samples).seconds
-    return found
+    return {key: _seconds(corpus.paths[key], condition) for key in keys}
+
+
+@cache
+def _seconds(path: Path, condition: Condition | None) -> float:
+    samples = audio.read(path).samples
+    return quality.measure(condition(samples) if condition else samples).seconds
 
 
 def measured(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from tfq_sv.data import pairs
 from tfq_sv.data.conditions import loudest
@@ -194,19 +195,27 @@ def rates(
     first, second = (np.array([place[name] for name in names]) for names in speakers)
     second = np.where(first == second, len(place), second)  # within one speaker: once a draw
     accepted = scores[None] >= np.asarray(thresholds)[:, None]
-    wrong = (accepted != labels).astype(np.float64)
+    wrong = accepted != labels
     kinds = (~labels, labels)
     rng = np.random.default_rng(seed)
-    draws: list[list[npt.NDArray[np.float64]]] = []
-    for _ in range(_DRAWS):
-        draw = rng.integers(len(place), size=len(place))
-        drawn = np.append(np.bincount(draw, minlength=len(place)), 1).astype(np.float64)
-        weights = drawn[first] * drawn[second]
-        sums = [weights[kind].sum() for kind in kinds]
-        if all(sums):  # a draw without a kind of trials has no rate
-            both = zip(kinds, sums, strict=True)
-            draws.append([wrong[:, kind] @ weights[kind] / total for kind, total in both])
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    size = len(place)
+    drawn = [np.bincount(rng.integers(size, size=size), minlength=size) for _ in range(_DRAWS)]
+    draws = np.array(drawn, np.float64)
+    both = np.column_stack([draws, np.ones(_DRAWS)])
+
+    def weighed(trials: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """How many there are in each draw: the speakers' counts on both sides of a matrix."""
+        shape = (size, size + 1)
+        counts = sparse.csr_array((trials.astype(np.float64), (first, second)), shape=shape)
+        return np.einsum("ds,ds->d", draws @ counts, both)
+
+    sums = [weighed(kind) for kind in kinds]
+    useful = (sums[0] > 0) & (sums[1] > 0)  # a draw without a kind of trials has no rate
+    shares = np.array([
+        [weighed(one & kind)[useful] / total[useful] for one in wrong]
+        for kind, total in zip(kinds, sums, strict=True)
+    ])  # fmt: skip
+    low, high = np.quantile(shares, [0.025, 0.975], axis=2)
     found = []
     for i in range(len(thresholds)):
         far, frr = (
