@@ -172,3 +172,30 @@ def test_scores_against_references_are_those_of_decisions(monkeypatch: pytest.Mo
     references = np.array([decision.unit(whole[key]) for key in whole])
     expected = [decision.score(references, unit) for unit in units]
     np.testing.assert_allclose(conditions.against(whole, list(whole), units), expected, atol=1e-6)
+
+
+def test_men_against_women_are_counted_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    shipped = importlib.import_module("shipped")
+    (tmp_path / "spk2gender").write_text("ann f\nbob m\ncid m\neve f\nkid m\n")
+    (tmp_path / "spk2age").write_text("ann 30\nbob 16\ncid 40\neve 20\nkid 15\n")
+    both = shipped.adults(tmp_path / "spk2gender", tmp_path / "spk2age")
+    assert both == (["bob", "cid"], ["ann", "eve"])
+    assert shipped.adults(tmp_path / "spk2gender", tmp_path / "none")[0] == ["bob", "cid", "kid"]
+    speakers = {f"{name}-{i}": name for name in ("ann", "bob", "cid", "eve", "kid") for i in (1, 2)}
+    vectors = np.random.default_rng(0).normal(size=(len(speakers), 3)).astype(np.float32)
+    result = argparse.Namespace(
+        extraction=argparse.Namespace(embeddings=Embeddings(list(speakers), vectors))
+    )
+    corpus = argparse.Namespace(speakers=speakers, root=tmp_path)
+    found = shipped.accepted_by_speakers(result, corpus, *both, 0.2)
+    of = dict(zip(speakers, vectors, strict=True))
+    for i, man in enumerate(both[0]):
+        for j, woman in enumerate(both[1]):
+            pairs = [(of[f"{man}-{a}"], of[f"{woman}-{b}"]) for a in (1, 2) for b in (1, 2)]
+            accepted = [decision.score(decision.unit(a)[None], decision.unit(b)) for a, b in pairs]
+            assert list(found[i, j]) == [sum(score >= 0.2 for score in accepted), 4]
+    assert 0 < found[..., 0].sum() < found[..., 1].sum()
+    assert "2 men against 2 women" in shipped.said(found, 0.2)
