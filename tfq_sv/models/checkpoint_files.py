@@ -61,12 +61,9 @@ def average(files: Sequence[Path]) -> dict[str, npt.NDArray[np.float32]]:
 
 def _is_count(value: Any) -> bool:
     """Whether a tensor is a single integer, such as a number of steps: no weight."""
-    whole = (
-        value.dtype.kind in "iu"
-        if isinstance(value, np.ndarray)
-        else not value.dtype.is_floating_point
-    )
-    return value.ndim == 0 and whole
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iu"
+    return bool(value.ndim == 0) and not bool(value.dtype.is_floating_point)
 
 
 def _floats(file: Path, key: str, value: Any) -> npt.NDArray[np.float32]:
@@ -227,7 +224,7 @@ def _tensors_alone(file: Path) -> dict[str, Any] | None:
         content = torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False)
     except Exception:  # as above
         return None
-    state = _inner(content)
+    state: dict[str, Any] = _inner(content)
     return state if _is_state(state, torch.Tensor) else None
 
 
