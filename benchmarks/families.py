@@ -74,7 +74,7 @@ def bytes_of(network: Any, plain: bytes) -> list[tuple[str, ...]]:
         floats = float_bytes(network, books)
         rest = (size - codes - floats) / len(books)
         cells = (f"{size:,}", f"{codes:,}", f"{floats:,}", f"{rest:,.0f}")
-        rows.append((f"{bits} bits", *cells, "yes" if rest <= MOST else "NO"))
+        rows.append((f"{bits} bit{'s' * (bits > 1)}", *cells, "yes" if rest <= MOST else "NO"))
         print(network.name, rows[-1], flush=True)
     return rows
 

@@ -121,6 +121,14 @@ def test_negative_gains_stay() -> None:
     assert (stay.gains, stay.shift, stay.bytes) == (True, False, 4 * 6)
 
 
+def test_shift_before_a_dense_layer_stays_with_its_gains() -> None:
+    inputs = layers.Input((8,))
+    x = layers.ReLU()(layers.Dense(6)(inputs))
+    x = norm("bn", np.random.default_rng(0))(x)
+    stay = unfolded(keras.Model(inputs, layers.Dense(4)(x)))["bn"]
+    assert (stay.gains, stay.shift) == (True, True)
+
+
 def test_campplus_keeps_them() -> None:
     stay = unfolded(models.build("CAMPPlus", channels=4))
     assert all(x.gains and x.shift for x in stay.values())

@@ -154,6 +154,9 @@ def _norms(model: keras.Model) -> list[_Norm]:
         usual = graph.alone(call) and list(call.layer.axis) == [call.rank - 1]
         before = _before(graph, call) if usual and call.layer.scale else None
         after = _after(graph, call.outputs[0], 0) if usual else None
+        if before is None and any(isinstance(x.layer, kinds.Dense) for x, _ in after or ()):
+            # The converter would multiply gains alone into the kernel, and lose its codes.
+            after = None
         found.append(_Norm(call, before, tuple(after or ())))
     return found
 
