@@ -14,7 +14,7 @@ from tfq_sv.export import SpeakerEncoder, export_tflite
 from tfq_sv.quantization import trellis, trellis_feedback
 from tfq_sv.quantization.quantized_model import quantizers_of, recipe_of
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
-from tfq_sv.quantization.trellis_quantizer import decoded
+from tfq_sv.quantization.trellis_quantizer import Trellis, decoded
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -96,6 +96,22 @@ def test_gradients_pass_and_codes_follow(network: Any) -> None:
     quantizer.update(steps=1)
     error = quantizer.latent.numpy() - quantizer.codebook().decode()
     assert np.sum(error**2) < 0.15 * np.sum(quantizer.latent.numpy() ** 2)
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_encoding_again_keeps_what_calibration_chose(network: Any, bits: int) -> None:
+    """So fine-tuning starts from calibrated codes, and weights that hardly moved keep theirs."""
+    small = tfq_sv.quantize(network, QuantizationRecipe.trellis(network, bits), calibrate=False)
+    tfq_sv.calibrate(small, [features(8)], progress=False)
+    for quantizer in quantizers_of(small).values():
+        if isinstance(quantizer, Trellis):
+            before = quantizer.codebook().decode()
+            quantizer.update(1)
+            np.testing.assert_array_equal(quantizer.codebook().decode(), before)
+            move = 0.001 * np.std(before) * RNG.normal(size=before.shape)
+            quantizer.latent.assign(quantizer.latent.numpy() + move)
+            quantizer.update(1)
+            assert np.mean(quantizer.codebook().decode() != before) < 0.02
 
 
 def test_people_who_call_tfmot_themselves() -> None:

@@ -284,21 +284,24 @@ def _check(*values: npt.NDArray[Any]) -> None:
 def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
     if isinstance(layer, TRANSPOSED):
         return  # its outputs are sums over different inputs at each place; codes stay the nearest
-    shape = quantizer.latent.shape
-    kernel = in_pieces(quantizer.latent.numpy().astype(np.float64), layer)
+    latent = quantizer.latent
+    shape = latent.shape
+    kernel = in_pieces(latent.numpy().astype(np.float64), layer)
     gram, cross = second_moments(layer, inputs, wanted, *kernel.shape[:2])
     _check(gram, cross)
     target = corrected(kernel, gram, cross)
-    quantizer.latent.assign(ungrouped(target, layer, shape))
-    if isinstance(quantizer, Trellis) and len(target) > 1:  # pieces: their scales would differ
-        nearest = quantizer.nearest(layer, ungrouped(target, layer, shape), quantizer.bits)
-        return quantizer.set(*nearest)
+    latent.assign(ungrouped(target, layer, shape))
     if isinstance(quantizer, Trellis):
-        per_channel = quantizer.per_channel
-        codes = trellis_feedback.reconstruct(
-            target[0], gram[0], quantizer.bits, per_channel=per_channel
-        )
-        return quantizer.set(*codes)
+        if len(target) > 1:  # pieces: their scales would differ
+            codes = quantizer.nearest(layer, ungrouped(target, layer, shape), quantizer.bits)
+        else:
+            codes = trellis_feedback.reconstruct(
+                target[0], gram[0], quantizer.bits, per_channel=quantizer.per_channel
+            )
+        quantizer.set(*codes)
+        # The kernel is nearer to other paths: fine-tuning would begin by undoing the choice.
+        latent.assign(quantizer.codebook().decode())
+        return
     strength = np.einsum("gkk->gk", gram)[:, :, None] + 1e-30  # a dead input has none
     quantizer.refit(ungrouped(np.broadcast_to(strength, target.shape), layer, shape))
     centroids = quantizer.centroids.numpy()
@@ -307,7 +310,7 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     else:
         rounded, centroids = alternate(target, gram, centroids)
         quantizer.centroids.assign(centroids)
-    quantizer.latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
+    latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
 
 
 def _moments(layer: Any, inputs: tf.Tensor) -> Moments:
