@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +16,10 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, make_corpus
 from tfq_sv.models import FrontEnd, campplus, df_resnet, pool, resnet
 from tfq_sv.models.layers import conv, embedding, norm
+
+# The same examples every time, however slow the machine is.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
