@@ -77,7 +77,8 @@ def main(options: argparse.Namespace) -> None:
         print(rows[-1], flush=True)
     print(f"\n{len(trials):,} trials of {options.test}; speech for calibration: {options.speech}, ")
     if options.distill:
-        print(f"distilled: {options.steps} steps on {', '.join(options.distill)}; ", end="")
+        rate, corpora = f"{options.learning_rate:g}", ", ".join(options.distill)
+        print(f"distilled: {options.steps} steps on {corpora}, learning rate {rate}; ", end="")
     print(f"{options.minutes:g} min. FP32: {base['bytes'] / 1e6:.2f} MB, EER", end=" ")
     print(
         "{:.2f} % ({:.2f} to {:.2f})\n".format(*(100 * np.array([base["eer"], *base["interval"]])))
@@ -129,7 +130,8 @@ def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
     small = tfq_sv.quantize(network, recipe, calibrate=minutes, progress=True)
     if how == "distilled":
         corpus = Corpus.joined([Corpus.read(x, unlabelled=True) for x in options.distill])
-        settings = FineTuningOptions(steps=options.steps, precision="bf16")
+        rate = options.learning_rate
+        settings = FineTuningOptions(steps=options.steps, learning_rate=rate, precision="bf16")
         speech = batches(corpus, batch_size=16, seconds=1.5)
         tfq_sv.finetune(small, speech, teacher=network, options=settings)
     return small
@@ -150,5 +152,6 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--distill", action="append", default=[], help="one or several corpora")
     parser.add_argument("--steps", type=int, default=500, help="of distillation")
+    parser.add_argument("--learning_rate", type=float, default=5e-4, help="of distillation")
     parser.add_argument("--rows", default=",".join(ROWS), help="widths, and what they see")
     main(parser.parse_args())

@@ -281,3 +281,24 @@ def test_a_keras_file_has_three_members(tmp_path: Path) -> None:
         file.writestr("assets/../../x", b"x")
     with pytest.raises(InputError, match=r"holds 'assets/\.\./\.\./x'"):
         tfq_sv.load_model(path)
+
+
+def test_an_archive_is_loaded_as_keras_loads_it(tmp_path: Path) -> None:
+    """A shared layer, a model within the model, weights: as `keras.models.load_model`."""
+    path = tmp_path / "net.keras"
+    shared = keras.layers.Dense(8, name="shared")
+    one = keras.Sequential([keras.layers.Dense(8, activation="relu")], name="one")
+    features = keras.Input((8,), name="features")
+    recurrent = keras.layers.Bidirectional(keras.layers.GRU(4), name="recurrent")
+    x = keras.layers.BatchNormalization()(shared(one(features)) + shared(features))
+    model = keras.Model(features, recurrent(x[:, None]), name="net")
+    model.compile("adam", "mse")
+    model.fit(np.ones((2, 8)), np.ones((2, 8)), verbose=0)
+    model.save(path)
+    loaded, wanted = tfq_sv.load_model(path), keras.models.load_model(path, compile=False)
+    assert loaded.to_json() == wanted.to_json() == model.to_json()
+    assert [weight.name for weight in loaded.weights] == [weight.name for weight in wanted.weights]
+    for one_weight, other in zip(loaded.get_weights(), wanted.get_weights(), strict=True):
+        np.testing.assert_array_equal(one_weight, other)
+    speech = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(speech), model(speech))

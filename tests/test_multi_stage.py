@@ -131,7 +131,10 @@ def test_each_stage_starts_from_calibrated_codes(monkeypatch: pytest.MonkeyPatch
     rest = multi_stage.calibrate_rest
 
     def calibrate_rest(student: Any, *given: Any, **options: Any) -> None:
-        reference = tfq_sv.quantization.quantized_model.before_calibration(student)
+        copies = tfq_sv.quantization.quantized_model.before_calibration(student)
+        reference = keras.models.clone_model(
+            student, clone_function=lambda layer: copies.get(layer, layer)
+        )
         calibration_reference.append(reference)
         rest(student, *given, **options)
 

@@ -197,6 +197,51 @@ def test_tfmots_own_functions_on_any_model() -> None:
     assert any(np.abs(a - b).max() > 0 for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.parametrize("kind", ["uniform", "binary", "trellis"])
+def test_layers_are_wrapped_as_tfmot_wraps_them(kind: str) -> None:
+    """Layers, variables, weights and configuration are those of tfmot's `quantize_apply`."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, 8), name="features")
+    twice = LAYERS.Conv1D(8, 3, padding="causal", name="twice")
+    x = LAYERS.BatchNormalization()(twice(twice(inputs)))
+    x = LAYERS.DepthwiseConv1D(3, use_bias=False, name="depthwise")(
+        LAYERS.PReLU(shared_axes=[1])(x)
+    )
+    x = LAYERS.GlobalAveragePooling1D()(LAYERS.Conv1D(16, 1, activation="relu")(x))
+    frozen = LAYERS.Dense(16, kernel_regularizer="l2", trainable=False, name="frozen")
+    trained = keras.Model(inputs, frozen(x), name="net")
+    recipe = getattr(tfq_sv.QuantizationRecipe, kind)(
+        trained, **({} if kind == "binary" else {"bits": 2})
+    )
+    config = {
+        "kmeans": tfq_sv.KMeansQuantizeConfig,
+        "trellis": tfq_sv.TrellisQuantizeConfig,
+        "adaptive_binary": lambda bits: tfq_sv.AdaptiveBinaryQuantizeConfig(),
+    }
+
+    def annotated(layer: LAYERS.Layer) -> LAYERS.Layer:
+        copy = type(layer).from_config(layer.get_config())
+        if layer.name not in recipe.layers:
+            return copy
+        copy.trainable = True
+        entry = recipe.layers[layer.name]
+        return tfmot.quantization.keras.quantize_annotate_layer(
+            copy, config[entry.kind](entry.bits)
+        )
+
+    model = keras.models.clone_model(trained, clone_function=annotated)
+    model.set_weights(trained.get_weights())
+    wanted = tfmot.quantization.keras.quantize_apply(model, tfq_sv.WeightOnlyScheme())
+    quantized = tfq_sv.quantize(trained, recipe, calibrate=False)
+    assert quantized.to_json() == wanted.to_json()
+    for group in ("weights", "trainable_weights"):
+        ours, theirs = getattr(quantized, group), getattr(wanted, group)
+        names = [[weight.name.split("/")[-1] for weight in group] for group in (ours, theirs)]
+        assert names[0] == names[1]
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_frozen_layers_get_the_same_codebooks(own: bool, network: keras.Model) -> None:
     """Teachers are often frozen; what they know counts all the same."""

@@ -242,17 +242,16 @@ def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: b
     reference = before_calibration(model)
     moments: dict[Any, Moments] = {}
     pairs = zip(
-        _in_order(model, features, own_statistics=False),
-        _in_order(reference, features, own_statistics=own_statistics),
+        _in_order(inputs_of_calls(model, features), own_statistics=False),
+        _in_order(inputs_of_calls(model, features, reference), own_statistics=own_statistics),
         strict=True,
     )
-    for (call, inputs), (_, wanted) in pairs:
+    for (call, inputs), (twin, wanted) in pairs:
         layer = call.layer
         try:
             if isinstance(layer, keras.layers.BatchNormalization):
-                twin = reference.get_layer(layer.name)
                 now = _moments(layer, inputs)
-                moments[layer] = moved(layer, _moments(twin, wanted), now)
+                moments[layer] = moved(layer, _moments(twin.layer, wanted), now)
                 _check(*moments[layer])
                 _set(layer, now if own_statistics else moments[layer])
             elif call.quantizer is not None and not call.quantizer.calibrated:
@@ -265,10 +264,10 @@ def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: b
 
 
 def _in_order(
-    model: keras.Model, features: tf.Tensor, *, own_statistics: bool
+    calls: Iterator[tuple[Call, tf.Tensor]], *, own_statistics: bool
 ) -> Iterator[tuple[Call, tf.Tensor]]:
     """The layers with kernels and BatchNorms when they are first called, and what comes in."""
-    for call, inputs in inputs_of_calls(model, features):
+    for call, inputs in calls:
         batch_norm = isinstance(call.layer, keras.layers.BatchNormalization)
         if call.first and (batch_norm or kernel_attribute(call.layer)):
             if batch_norm and own_statistics:

@@ -1,7 +1,7 @@
 """A functional network, call by call."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -83,10 +83,15 @@ def calls(model: keras.Model) -> Iterator[Call]:
         seen.add(wrapper)
 
 
-def inputs_of_calls(model: keras.Model, features: tf.Tensor) -> Iterator[tuple[Call, Any]]:
+def inputs_of_calls(
+    model: keras.Model,
+    features: tf.Tensor,
+    instead: Mapping[keras.layers.Layer, keras.layers.Layer] | None = None,
+) -> Iterator[tuple[Call, Any]]:
     """Runs a network of one input, and yields each call with what comes in, before it is made.
 
-    So a layer can be changed before it is called. A tensor is dropped with its last use.
+    So a layer can be changed before it is called. Where there is a layer `instead`, that is
+    called. A tensor is dropped with its last use.
 
     >>> model = keras.Sequential([keras.layers.ReLU(input_shape=(1,)), keras.layers.ReLU()])
     >>> [x.numpy().item() for _, x in inputs_of_calls(model, tf.constant([[-2.0]]))]
@@ -103,6 +108,8 @@ def inputs_of_calls(model: keras.Model, features: tf.Tensor) -> Iterator[tuple[C
     for symbol, tensor in zip(model.inputs, flat, strict=True):
         keep(str(id(symbol)), model._conform_to_reference_input(tensor, ref_input=symbol))
     for call in calls(model):
+        if instead and (layer := instead.get(call.wrapper)) is not None:
+            call = replace(call, layer=layer, wrapper=layer)
         args, kwargs = call.node.map_arguments(tensors)
         yield call, args[0] if args else kwargs["inputs"]
         if call.wrapper._expects_training_arg and kwargs.get("training") is None:

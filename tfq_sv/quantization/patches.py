@@ -92,7 +92,7 @@ def second_moments(
 
 def _patches(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
     """What a kernel is multiplied with, a row per position: (positions, taps * channels)."""
-    if isinstance(layer, keras.layers.Dense):
+    if isinstance(layer, keras.layers.Dense) or prod(layer.kernel_size + layer.strides) == 1:
         return tf.reshape(inputs, (-1, inputs.shape[-1]))
     size, strides, rates = layer.kernel_size, layer.strides, layer.dilation_rate
     padding = layer.padding.upper()

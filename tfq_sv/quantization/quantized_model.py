@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from tfq_sv.quantization.configs import (
     Quantizer,
     StaticBinaryQuantizeConfig,
     TrellisQuantizeConfig,
-    WeightOnlyScheme,
 )
 from tfq_sv.quantization.float_layers import left_float
 from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
@@ -76,28 +76,32 @@ def rounded(
         raise InputError("the recipe names no layer")
     _refuse_masks(model, recipe)
 
-    def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
-        copy = type(layer).from_config(_config(layer))
-        if layer.name not in recipe.layers:
-            return copy
-        copy.trainable = True
-        entry = recipe.layers[layer.name]
-        return tfmot.quantization.keras.quantize_annotate_layer(
-            copy, _CONFIGS[entry.kind](entry.bits)
-        )
-
-    annotated = keras.models.clone_model(model, clone_function=annotate)
-    annotated.set_weights(model.get_weights())
-    # tfmot clones layers by their class names: its scope must know them.
     bar = counted(len(recipe.layers), desc="codebooks", unit="layer", disable=not progress)
-    with tfmot.quantization.keras.quantize_scope(_custom_objects(model)), bar:
-        quantized = tfmot.quantization.keras.quantize_apply(annotated, WeightOnlyScheme())
-    left = recipe.layers.keys() - quantizers_of(quantized).keys()
-    if left:
-        raise InputError(f"tfmot left {', '.join(sorted(left))} unquantized; is the graph flat?")
+    with bar:
+        quantized = keras.models.clone_model(model, clone_function=partial(_wrapped, recipe))
+    for layer, copy in zip(model.layers, quantized.layers, strict=True):
+        if layer.name not in recipe.layers:
+            copy.set_weights(layer.get_weights())
     if note := left_float(quantized):
         warnings.warn(note, UserWarning, stacklevel=3)
     return quantized
+
+
+def _wrapped(recipe: QuantizationRecipe, layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A copy of a layer, as tfmot's `quantize_apply` wraps it, which clones the graph four times.
+
+    A copy that is not wrapped has no weights yet.
+    """
+    copy = type(layer).from_config(_config(layer))
+    entry = recipe.layers.get(layer.name)
+    if entry is None:
+        return copy
+    copy.trainable = True
+    copy.build_from_config(layer.get_build_config())
+    copy.set_weights(layer.get_weights())
+    return tfmot.quantization.keras.QuantizeWrapperV2(
+        copy, _CONFIGS[entry.kind](entry.bits), name_prefix="quant_"
+    )
 
 
 def _refuse_masks(model: keras.Model, recipe: QuantizationRecipe) -> None:
@@ -176,10 +180,11 @@ def dequantize(model: keras.Model) -> keras.Model:
     return _plain(model, {name: book.decode() for name, book in codebooks(model).items()})
 
 
-def before_calibration(model: keras.Model) -> keras.Model:
-    """Returns a plain model that is float where `model` is not calibrated: of latent kernels.
+def before_calibration(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer]:
+    """Returns float copies of the layers that calibration changes: quantized ones and BatchNorms.
 
-    It is what was quantized, if nothing was calibrated or trained since.
+    Calibrated layers have their decoded kernels, the others their latent ones: what was quantized,
+    if nothing was calibrated or trained since.
 
     Raises:
         InputError: the model has no quantized layer.
@@ -188,34 +193,41 @@ def before_calibration(model: keras.Model) -> keras.Model:
     for name, quantizer in quantizers_of(model).items():
         if not quantizer.calibrated and quantizer.latent is not None:
             kernels[name] = quantizer.latent.numpy()
-    return _plain(model, kernels)
+    copies = {}
+    for layer in model.layers:
+        inner = _unwrapped(layer)
+        if inner is not layer or isinstance(layer, keras.layers.BatchNormalization):
+            copies[layer] = _float_copy(inner)
+            copies[layer].build(layer.get_input_shape_at(0))
+            copies[layer].set_weights(_float_weights(inner, kernels))
+    return copies
 
 
 def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras.Model:
-    wrappers = {
-        layer.layer.name: layer
-        for layer in model.layers
-        if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
-    }
-
-    def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
-        wrapped = isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
-        inner = layer.layer if wrapped else layer
-        config = inner.get_config()
-        if inner.compute_dtype != inner.variable_dtype:  # made under a mixed policy
-            config["dtype"] = "float32"
-        return type(inner).from_config(config)
-
-    plain = keras.models.clone_model(model, clone_function=unwrap)
-    originals = {layer.name: layer for layer in model.layers}  # get_layer searches through all
-    for layer in plain.layers:
-        if layer.name in wrappers:
-            bias = wrappers[layer.name].layer.bias
-            kernel = kernels[layer.name]
-            layer.set_weights([kernel] if bias is None else [kernel, bias.numpy()])
-        else:
-            layer.set_weights(originals[layer.name].get_weights())
+    plain = keras.models.clone_model(model, clone_function=lambda x: _float_copy(_unwrapped(x)))
+    for layer, copy in zip(model.layers, plain.layers, strict=True):
+        copy.set_weights(_float_weights(_unwrapped(layer), kernels))
     return plain
+
+
+def _unwrapped(layer: keras.layers.Layer) -> keras.layers.Layer:
+    wrapped = isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
+    return layer.layer if wrapped else layer
+
+
+def _float_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config()
+    if layer.compute_dtype != layer.variable_dtype:  # made under a mixed policy
+        config["dtype"] = "float32"
+    return type(layer).from_config(config)
+
+
+def _float_weights(
+    layer: keras.layers.Layer, kernels: Mapping[str, npt.NDArray[Any]]
+) -> list[npt.NDArray[Any]]:
+    if layer.name not in kernels:
+        return list(layer.get_weights())
+    return [kernels[layer.name], *([] if layer.bias is None else [layer.bias.numpy()])]
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -256,7 +268,3 @@ def _config(layer: keras.layers.Layer) -> dict[str, Any]:
     if layer.compute_dtype != layer.variable_dtype and in_force.compute_dtype == "float32":
         config["dtype"] = "float32"
     return config
-
-
-def _custom_objects(model: keras.Model) -> dict[str, Any]:
-    return {type(layer).__name__: type(layer) for layer in model.layers}

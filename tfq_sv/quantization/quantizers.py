@@ -106,6 +106,15 @@ def _name(wrapper: Any) -> None:
             variable._handle_name = f"{wrapper.name}/{variable.name}"
 
 
+def only_for_shape() -> bool:
+    """Returns whether Keras calls a layer for the shape of its output alone.
+
+    It does so for each layer of a model that is built, cloned or loaded, and decoding kernels there
+    would be a third of the time that loading takes.
+    """
+    return getattr(tf.compat.v1.get_default_graph(), "name", "").endswith("_scratch_graph")
+
+
 class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
     """q(w) = s c_k, c_k the centroid nearest to w; dq/dw = 1 (straight-through).
 
@@ -183,9 +192,11 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         self, inputs: tf.Tensor, training: bool, weights: dict[str, tf.Variable], **kwargs: Any
     ) -> tf.Tensor:
         """Latent kernel -> the kernel its codes stand for, same shape."""
+        latent = tf.convert_to_tensor(inputs)
+        if only_for_shape():
+            return latent
         # Under mixed precision Keras hands out the kernel in half precision: a weight that is
         # nearly tied may train with the neighbour of the code that it is deployed with.
-        latent = tf.convert_to_tensor(inputs)
         centroids = tf.cast(weights["centroids"], tf.float32)
         values = tf.cast(straight_through(tf.cast(latent, tf.float32), centroids), latent.dtype)
         if "scale" not in weights:

@@ -10,7 +10,12 @@ import tf_keras as keras
 from tfq_sv.errors import InputError
 from tfq_sv.progress import tick
 from tfq_sv.quantization import trellis
-from tfq_sv.quantization.quantizers import TRANSPOSED, kernel_attribute, trained_kernel
+from tfq_sv.quantization.quantizers import (
+    TRANSPOSED,
+    kernel_attribute,
+    only_for_shape,
+    trained_kernel,
+)
 
 _STAY = 0.1
 """How much of its present value is in what a weight is encoded as. The best paths of weights that
@@ -84,6 +89,8 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
     ) -> tf.Tensor:
         """Latent kernel -> the kernel its codes stand for, same shape."""
         latent = tf.convert_to_tensor(inputs)
+        if only_for_shape():
+            return latent
         values = decoded(weights["codes"], self.bits) * weights["scales"][:, None]
         shape = latent.shape.as_list()
         values = tf.reshape(values, [shape[-1], *shape[:-1]])
