@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -23,7 +24,7 @@ from tfq_sv import cli
 for arguments in json.load(sys.stdin):
     assert cli.main(arguments) == 1, arguments
     print("----", file=sys.stderr)
-loaded = {"tensorflow", "tf_keras", "torch"} & set(sys.modules)
+loaded = {"tensorflow", "tf_keras", "torch", "scipy.signal", "librosa"} & set(sys.modules)
 assert not loaded, loaded
 """
 
@@ -51,6 +52,8 @@ def test_help_begins_with_what_must_be_given(name: str, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert "['" not in said  # a list is shown as people write it
     assert "(default: False)" not in said
+    assert not [line for line in said.splitlines() if len(line) > 100]
+    assert not re.search(r"^ .*\S {3}", said, re.MULTILINE)  # an example's lines stay its lines
     required, _, others = said.partition("\nflags:\n")
     assert "--json" in others
     if name not in ("demo", "verify"):

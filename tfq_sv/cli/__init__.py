@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -181,17 +182,26 @@ def _help(name: str, command: ModuleType) -> str:
 
 
 def _flag_help(flag: flags.Flag) -> str:
-    """A flag, and its default as people write it."""
+    """A flag, and its default as people write it, on lines of at most 100 characters."""
     default = flag.default
     if isinstance(flag, flags.BooleanFlag):
-        switch = f"--[no]{flag.name}"
-        return f"  {switch}: {flag.help} (default: {'yes' if default else 'no'})"
+        return _wrapped(f"--[no]{flag.name}: {flag.help} (default: {'yes' if default else 'no'})")
     if isinstance(default, list | tuple):
         default = ",".join(map(str, default))
     elif isinstance(default, float):
         default = f"{default:g}"
     shown = "" if default in (None, "") else f" (default: {default})"
-    return f"  --{flag.name}: {flag.help}{shown}"
+    return _wrapped(f"--{flag.name}: {flag.help}{shown}")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        width=100,
+        initial_indent=" " * 2,
+        subsequent_indent=" " * 6,
+        break_on_hyphens=False,
+    )
 
 
 def _unknown(name: str) -> str:

@@ -84,7 +84,7 @@ def define_chunks(flag_values: flags.FlagValues, batch_size: int, seed: str) -> 
     flags.DEFINE_integer(
         "batch_size",
         batch_size,
-        "chunks a batch, over all devices",
+        "chunks per batch, over all devices",
         lower_bound=1,
         flag_values=flag_values,
     )

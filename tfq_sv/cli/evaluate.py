@@ -1,4 +1,4 @@
-"""measure the EER of a network or a .tflite on a trial list
+r"""measure the EER of a network or a .tflite on a trial list
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random, which --trials_out keeps. --store writes the thresholds found
