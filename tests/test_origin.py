@@ -77,7 +77,9 @@ def test_what_verify_and_info_say(
         return capsys.readouterr().out
 
     verify = ("verify", str(path), recording, recording)
-    assert "warning: the network" not in said(*verify)
+    text = said(*verify)
+    assert "warning: the network" not in text
+    assert "network    unknown source; licence not stated; speech: own\n" in text
     said("evaluate", f"--model={path}", f"--corpus={corpus_dir}/test", "--store")
     today = datetime.date.today()
     trials = read_about(path)["trials"]
@@ -106,5 +108,5 @@ def test_what_verify_and_info_say(
 def test_info_of_a_shipped_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "--model=resnet18-small"]) == 0
     text = capsys.readouterr().out
-    assert f"From tfq-sv, resnet18-small; licence Apache-2.0; trained on {SYNTHETIC}." in text
+    assert f"From tfq-sv, resnet18-small; licence Apache-2.0; speech: {SYNTHETIC}." in text
     assert "warning: the network has only heard synthetic speech" in text

@@ -40,9 +40,13 @@ class Origin:
         return {name: value for name, value in asdict(self).items() if value}
 
     def __str__(self) -> str:
-        """In a line."""
+        """In a line.
+
+        >>> print(Origin("Ann's, 2026", "MIT", "VoxCeleb2"))
+        Ann's, 2026; licence MIT; speech: VoxCeleb2
+        """
         parts = [self.source or "unknown source", f"licence {self.licence or 'not stated'}"]
-        return "; ".join([*parts, f"trained on {self.speech or 'unknown speech'}"])
+        return "; ".join([*parts, f"speech: {self.speech or 'unknown'}"])
 
 
 def speech_of(corpus: Path) -> str:
