@@ -140,6 +140,7 @@ def test_the_source_distribution_builds_and_tests(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"MANIFEST.in", "Makefile", "constraints.txt", "packaging/runtime/setup.py"} <= names
+    assert "tfq_sv/assets/README.md" in names  # a page of the site
     for folder in ("tests", "export/android", "export/web"):
         for path in (ROOT / folder).rglob("*"):
             place = path.relative_to(ROOT)
