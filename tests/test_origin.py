@@ -12,6 +12,7 @@ import tfq_sv
 from tfq_sv import assets, cli, models, origin
 from tfq_sv.export import export_tflite, fast_file, read_about, write_about
 from tfq_sv.origin import SYNTHETIC, Origin, speech_of
+from tfq_sv.verification.decision import find_threshold
 
 KNOWN = Origin("Somebody's, commit 1f", "CC-BY-4.0", "VoxCeleb2")
 
@@ -103,6 +104,14 @@ def test_what_verify_and_info_say(
     warned = json.loads(said(*verify, "--json"))["warnings"][str(path)]
     assert "only heard synthetic speech" in warned
     assert "warning: the network has only heard" in said("info", f"--model={path}")
+
+
+@pytest.mark.parametrize("source", ["72 pairs of test (seed 0)", "72 pairs drawn from test"])
+def test_drawn_pairs_are_counted_once(source: str) -> None:
+    trials = {"source": source, "target": 36, "nontarget": 36}
+    about = {"thresholds": {"eer": {"threshold": 0.4, "eer": 0.1}}, "trials": trials}
+    said = find_threshold(about, "eer", "a.tflite").source
+    assert said == f"stored, at the EER of 10.00 % on {source}"
 
 
 def test_info_of_a_shipped_network(capsys: pytest.CaptureFixture[str]) -> None:

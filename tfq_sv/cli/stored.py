@@ -13,6 +13,11 @@ from tfq_sv.evaluation.scoring import SCALES
 from tfq_sv.origin import speech_of, threshold_warning
 
 
+def other_model(name: str) -> str:
+    """What to do where --model is not a .tflite, or missing."""
+    return f"{name} is another file" if name else "give --model=model.tflite"
+
+
 def check_store(name: str) -> None:
     """Sees, before the work, whether thresholds can be stored in a file.
 
@@ -20,7 +25,7 @@ def check_store(name: str) -> None:
         InputError: it is no .tflite, or LiteRT is not installed.
     """
     if not is_tflite(name):
-        raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
+        raise InputError(f"--store writes into a .tflite; {other_model(name)}")
     if not importlib.util.find_spec("ai_edge_litert"):
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
 
