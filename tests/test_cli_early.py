@@ -88,6 +88,8 @@ def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
         ("evaluate", f"--embeddings={tmp_path}", speech): "is a folder, and needs --model",
         ("evaluate", "--embeddings=none", speech): "needs --model",
         ("evaluate", "--store", speech): "give --model",
+        ("evaluate", finished, "--store", speech): "stays as it is; copy it: cp ",
+        ("threshold", finished, "--store", speech): "stays as it is; copy it: cp ",
         ("evaluate", "--embeddings=none.npy", "--reference=a.keras", speech): "give --model",
         ("quantize", shipped, f"--out={out}", f"--recipe={none}"): "does not exist",
         ("quantize", shipped, f"--out={out}", f"--calibrate={none}"): "does not exist",

@@ -51,6 +51,7 @@ def test_shipped_networks_say_what_they_have_heard() -> None:
 
 def test_speech(corpus_dir: Path, tmp_path: Path) -> None:
     assert speech_of(corpus_dir) == speech_of(corpus_dir / "train") == SYNTHETIC
+    assert speech_of(corpus_dir / "test" / "wav") == SYNTHETIC
     (tmp_path / "own").mkdir()
     assert speech_of(tmp_path / "own") == "own"
     for text in ("{", "[]", '{"what": 3}'):

@@ -51,7 +51,7 @@ class Origin:
 
 def speech_of(corpus: Path) -> str:
     """Says what speech a corpus is: what `tfq-sv make-corpus` marked, or the folder's name."""
-    for folder in (corpus, corpus.parent):
+    for folder in (corpus, *corpus.absolute().parents[:2]):  # it, its test/, its test/wav/
         try:
             what = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["what"]
         except (OSError, ValueError, KeyError, TypeError):

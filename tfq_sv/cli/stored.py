@@ -5,6 +5,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from tfq_sv import assets
 from tfq_sv.cli.common import is_tflite
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
@@ -28,6 +29,8 @@ def check_store(name: str) -> None:
         raise InputError(f"--store writes into a .tflite; {other_model(name)}")
     if not importlib.util.find_spec("ai_edge_litert"):
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
+    if (shipped := assets.file(name)) != name:
+        raise InputError(f"{name} ships with tfq-sv and stays as it is; copy it: cp {shipped} .")
 
 
 def described(result: Evaluation, corpus: Corpus) -> dict[str, Any]:
