@@ -6,4 +6,7 @@ finished file never loads TensorFlow. FORMAT.md, beside this file, specifies wha
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from tfq_sv.errors import lazy_names
+
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = lazy_names(__name__, _find)

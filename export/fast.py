@@ -38,7 +38,7 @@ def fast_file(
     """Returns a fast file of the network that a packed file holds.
 
     int8 is the network that the `inflate` signature returns. The other forms are made of it by
-    ai-edge-quantizer (`pip install 'tfq-sv[forms]'`); the front end, where the file contains it,
+    ai-edge-quantizer (`pip install ai-edge-quantizer`); the front end, where the file contains it,
     stays float32 in all of them.
 
     Args:
@@ -134,7 +134,7 @@ def _name(model: Model, graph: Graph) -> None:
 
 
 def _half(network: bytes) -> bytes:
-    quantizer = _quantizer(network)
+    quantizer = find_quantizer().Quantizer(bytearray(network))
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
@@ -155,7 +155,7 @@ def _half(network: bytes) -> bytes:
 
 
 def _static(network: bytes, about: Mapping[str, Any], speech: Waveforms) -> bytes:
-    quantizer = _quantizer(network)
+    quantizer = find_quantizer().Quantizer(bytearray(network))
     from ai_edge_quantizer import qtyping
 
     for operation in _STATIC:
@@ -173,15 +173,20 @@ def _static(network: bytes, about: Mapping[str, Any], speech: Waveforms) -> byte
     return _quantized(quantizer, ranges)
 
 
-def _quantizer(network: bytes) -> Any:
+def find_quantizer() -> Any:
+    """Returns ai-edge-quantizer's module `quantizer`.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         from ai_edge_quantizer import quantizer
     except ImportError as error:
         raise InputError(
             f"ai-edge-quantizer makes this form, and is not installed ({error}); "
-            "pip install 'tfq-sv[forms]'"
+            "pip install ai-edge-quantizer"
         ) from None
-    return quantizer.Quantizer(bytearray(network))
+    return quantizer
 
 
 def _quantized(quantizer: Any, ranges: Any = None) -> bytes:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -23,7 +24,7 @@ from tfq_sv import cli
 for arguments in json.load(sys.stdin):
     assert cli.main(arguments) == 1, arguments
     print("----", file=sys.stderr)
-loaded = {"tensorflow", "tf_keras", "torch"} & set(sys.modules)
+loaded = {"tensorflow", "tf_keras", "torch", "scipy.signal", "librosa"} & set(sys.modules)
 assert not loaded, loaded
 """
 
@@ -51,6 +52,8 @@ def test_help_begins_with_what_must_be_given(name: str, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert "['" not in said  # a list is shown as people write it
     assert "(default: False)" not in said
+    assert not [line for line in said.splitlines() if len(line) > 100]
+    assert not re.search(r"^ .*\S {3}", said, re.MULTILINE)  # an example's lines stay its lines
     required, _, others = said.partition("\nflags:\n")
     assert "--json" in others
     if name not in ("demo", "verify"):
@@ -63,7 +66,9 @@ def test_help_begins_with_what_must_be_given(name: str, capsys: pytest.CaptureFi
 
 def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
     none, out, taken = f"{tmp_path}/none.keras", f"{tmp_path}/out.keras", tmp_path / "file"
+    network, finished = tmp_path / "network.keras", "--model=resnet18-real.tflite"
     taken.touch()
+    network.touch()
     speech, recipe = f"--corpus={tmp_path}", tmp_path / "recipe.json"
     recipe.write_text('{"layers": {}}')
     shipped = "--model=resnet18-small"
@@ -73,6 +78,19 @@ def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
         ("quantize", f"--model={none}", f"--out={out}"): "none.keras does not exist",
         ("quantize", shipped, f"--out={taken}/out.keras"): "is not a folder",
         ("quantize", shipped, f"--out={out}", f"--recipe={recipe}", "--bits=4"): "drop --bits",
+        ("quantize", shipped, f"--out={out}", "--binary=static", "--bits=4"): "drop --bits",
+        ("quantize", shipped, f"--out={out}", "--minutes=2"): "--minutes goes with --calibrate",
+        ("quantize", f"--model={network}", f"--out={network}"): "is the model itself",
+        ("quantize", finished, f"--out={out}"): "resnet18-real.tflite is a finished file; give the",
+        ("export", finished, f"--out={tmp_path}/a.tflite"): "is a finished file; give the",
+        ("finetune", finished, speech, f"--out={out}"): "is a finished file; give the",
+        ("search", finished, "--target_mb=1", speech, f"--out={tmp_path}/a.json"): "finished file",
+        ("evaluate", f"--embeddings={tmp_path}", speech): "is a folder, and needs --model",
+        ("evaluate", "--embeddings=none", speech): "needs --model",
+        ("evaluate", "--store", speech): "give --model",
+        ("evaluate", finished, "--store", speech): "stays as it is; copy it: cp ",
+        ("threshold", finished, "--store", speech): "stays as it is; copy it: cp ",
+        ("evaluate", "--embeddings=none.npy", "--reference=a.keras", speech): "give --model",
         ("quantize", shipped, f"--out={out}", f"--recipe={none}"): "does not exist",
         ("quantize", shipped, f"--out={out}", f"--calibrate={none}"): "does not exist",
         ("export", f"--model={none}", f"--out={tmp_path}/a.tflite"): "none.keras does not exist",
@@ -108,7 +126,7 @@ def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
     for (arguments, message), line in zip(cases.items(), said, strict=False):
         assert line.count("\n") == 1, (arguments, line)
         assert message in line, (arguments, line)
-    assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "recipe.json"]
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "network.keras", "recipe.json"]
 
 
 @pytest.mark.slow

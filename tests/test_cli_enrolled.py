@@ -35,7 +35,7 @@ def test_from_enrolment_to_decisions(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "(stored, at the EER of " in said
     code, said = run(capsys, "identify", enrolled, *ANN, BOB)
     assert code == 0
-    assert [line.split(": ")[1].split(",")[0] for line in said.splitlines()[1:4]] == [
+    assert [line.split(": ")[1].split(",")[0] for line in said.splitlines()[2:5]] == [
         "ann", "ann", "bob",
     ]  # fmt: skip
     assert "warning: the network has only heard synthetic speech" in said

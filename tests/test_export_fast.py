@@ -119,7 +119,7 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match="nor has what the inflate signature returns"):
         SpeakerEncoder(path)
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
-    with pytest.raises(InputError, match=r"ai-edge-quantizer makes this form.*tfq-sv\[forms\]"):
+    with pytest.raises(InputError, match=r"ai-edge-quantizer makes this form.*pip install ai-edge"):
         fast_file(PACKED, "float16")
 
 

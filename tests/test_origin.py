@@ -12,6 +12,7 @@ import tfq_sv
 from tfq_sv import assets, cli, models, origin
 from tfq_sv.export import export_tflite, fast_file, read_about, write_about
 from tfq_sv.origin import SYNTHETIC, Origin, speech_of
+from tfq_sv.verification.decision import find_threshold
 
 KNOWN = Origin("Somebody's, commit 1f", "CC-BY-4.0", "VoxCeleb2")
 
@@ -50,6 +51,7 @@ def test_shipped_networks_say_what_they_have_heard() -> None:
 
 def test_speech(corpus_dir: Path, tmp_path: Path) -> None:
     assert speech_of(corpus_dir) == speech_of(corpus_dir / "train") == SYNTHETIC
+    assert speech_of(corpus_dir / "test" / "wav") == SYNTHETIC
     (tmp_path / "own").mkdir()
     assert speech_of(tmp_path / "own") == "own"
     for text in ("{", "[]", '{"what": 3}'):
@@ -77,7 +79,9 @@ def test_what_verify_and_info_say(
         return capsys.readouterr().out
 
     verify = ("verify", str(path), recording, recording)
-    assert "warning: the network" not in said(*verify)
+    text = said(*verify)
+    assert "warning: the network" not in text
+    assert "network    unknown source; licence not stated; speech: own\n" in text
     said("evaluate", f"--model={path}", f"--corpus={corpus_dir}/test", "--store")
     today = datetime.date.today()
     trials = read_about(path)["trials"]
@@ -103,8 +107,16 @@ def test_what_verify_and_info_say(
     assert "warning: the network has only heard" in said("info", f"--model={path}")
 
 
+@pytest.mark.parametrize("source", ["72 pairs of test (seed 0)", "72 pairs drawn from test"])
+def test_drawn_pairs_are_counted_once(source: str) -> None:
+    trials = {"source": source, "target": 36, "nontarget": 36}
+    about = {"thresholds": {"eer": {"threshold": 0.4, "eer": 0.1}}, "trials": trials}
+    said = find_threshold(about, "eer", "a.tflite").source
+    assert said == f"stored, at the EER of 10.00 % on {source}"
+
+
 def test_info_of_a_shipped_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "--model=resnet18-small"]) == 0
     text = capsys.readouterr().out
-    assert f"From tfq-sv, resnet18-small; licence Apache-2.0; trained on {SYNTHETIC}." in text
+    assert f"From tfq-sv, resnet18-small; licence Apache-2.0; speech: {SYNTHETIC}." in text
     assert "warning: the network has only heard synthetic speech" in text

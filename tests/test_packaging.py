@@ -140,6 +140,7 @@ def test_the_source_distribution_builds_and_tests(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"MANIFEST.in", "Makefile", "constraints.txt", "packaging/runtime/setup.py"} <= names
+    assert "tfq_sv/assets/README.md" in names  # a page of the site
     for folder in ("tests", "export/android", "export/web"):
         for path in (ROOT / folder).rglob("*"):
             place = path.relative_to(ROOT)
@@ -192,8 +193,15 @@ def test_the_runtime_wheel_verifies_without_tensorflow(runtime: Path, tmp_path: 
         "print(tfq_sv.SpeakerVerifier, importlib.util.find_spec('tensorflow'))"
     )
     assert say(runtime / "bin" / "python", "-c", code, cwd=tmp_path).endswith(" None\n")
-    done = run(runtime / "bin" / "python", "-c", "from tfq_sv import quantize", cwd=tmp_path)
-    assert "pip install tfq-sv" in done.stderr
+    for line in ("from tfq_sv import quantize", "from tfq_sv.export import export_tflite"):
+        done = run(runtime / "bin" / "python", "-c", line, cwd=tmp_path)
+        assert "is not part of tfq-sv-runtime" in done.stderr
+    overview = say(command, cwd=tmp_path)
+    assert "\n  verify " in overview
+    assert "\n  train " not in overview
+    assert "The package tfq-sv also has demo, make-corpus, train" in overview
+    half = [f"--model={model}", "--form=float16", "--out=half.tflite"]
+    assert "pip install ai-edge-quantizer" in run(command, "inflate", *half, cwd=tmp_path).stderr
 
 
 @pytest.mark.slow
@@ -203,6 +211,7 @@ def test_the_runtime_names_the_package_of_what_it_lacks(
 ) -> None:
     done = run(runtime / "bin" / "tfq-sv", command, cwd=tmp_path)
     assert done.returncode == 1
+    assert f"tfq-sv {command}: this command is not part of tfq-sv-runtime" in done.stderr
     assert "pip install tfq-sv" in done.stderr
     assert "Traceback" not in done.stderr
 

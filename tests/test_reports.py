@@ -73,6 +73,38 @@ def test_dots_of_det_curves_are_eers_on_the_curve(drawn: list[Figure], tmp_path:
     assert f"EER {100 * one.result.eer:.2f} % at {one.result.threshold:.3f}" in text
 
 
+@pytest.mark.parametrize("apart", [-0.1, 0.02, 0.1, 0.4, 3.0])
+def test_every_eer_is_within_the_axes(apart: float, drawn: list[Figure], tmp_path: Path) -> None:
+    one = system("a", apart)
+    comparison.det_figure([one, system("b", 0.6)], tmp_path / "det.png", "made")
+    (axes,) = drawn[0].axes
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        assert NormalDist().cdf(low) == pytest.approx(0.001)
+        assert one.result.eer < NormalDist().cdf(high) < 1
+        assert NormalDist().cdf(high) >= 0.4 - 1e-9
+
+
+def test_a_single_curve_is_a_plain_line(drawn: list[Figure], tmp_path: Path) -> None:
+    comparison.det_figure([system("a", 0.4)], tmp_path / "det.png", "630 pairs of made")
+    (axes,) = drawn[0].axes
+    assert axes.lines[0].get_linewidth() < 3
+    assert axes.lines[0].get_alpha() > 0.8
+    assert axes.get_title() == "630 pairs of made"
+
+
+def test_error_rates_of_allocations_have_intervals(drawn: list[Figure], tmp_path: Path) -> None:
+    recipe = QuantizationRecipe({"a": LayerRecipe("kmeans", 2)})
+    answers = [SimpleNamespace(recipe=recipe, bytes=n, cost=0.1) for n in (1000, 2000)]
+    rates = [system("x", 3.0, interval=(0.0, 0.1)).result, system("y", 0.5).result]
+    allocation.allocation_figure({"a": 1.0}, answers, tmp_path / "a.png", "made", rates)
+    axes = drawn[0].axes[2]
+    assert axes.get_ylim()[0] == 0
+    (_, _, (bars,)) = axes.containers[0]
+    (first, second) = bars.get_segments()
+    assert [y for _, y in first] == pytest.approx([0, 10])
+    assert second[0][1] == second[1][1] == pytest.approx(100 * rates[1].eer)
+
+
 def test_bits_are_bars(drawn: list[Figure], tmp_path: Path) -> None:
     widths = [[1, 2, 4], [2, 4, 8]]
     answers = [

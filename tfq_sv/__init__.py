@@ -10,25 +10,16 @@ neither TensorFlow nor LiteRT, so that tools which only run a finished file star
 """
 
 import os
-from typing import Any
 
 import lazy_loader
+
+from tfq_sv.errors import lazy_names
 
 # tfmot wraps Keras 2 layers. TensorFlow reads this once, when it is first imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 __version__ = "0.1.0"
 
-_import, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = lazy_names(__name__, _find)
 __all__ += ["__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    try:
-        return _import(name)
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("tfq_sv."):
-            raise
-        from tfq_sv.errors import RUNTIME_ALONE
-
-        raise ModuleNotFoundError(f"tfq_sv.{name} {RUNTIME_ALONE}", name=error.name) from None

@@ -40,14 +40,18 @@ class Origin:
         return {name: value for name, value in asdict(self).items() if value}
 
     def __str__(self) -> str:
-        """In a line."""
+        """In a line.
+
+        >>> print(Origin("Ann's, 2026", "MIT", "VoxCeleb2"))
+        Ann's, 2026; licence MIT; speech: VoxCeleb2
+        """
         parts = [self.source or "unknown source", f"licence {self.licence or 'not stated'}"]
-        return "; ".join([*parts, f"trained on {self.speech or 'unknown speech'}"])
+        return "; ".join([*parts, f"speech: {self.speech or 'unknown'}"])
 
 
 def speech_of(corpus: Path) -> str:
     """Says what speech a corpus is: what `tfq-sv make-corpus` marked, or the folder's name."""
-    for folder in (corpus, corpus.parent):
+    for folder in (corpus, *corpus.absolute().parents[:2]):  # it, its test/, its test/wav/
         try:
             what = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["what"]
         except (OSError, ValueError, KeyError, TypeError):

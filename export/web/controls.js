@@ -38,7 +38,7 @@ export function chooseModel(before, after) {
       const known = encoder.threshold !== null && trials?.source;
       const source = known ? `, threshold from ${trials.source}` : "";
       const licence = origin?.licence ? `, licence ${origin.licence}` : "";
-      const heard = origin?.speech ? `, trained on ${origin.speech}` : "";
+      const heard = origin?.speech ? `, speech: ${origin.speech}` : "";
       const synthetic = origin?.speech === SYNTHETIC ? ": no use for real voices" : "";
       const bytes = `${blob.size.toLocaleString("en")} bytes, ${size}-dimensional embeddings`;
       say(line, `${name}: ${bytes}${licence}${source}${heard}${synthetic}`);

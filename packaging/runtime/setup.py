@@ -65,7 +65,7 @@ setup(
     version=project["version"],
     classifiers=project["classifiers"],
     install_requires=[bounds[name] for name in REQUIRES],
-    extras_require={"aac": project["optional-dependencies"]["aac"]},
+    extras_require={name: project["optional-dependencies"][name] for name in ("aac", "forms")},
     packages=list(MODULES),
     package_dir={"": SOURCE, "tfq_sv.export": f"{SOURCE}/export"},
     package_data={

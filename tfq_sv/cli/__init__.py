@@ -9,10 +9,12 @@ import contextlib
 import difflib
 import faulthandler
 import importlib
+import importlib.util
 import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -23,18 +25,18 @@ from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import RUNTIME_ALONE, InputError
 
 COMMANDS = {
-    "demo": "the whole way on synthetic speech: corpus, 4 bits, .tflite, EER, picture",
+    "demo": "end to end on synthetic speech: corpus, 4 bits, .tflite, EER, picture",
     "make-corpus": "make speech files of many voices, when there is no corpus at hand",
     "train": "train an FP32 network on a folder of speakers",
-    "import": "turn a WeSpeaker checkpoint into a Keras network",
+    "import": "turn a published checkpoint into a Keras network",
     "info": "show what a network or a .tflite is made of",
     "quantize": "turn a network's weights into codebooks of 1-8 bits",
     "search": "choose each layer's bits, so that the file has at most a wanted size",
-    "finetune": "train a quantized network a little more, to win back what it lost",
+    "finetune": "train a quantized network a little more, to recover accuracy",
     "reproduce": "make the paper's whole table from one network: every quantization, measured",
     "compare": "compare networks at several bit widths and file sizes, on one corpus",
     "export": "write a quantized network as a standard .tflite",
-    "inflate": "write the fast int8 .tflite that a small one holds",
+    "inflate": "write the fast .tflite that a small one holds: int8, static int8, float16",
     "embed": "embed a corpus: Kaldi's ark and scp, or a NumPy matrix; in shards if need be",
     "evaluate": "measure the EER of a network or a .tflite on a trial list",
     "threshold": "measure your own recordings: which threshold to take, and what it does",
@@ -71,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("tfq_sv."):
             raise
-        return _fail(name, f"{error.name} {RUNTIME_ALONE}")
+        lacking = "this command" if error.name == _module(name) else error.name
+        return _fail(name, f"{lacking} {RUNTIME_ALONE}")
     except BrokenPipeError:
         # The reader, `head` for instance, has seen enough; Python would complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> None:
-    command = importlib.import_module(f"tfq_sv.cli.{name.replace('-', '_')}")
+    command = importlib.import_module(_module(name))
     if "--help" in arguments or "-h" in arguments:
         print(_help(name, command))
         return
@@ -153,15 +156,22 @@ def parse(flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) ->
     return positional
 
 
+def _module(name: str) -> str:
+    return f"tfq_sv.cli.{name.replace('-', '_')}"
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    here = [name for name in COMMANDS if importlib.util.find_spec(_module(name))]
+    elsewhere = ", ".join(name for name in COMMANDS if name not in here)
+    lacking = [textwrap.fill(f"The package tfq-sv also has {elsewhere}.", 100), ""]
     return "\n".join(
         [
             "usage: tfq-sv <command> [flags]",
             "",
-            *lines,
+            *(f"  {name:<{width}}  {COMMANDS[name]}" for name in here),
             "",
+            *(lacking if elsewhere else []),
             "tfq-sv <command> --help shows a command's flags and an example.",
             "Every command takes --json (the result as JSON) and --quiet (no progress bars).",
             "tfq-sv --version prints the version.",
@@ -181,17 +191,26 @@ def _help(name: str, command: ModuleType) -> str:
 
 
 def _flag_help(flag: flags.Flag) -> str:
-    """A flag, and its default as people write it."""
+    """A flag, and its default as people write it, on lines of at most 100 characters."""
     default = flag.default
     if isinstance(flag, flags.BooleanFlag):
-        switch = f"--[no]{flag.name}"
-        return f"  {switch}: {flag.help} (default: {'yes' if default else 'no'})"
+        return _wrapped(f"--[no]{flag.name}: {flag.help} (default: {'yes' if default else 'no'})")
     if isinstance(default, list | tuple):
         default = ",".join(map(str, default))
     elif isinstance(default, float):
         default = f"{default:g}"
     shown = "" if default in (None, "") else f" (default: {default})"
-    return f"  --{flag.name}: {flag.help}{shown}"
+    return _wrapped(f"--{flag.name}: {flag.help}{shown}")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        width=100,
+        initial_indent=" " * 2,
+        subsequent_indent=" " * 6,
+        break_on_hyphens=False,
+    )
 
 
 def _unknown(name: str) -> str:

@@ -1,4 +1,4 @@
-"""measure a network as .tflite in many forms: size, load time, latency, memory, error rate
+"""measure a network's .tflite forms: size, load time, latency, memory, error rate
 
 Beside each other: TensorFlow's converter (float32, float16, dynamic-range and full int8),
 ai-edge-quantizer's int8 and int4 if it is installed (pip install 'tfq-sv[benchmark]'), and ours at

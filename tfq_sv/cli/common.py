@@ -84,7 +84,7 @@ def define_chunks(flag_values: flags.FlagValues, batch_size: int, seed: str) -> 
     flags.DEFINE_integer(
         "batch_size",
         batch_size,
-        "chunks a batch, over all devices",
+        "chunks per batch, over all devices",
         lower_bound=1,
         flag_values=flag_values,
     )
@@ -148,10 +148,17 @@ def megabytes(text: str) -> int:
     return round(size * 1e6)
 
 
-def check_network(name: str) -> None:
-    """Refuses what is neither there nor shipped, before TensorFlow loads."""
+def check_network(name: str, *, finished: bool = False) -> None:
+    """Refuses what is neither there nor shipped, before TensorFlow loads; a .tflite as well.
+
+    Args:
+        name: a flag's value.
+        finished: whether a .tflite will do.
+    """
     from tfq_sv import assets
 
+    if is_tflite(name) and not finished:
+        raise InputError(f"{name} is a finished file; give the network that it was made from")
     shipped = (*assets.NAMES, *assets.FILES)
     if not Path(name).exists() and name not in shipped:
         raise InputError(f"model {name} does not exist; shipped networks are {', '.join(shipped)}")

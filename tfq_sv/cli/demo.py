@@ -1,4 +1,4 @@
-"""the whole way on synthetic speech: corpus, few bits, .tflite, EER, report
+"""end to end on synthetic speech: corpus, few bits, .tflite, EER, report
 
 Makes a corpus of artificial voices and quantizes a shipped network in three ways: to --bits,
 without any speech; to the bits that are best for each layer at a wanted size; and to one bit. The
@@ -53,7 +53,7 @@ flags.DEFINE_integer("test_speakers", 120, "speakers in the trials", flag_values
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
-    """Goes the whole way."""
+    """Runs all steps and writes the report."""
     no_positional(arguments)
     out, uniform = Path(FLAGS.out), f"{check_bits(FLAGS.bits)}-bit"
     check_folder(out)

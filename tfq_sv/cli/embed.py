@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     if file and shares > 1:
         raise InputError(f"--shard goes with a folder that all shares write to; {out} is a file")
     (check_output if file else check_folder)(out)
-    check_network(name)
+    check_network(name, finished=True)
     corpus = Corpus.of_files(arguments) if arguments else Corpus.read(folder, unlabelled=True)
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)

@@ -1,4 +1,4 @@
-"""enroll a speaker from some recordings, for tfq-sv verify --speaker and tfq-sv identify
+"""enroll a speaker from some recordings, for tfq-sv verify --speaker and identify
 
 The recordings are those of one person; three or more, of some seconds each, are best. One with
 little speech, too quiet, clipped, or unlike the others is refused by its name and figure, and then

@@ -8,7 +8,7 @@ from absl import flags
 from tfq_sv import assets
 from tfq_sv.cli.common import encoder_origin, is_tflite
 from tfq_sv.errors import InputError
-from tfq_sv.origin import network_warning, threshold_warning
+from tfq_sv.origin import Origin, network_warning, threshold_warning
 from tfq_sv.verification import decision
 from tfq_sv.verification.decision import Threshold
 from tfq_sv.verification.speaker_verifier import SpeakerVerifier
@@ -53,6 +53,12 @@ def open_verifier(model: str, enrolled: str | None) -> SpeakerVerifier:
 def print_threshold(threshold: Threshold) -> None:
     """Says which it is and where it comes from."""
     print(f"threshold  {threshold.value:.4f}  ({threshold.source})")
+
+
+def print_network(encoder: Any) -> None:
+    """Says where a network is from and what speech it was trained on, if anything is known."""
+    if (origin := encoder_origin(encoder)) != Origin():
+        print(f"network    {origin}")
 
 
 def print_warnings(encoder: Any, threshold: Threshold | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""measure the EER of a network or a .tflite on a trial list
+r"""measure the EER of a network or a .tflite on a trial list
 
 A .tflite runs in the LiteRT interpreter. Without --trials, trials.txt in the corpus folder is
 used, or else pairs drawn at random, which --trials_out keeps. --store writes the thresholds found
@@ -40,7 +40,7 @@ from tfq_sv.cli.common import (
     reasons,
     required,
 )
-from tfq_sv.cli.stored import check_store, store
+from tfq_sv.cli.stored import check_store, other_model, store
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -236,17 +236,22 @@ def _report(systems: Sequence[System], source: str, parity: Table | None = None)
 
 def _check_flags() -> None:
     """Refuses what does not go together before the work is done."""
-    name = FLAGS.model or ""
-    if FLAGS.conditions:
-        required(FLAGS, "model")
-    elif FLAGS.reference and not is_tflite(name):
-        raise InputError(f"--reference is for a .tflite; {name or 'no --model'} is none")
+    name, kept = FLAGS.model or "", FLAGS.embeddings or ""
+    if FLAGS.reference and not FLAGS.conditions and not is_tflite(name):
+        raise InputError(f"--reference is for a .tflite; {other_model(name)}")
     only = next((flag for flag in ("conditions", "reference") if FLAGS[flag].value), None)
     for other in ("cohort", "embeddings", "store", "scores_out", "det_out", "plot"):
         if only and FLAGS[other].value and (only, other) != ("conditions", "embeddings"):
             raise InputError(f"--{only} only compares; leave --{other} out")
     if FLAGS.store:
         check_store(name)
+    if FLAGS.conditions or not kept:
+        required(FLAGS, "model")
+    elif not name and Path(kept).suffix not in SUFFIXES and not Path(kept).is_file():
+        raise InputError(
+            f"--embeddings={kept} is a folder, and needs --model; without one, give a finished "
+            ".scp, .ark or .npy: tfq-sv embed --out=embedded.scp"
+        )
     if FLAGS.store and FLAGS.cohort:
         raise InputError("--store keeps thresholds of plain cosines; leave --cohort out")
     if FLAGS.as_norm and not FLAGS.cohort:
@@ -259,7 +264,7 @@ def _check_flags() -> None:
         check_file(FLAGS, "model")
     for given in (FLAGS.model, FLAGS.reference):
         if given:
-            check_network(given)
+            check_network(given, finished=True)
     check_file(FLAGS, "trials_out")
     check_file(FLAGS, "scores_out")
     check_file(FLAGS, "det_out")

@@ -1,4 +1,4 @@
-"""train a quantized network a little more, to win back what few bits lost
+r"""train a quantized network a little more, to win back what few bits lost
 
 The FP32 network is the teacher: embeddings are pulled to where it puts them, so the corpus needs
 no speaker labels (a folder of any speech, in speaker folders or with lists, will do), and --corpus

@@ -19,6 +19,7 @@ from tfq_sv.cli.enrolled import (
     define_enrolled,
     define_threshold,
     open_verifier,
+    print_network,
     print_threshold,
     print_warnings,
 )
@@ -43,6 +44,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     found = {path: verifier.identify(path, chosen(FLAGS)) for path in arguments}
     threshold = next(iter(found.values())).threshold
     print_threshold(threshold)
+    print_network(verifier.encoder)
     for path, result in found.items():
         print(f"{path}: {_say(result)}")
         if result.doubt:

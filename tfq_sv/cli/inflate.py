@@ -6,7 +6,7 @@ fast file. Metadata and thresholds come along, and all commands read it.
 
 int8 quantizes activations as they come. NPUs want static-int8, whose ranges are measured on a
 minute of speech beforehand; GPUs want float16. ai-edge-quantizer makes these two
-(pip install 'tfq-sv[forms]'); the front end stays float32. Their scores differ a little: measure
+(pip install ai-edge-quantizer); the front end stays float32. Their scores differ a little: measure
 thresholds again with tfq-sv evaluate --store.
 
 example:
@@ -58,8 +58,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         raise InputError("--form=static-int8 needs speech; give --calibrate, a folder of any")
     if FLAGS.form != "static-int8" and FLAGS.calibrate:
         raise InputError(f"--form={FLAGS.form} takes no speech; leave --calibrate out")
-    from tfq_sv.export import fast_file
+    from tfq_sv.export.fast import fast_file, find_quantizer
 
+    if FLAGS.form != "int8":
+        find_quantizer()
     content = fast_file(name, FLAGS.form, _speech(name) if FLAGS.calibrate else None)
     with atomic(target) as temporary:
         temporary.write_bytes(content)

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -71,6 +72,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     output(out, ".keras", ".h5")
     check_file(FLAGS, "recipe_out")
     check_network(name)
+    if Path(out).exists() and Path(name).exists() and Path(out).samefile(name):
+        raise InputError(
+            f"--out {out} is the model itself, which finetune needs; name another file"
+        )
+    if FLAGS["minutes"].present and not FLAGS.calibrate:
+        raise InputError("--minutes goes with --calibrate, the speech that it is of")
     bits, recipe = _bits(), _recipe()
     speech, skipped = (
         speech_for_calibration(FLAGS.calibrate, FLAGS.minutes) if FLAGS.calibrate else (None, {})
@@ -135,6 +142,8 @@ def _bits() -> float:
         raise InputError("--trellis goes with --bits; drop --recipe and --binary")
     if FLAGS.recipe and FLAGS["bits"].present:
         raise InputError("--recipe says the bits of every layer; drop --bits or --recipe")
+    if FLAGS.binary and FLAGS["bits"].present and FLAGS.bits != 1:
+        raise InputError("--binary is one bit per weight; drop --bits")
     bits = int(FLAGS.bits) if FLAGS.bits.is_integer() else FLAGS.bits
     if not FLAGS.trellis:
         return check_bits(bits)

@@ -152,7 +152,7 @@ def _search(
     order = allocation.sensitivity_order(traces)
     first = allocation.sweep(network, costs, targets[:1], order=order, sizes=sizes, **options)[0]
     real = _file_bytes(network, first.recipe)
-    print(f"a real file of {first.bytes:,} predicted bytes has {real:,}; predictions are set right")
+    print(f"a real file of {first.bytes:,} predicted bytes has {real:,}: predictions are corrected")
     sizes = sizes.corrected_by(first.recipe, real)
     answers = allocation.sweep(network, costs, targets, order=order, sizes=sizes, **options)
     layers = allocation_table(network, traces, answers)
@@ -178,8 +178,7 @@ def _search(
             record |= {"eer": rates[number].eer, "interval": rates[number].interval}
         found.append(record)
     title = f"{name}: {FLAGS.sensitivity}, {FLAGS.method}"
-    eers = None if rates is None else [result.eer for result in rates]
-    allocation_figure(traces, answers, plot, title, eers)
+    allocation_figure(traces, answers, plot, title, rates)
     print(f"picture {plot}")
     if FLAGS.report:
         taken = "; ".join(f"{x.bytes:,} of {y:,}" for x, y in zip(answers, targets, strict=True))

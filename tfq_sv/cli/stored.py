@@ -5,12 +5,18 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from tfq_sv import assets
 from tfq_sv.cli.common import is_tflite
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.evaluation.scoring import SCALES
 from tfq_sv.origin import speech_of, threshold_warning
+
+
+def other_model(name: str) -> str:
+    """What to do where --model is not a .tflite, or missing."""
+    return f"{name} is another file" if name else "give --model=model.tflite"
 
 
 def check_store(name: str) -> None:
@@ -20,9 +26,11 @@ def check_store(name: str) -> None:
         InputError: it is no .tflite, or LiteRT is not installed.
     """
     if not is_tflite(name):
-        raise InputError(f"--store writes into a .tflite; {name or 'no --model'} is none")
+        raise InputError(f"--store writes into a .tflite; {other_model(name)}")
     if not importlib.util.find_spec("ai_edge_litert"):
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
+    if (shipped := assets.file(name)) != name:
+        raise InputError(f"{name} ships with tfq-sv and stays as it is; copy it: cp {shipped} .")
 
 
 def described(result: Evaluation, corpus: Corpus) -> dict[str, Any]:

@@ -238,6 +238,7 @@ def _record(points: Points) -> dict[str, Any]:
 
 
 def _report(name: str, result: Evaluation, table: Table, said: Sequence[str]) -> None:
+    said = [f"{line[0].upper()}{line[1:]}." for line in said]
     page = Page(f"{name}: operating points", said[0]).table(table)
     for line in said[1:]:
         page.text(line)

@@ -1,4 +1,4 @@
-"""train an FP32 network: to tell speakers apart (AAM-softmax), or as a teacher embeds
+r"""train an FP32 network: to tell speakers apart (AAM-softmax), or as a teacher embeds
 
 The folder is in VoxCeleb's form, speaker/.../file.wav, or holds wav.scp and utt2spk; --corpus may
 be repeated. The state is kept beside the output every 100 steps and at Ctrl-C; the same command
@@ -76,7 +76,7 @@ flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("embed_dim", 128, "length of the embedding", flag_values=FLAGS)
-flags.DEFINE_string("init", None, "network to go on from, instead of --network", flag_values=FLAGS)
+flags.DEFINE_string("init", None, "network to start from, instead of --network", flag_values=FLAGS)
 flags.DEFINE_string(
     "teacher", None, "network to learn from: .pt, .keras, a folder, ...", flag_values=FLAGS
 )

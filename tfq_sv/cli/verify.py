@@ -21,6 +21,7 @@ from tfq_sv.cli.enrolled import (
     define_enrolled,
     define_threshold,
     open_verifier,
+    print_network,
     print_threshold,
     print_warnings,
 )
@@ -66,10 +67,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             f"threshold  unknown: {model} holds none; give --threshold, or measure one with "
             "tfq-sv evaluate --store"
         )
+        print_network(encoder)
         _warn(warnings, model, encoder, None)
         return {"score": score, "threshold": None, "same_speaker": None, "warnings": warnings}
     same = bool(score >= threshold.value)
     print_threshold(threshold)
+    print_network(encoder)
     print(f"decision   {'same speaker' if same else 'different speakers'}")
     _warn(warnings, model, encoder, threshold)
     return {
@@ -97,6 +100,7 @@ def _enrolled(arguments: Sequence[str]) -> dict[str, Any]:
     if found.llr is not None:
         print(f"LLR        {found.llr:+.2f}  (natural logarithm; above 0 rather one speaker)")
     print_threshold(found.threshold)
+    print_network(verifier.encoder)
     print(f"decision   {'accepted' if found.accepted else 'rejected'}: {name}")
     _warn(warnings, model, verifier.encoder, found.threshold)
     return {

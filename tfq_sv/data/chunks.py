@@ -119,7 +119,7 @@ def batches(
 
     Args:
         corpus: where to read from.
-        batch_size: chunks a batch.
+        batch_size: chunks per batch.
         seconds: length of a chunk; shorter utterances are repeated to fill it.
         seed: of order, positions and augmentation.
         start: number of the first batch.
@@ -135,7 +135,7 @@ def batches(
         `strict`, and if no good one is left.
 
     Raises:
-        InputError: no chunks a batch, chunks below 0.2 s or above an hour, a negative seed.
+        InputError: no chunks per batch, chunks below 0.2 s or above an hour, a negative seed.
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be positive, not {batch_size}")

@@ -132,8 +132,10 @@ def _portable(source: str) -> str:
     'trials.txt'
     >>> _portable("90 pairs drawn from /home/me/test (seed 0)")
     '90 pairs drawn from test (seed 0)'
+    >>> _portable("90 pairs of my/test (seed 0)")
+    '90 pairs of test (seed 0)'
     """
-    if found := re.fullmatch(r"(\d+ pairs drawn from )(.*)( \(seed \d+\))", source):
+    if found := re.fullmatch(r"(\d+ pairs (?:drawn from|of) )(.*)( \(seed \d+\))", source):
         return f"{found[1]}{PurePath(found[2]).name}{found[3]}"
     return PurePath(source).name
 

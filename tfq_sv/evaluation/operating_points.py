@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from tfq_sv.data import pairs
 from tfq_sv.data.conditions import loudest
@@ -206,6 +205,8 @@ def rates(
     def weighed(trials: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """How many there are in each draw: the speakers' counts on both sides of a matrix."""
         shape = (size, size + 1)
+        from scipy import sparse
+
         counts = sparse.csr_array((trials.astype(np.float64), (first, second)), shape=shape)
         return np.einsum("ds,ds->d", draws @ counts, both)
 

@@ -51,7 +51,7 @@ class ComparisonOptions:
         target_bytes: sizes of the mixed rows; a network that cannot be so small has no such row.
         steps: of fine-tuning by distillation for every row; 0: rows are calibrated alone.
         learning_rate: peak of fine-tuning.
-        batch_size: chunks a batch.
+        batch_size: chunks per batch.
         seconds: length of a chunk.
         minutes: speech to calibrate on.
         probes: most batches that sensitivities are measured on.

@@ -69,6 +69,7 @@ def pareto(rows: Sequence[Any]) -> list[Any]:
 def _picture(rows: Sequence[Any], title: str, out: Path) -> None:
     """Draws size against EER: a color per network, and the front as a line."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -92,7 +93,12 @@ def _picture(rows: Sequence[Any], title: str, out: Path) -> None:
     front = pareto([row for row in rows if row["kind"]])
     line = [row["bytes"] / 1e6 for row in front], [100 * row["eer"] for row in front]
     axes.step(*line, where="post", color="black", linewidth=1, label="Pareto front")
-    axes.set(xlabel="file size, MB (10^6 bytes)", ylabel="EER, %, 95 % intervals", xscale="log")
+    axes.set(xlabel="file size, MB (10^6 bytes)", ylabel="EER, %, 95 % intervals")
+    every = [row["bytes"] for row in rows]
+    if max(every) > 3 * min(every):
+        axes.set_xscale("log", subs=[])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

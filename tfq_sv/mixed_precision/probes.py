@@ -178,7 +178,7 @@ def _cached(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count:
         if found.get(name) != value:
             raise InputError(
                 f"{cache} is of another run: its {name} is {found.get(name)!r}, not {value!r}; "
-                "give that run's network and data, or another file"
+                "delete it to measure again, or repeat that run with its own settings"
             )
     return values
 

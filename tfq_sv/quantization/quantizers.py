@@ -68,7 +68,9 @@ def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
                 "a functional model"
             )
         if isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2):
-            raise InputError(f"{model.name} is quantized already ({layer.layer.name})")
+            raise InputError(
+                f"{model.name} is quantized already ({layer.layer.name}); give the FP32 network"
+            )
     layers = {layer.name: layer for layer in model.layers if kernel_attribute(layer)}
     if not layers:
         others = sorted({type(layer).__name__ for layer in model.layers if layer.weights})

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.files import atomic
 from tfq_sv.mixed_precision.allocation import Allocation, Sensitivity
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
@@ -13,8 +14,8 @@ from tfq_sv.reports.table import Table
 
 SENSITIVITY = (
     "A layer's sensitivity says how far embeddings turn when its weights are disturbed, per unit "
-    "of squared disturbance: the greater, the more its bits are worth. Where the standard error "
-    "(+-) is of its size, more probes tell more."
+    "of squared disturbance: the greater, the more its bits are worth. Where its standard error "
+    "(+-) is nearly as large, measure with more --probes."
 )
 """What the word means, for reports."""
 
@@ -48,7 +49,7 @@ def allocation_figure(
     answers: Sequence[Allocation],
     path: str | os.PathLike[str],
     title: str,
-    error_rates: Sequence[float] | None = None,
+    error_rates: Sequence[Evaluation] | None = None,
 ) -> None:
     """Draws sensitivity and bits per layer; for several answers their cost, or EER, against size.
 
@@ -57,7 +58,7 @@ def allocation_figure(
         answers: one or several.
         path: where the PNG goes.
         title: says what of.
-        error_rates: the EER of each answer, fractions; drawn in place of the cost.
+        error_rates: of each answer; their EERs are drawn in place of the cost.
     """
     from matplotlib.figure import Figure
 
@@ -92,17 +93,24 @@ def allocation_figure(
     if several:
         sizes = [answer.bytes / 1e6 for answer in answers]
         if error_rates is None:
-            values, label = [answer.cost for answer in answers], "predicted cost"
+            axes[2].plot(sizes, [answer.cost for answer in answers], "o-")
+            axes[2].set(ylabel="predicted cost", yscale="log")
         else:
-            values, label = [100 * rate for rate in error_rates], "EER, %"
-        axes[2].plot(sizes, values, "o-")
-        axes[2].set(xlabel="file size, MB (10^6 bytes)", ylabel=label)
-        if error_rates is None:
-            axes[2].set_yscale("log")
+            _draw_error_rates(axes[2], sizes, error_rates)
+        axes[2].set(xlabel="file size, MB (10^6 bytes)")
         axes[2].grid(alpha=0.3)
     figure.suptitle(title)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
+
+
+def _draw_error_rates(axes: Any, sizes: Sequence[float], results: Sequence[Evaluation]) -> None:
+    rates = [100 * result.eer for result in results]
+    bounds = [result.interval or (result.eer, result.eer) for result in results]
+    below = [max(0.0, rate - 100 * low) for rate, (low, _) in zip(rates, bounds, strict=True)]
+    above = [max(0.0, 100 * high - rate) for rate, (_, high) in zip(rates, bounds, strict=True)]
+    axes.errorbar(sizes, rates, [below, above], fmt="o-", capsize=4)
+    axes.set(ylabel="EER, %, 95 % intervals", ylim=(0, max(1.0, axes.get_ylim()[1])))
 
 
 def _value(given: Any) -> float:

@@ -110,8 +110,9 @@ def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: s
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.8, 5.0), layout="constrained")
-    det_curves(figure.subplots(), systems)
-    figure.suptitle(legible(title), fontsize=9, wrap=True)
+    axes = figure.subplots()
+    det_curves(axes, systems)
+    axes.set_title(legible(title), fontsize=10, wrap=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
@@ -135,7 +136,7 @@ def score_figure(system: System, path: str | os.PathLike[str]) -> None:
 
 
 def det_curves(axes: Any, systems: Sequence[System]) -> None:
-    """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 % into matplotlib axes.
+    """Draws DET curves (Martin et al., 1997) from 0.1 % to 40 %, or more, into matplotlib axes.
 
     A dot marks the EER, where the curve meets the diagonal; its threshold is in the legend.
     """
@@ -144,7 +145,7 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
     # Curves that lie on each other are told apart by width and dash.
     styles = [("-", 6.0, 0.3), ("-", 2.0, 0.9), ("--", 1.8, 1.0), (":", 2.4, 1.0)]
     for i, system in enumerate(systems):
-        dash, width, alpha = styles[i % len(styles)]
+        dash, width, alpha = styles[1 if len(systems) == 1 else i % len(styles)]
         DetCurveDisplay.from_predictions(
             system.result.trials.labels,
             system.result.scores,
@@ -160,6 +161,9 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
             place = NormalDist().inv_cdf(system.result.eer)
             axes.plot(place, place, "o", color=colour(i), markersize=7, markeredgecolor="white")
     rates = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4]
+    worst = max(system.result.eer for system in systems)
+    # Beyond 30 % little of a curve would be left.
+    rates += [rate for rate, least in ((0.6, 0.3), (0.8, 0.5), (0.95, 0.7)) if worst > least]
     places = [NormalDist().inv_cdf(rate) for rate in rates]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(places, [f"{100 * rate:g}" for rate in rates])

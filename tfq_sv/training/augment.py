@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import signal
 
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
@@ -128,6 +127,8 @@ def change_speed(samples: Samples, speed: float) -> Samples:
     """
     if speed == 1:
         return samples
+    from scipy import signal  # takes two seconds, which `train --help` need not wait
+
     ratio = 1 / Fraction(speed).limit_denominator(1000)
     return signal.resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
 

@@ -78,7 +78,7 @@ def _source(about: Mapping[str, Any], choice: str, entry: Mapping[str, Any]) -> 
         return f"stored, at {point}"
     counts = [n for n in (trials.get("target"), trials.get("nontarget")) if type(n) is int]
     speech, source = trials.get("speech"), trials.get("source", "unknown speech")
-    drawn = " pairs of " in str(source)  # which says how many
+    drawn = " pairs " in str(source)  # which says how many
     number = f"{sum(counts):,} trials of " if len(counts) == 2 and not drawn else ""
     of = f", {speech}" if isinstance(speech, str) and speech not in str(source) else ""
     also = f", whose EER is {rate}" if rate and choice != "eer" else ""
