@@ -181,6 +181,13 @@ def dead(**options: Any) -> keras.Model:
     return keras.Model(features, layers.Dense(8, name="dead", **options)(x), name="net")
 
 
+def negative_variance() -> keras.Model:
+    model = with_layer(layers.BatchNormalization(name="bn"))
+    bn = model.get_layer("bn")
+    bn.moving_variance.assign(-bn.moving_variance)
+    return model
+
+
 REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "masks": (lambda: with_layer(layers.Masking(name="mask")), r"layer conv gets a mask \(of mask"),
     "operations": (lambda: with_layer(Bessel(name="odd")), r"layer odd \(Bessel\) computes Bessel"),
@@ -196,6 +203,7 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: dead(kernel_initializer="zeros"),
         r"from layer dead \(Dense\) on all is zero",
     ),
+    "NaN": (negative_variance, r"net answers NaN to noise: from layer bn .*on all is NaN"),
     "dead ReLUs": (
         lambda: dead(bias_initializer=keras.initializers.Constant(-99), activation="relu"),
         r"net answers zero to noise: from layer dead \(Dense\)",

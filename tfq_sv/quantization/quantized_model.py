@@ -114,26 +114,32 @@ def _refuse_masks(model: keras.Model, recipe: QuantizationRecipe) -> None:
             )
 
 
-def refuse_zero(model: keras.Model) -> None:
-    """Refuses a float network that answers zero to noise, and so to everything.
+def refuse_dead(model: keras.Model) -> None:
+    """Refuses a float network that answers zero or NaN to noise, and so to everything.
 
     Raises:
-        InputError: it does; names the layer from which on all is zero.
+        InputError: it does; names the layer from which on all is zero, or not finite.
     """
     sizes = [size or 200 for size in model.inputs[0].shape[1:]]
     if len(sizes) == 1:
         sizes = [16000]
     noise = tf.random.stateless_normal([1, *sizes], (0, 0))
-    if any(np.any(x) for x in tf.nest.flatten(model(noise, training=False))):
+    if all(map(_is_alive, tf.nest.flatten(model(noise, training=False)))):
         return
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     found = keras.Model(model.inputs, [layer.output for layer in layers])(noise, training=False)
-    zero = ""
-    for layer, answer in zip(reversed(layers), reversed(tf.nest.flatten([found])), strict=False):
-        if np.any(answer):
+    answers = tf.nest.flatten([found])
+    last, dead = answers[-1], ""
+    for layer, answer in zip(reversed(layers), reversed(answers), strict=False):
+        if _is_alive(answer):
             break
-        zero = f"{layer.name} ({type(layer).__name__})"
-    raise InputError(f"{model.name} answers zero to noise: from layer {zero} on all is zero")
+        last, dead = answer, f"{layer.name} ({type(layer).__name__})"
+    what = "zero" if np.isfinite(last).all() else "NaN"
+    raise InputError(f"{model.name} answers {what} to noise: from layer {dead} on all is {what}")
+
+
+def _is_alive(answer: Any) -> bool:
+    return bool(np.isfinite(answer).all() and np.any(answer))
 
 
 def quantizers_of(model: keras.Model) -> dict[str, Quantizer]:
