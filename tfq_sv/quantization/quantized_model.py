@@ -15,6 +15,7 @@ import tf_keras as keras
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.models import keras_files  # the package registers the layers that saved models name
+from tfq_sv.models.layer_copies import copied
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import counted
 from tfq_sv.quantization.configs import (
@@ -77,7 +78,7 @@ def rounded(
     _refuse_masks(model, recipe)
 
     def annotate(layer: keras.layers.Layer) -> keras.layers.Layer:
-        copy = type(layer).from_config(_config(layer))
+        copy = copied(layer, **_dtype(layer))
         if layer.name not in recipe.layers:
             return copy
         copy.trainable = True
@@ -207,10 +208,8 @@ def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras
     def unwrap(layer: keras.layers.Layer) -> keras.layers.Layer:
         wrapped = isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
         inner = layer.layer if wrapped else layer
-        config = inner.get_config()
-        if inner.compute_dtype != inner.variable_dtype:  # made under a mixed policy
-            config["dtype"] = "float32"
-        return type(inner).from_config(config)
+        mixed = inner.compute_dtype != inner.variable_dtype  # made under a mixed policy
+        return copied(inner, **({"dtype": "float32"} if mixed else {}))
 
     plain = keras.models.clone_model(model, clone_function=unwrap)
     originals = {layer.name: layer for layer in model.layers}  # get_layer searches through all
@@ -251,17 +250,15 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
-def _config(layer: keras.layers.Layer) -> dict[str, Any]:
-    """A layer's configuration, for a copy.
+def _dtype(layer: keras.layers.Layer) -> dict[str, str]:
+    """What a copy's configuration has otherwise.
 
     In float32, if its model was made under a mixed policy that is not in force: tfmot's wrappers
     take the policy in force, and the layer inside must compute as its wrapper does.
     """
-    config = layer.get_config()
+    mixed = layer.compute_dtype != layer.variable_dtype
     in_force = keras.mixed_precision.global_policy()
-    if layer.compute_dtype != layer.variable_dtype and in_force.compute_dtype == "float32":
-        config["dtype"] = "float32"
-    return config
+    return {"dtype": "float32"} if mixed and in_force.compute_dtype == "float32" else {}
 
 
 def _custom_objects(model: keras.Model) -> dict[str, Any]:
