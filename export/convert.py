@@ -123,7 +123,7 @@ def export_tflite(
         raise InputError(f"{path} exists already; give another path or overwrite=True")
     books = quantized_model.codebooks(model)
     plain = quantized_model.dequantize(model)
-    quantized_model.refuse_zero(plain)
+    quantized_model.refuse_dead(plain)
     layers = quantized_model.recipe_of(model).layers
     recipe = {
         name: layers[name].kind if "binary" in layers[name].kind else _label(book)

@@ -126,10 +126,9 @@ class SpeakerEncoder:
                 f"the runtime could not take {len(values)} {unit} ({reason}): too long, or out of "
                 "memory"
             ) from error
-        if np.isfinite(embedding).all() and not embedding.any() and len(values) >= second:
-            raise InputError("the network answers zero to this speech; check its last layers")
         if not (np.isfinite(embedding).all() and embedding.any()):
-            raise InputError(too_little)
+            dead = "the network answers zero or NaN to this speech; check its last layers"
+            raise InputError(dead if len(values) >= second else too_little)
         return embedding
 
     def _check_waveform(self, values: npt.NDArray[np.float32]) -> None:

@@ -3,7 +3,8 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -139,9 +140,27 @@ def _converted(function: Any, configure: Callable[[Any], None] | None) -> bytes:
             configure(converter)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            return bytes(converter.convert())
+            with _without_native_errors():
+                return bytes(converter.convert())
     finally:
         logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _without_native_errors() -> Iterator[None]:
+    """Without the megabytes of MLIR that the converter writes beside its exception."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # no standard error to write to
+        yield
+        return
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _finished(

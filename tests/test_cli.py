@@ -120,6 +120,7 @@ def test_verify_needs_a_threshold_and_then_decides(
     assert cli.main(["verify", str(file), str(first), str(first)]) == 0
     said = capsys.readouterr().out
     assert re.search(r"score +1\.0000", said)
+    assert f"warning: the same recording as {first}" in said
     assert "tfq-sv evaluate --store" in said
     store = ["evaluate", f"--model={file}", f"--corpus={corpus_dir / 'test'}", "--store"]
     assert cli.main(store) == 0

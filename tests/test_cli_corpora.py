@@ -141,3 +141,27 @@ def test_what_is_no_speech_is_said(
     code, _, err = run(capsys, "verify", f"{made}/small.tflite", f"{tmp_path}/muted.wav", files[1])
     assert code == 1
     assert "is silent: a constant of 0.1" in err
+
+
+def test_copies_of_recordings_are_said(
+    made: Path, speech: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under another speaker's name, and under another name of the same speaker."""
+    for path in speech:
+        file = tmp_path / path.parts[-3] / path.name
+        file.parent.mkdir(exist_ok=True)
+        shutil.copy(path, file)
+    ann, bob, *_ = sorted(tmp_path.iterdir())
+    original = sorted(ann.iterdir())[0]
+    command = ("evaluate", f"--model={made}/small.tflite", f"--corpus={tmp_path}")
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+    assert "copy" not in out
+    for copy in (bob / "other.wav", ann / "zweite.flac"):
+        soundfile.write(copy, *soundfile.read(original, dtype="int16"))
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+    name = f"{ann.name}/{original.name}"
+    assert f"1 recordings are of several speakers at once (first: {bob.name}/other.wav is" in out
+    assert name in out
+    assert "trials compare a recording with its copy, which scores 1 (1 target)" in out

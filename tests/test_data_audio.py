@@ -45,9 +45,9 @@ def test_any_rate_becomes_16_khz(suffix: str, rate: int, tmp_path: Path) -> None
 
 def test_channels_are_mixed_down(tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
-    soundfile.write(path, np.stack([tone(16000), -0.5 * tone(16000)], axis=1), 16000)
+    soundfile.write(path, np.stack([tone(16000), 0.5 * tone(16000)], axis=1), 16000)
     recording = audio.read(path)
-    np.testing.assert_allclose(recording.samples, 0.25 * tone(16000), atol=1e-4)
+    np.testing.assert_allclose(recording.samples, 0.75 * tone(16000), atol=1e-4)
     assert recording.changes == ("2 channels mixed down",)
 
 

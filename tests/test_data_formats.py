@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import struct
 import tarfile
 from pathlib import Path
@@ -272,12 +273,23 @@ def test_channels_in_antiphase_are_not_lost(offset: float, gain: float, tmp_path
     assert recording.changes == ("channel 1 of 2 in antiphase taken",)
 
 
+@pytest.mark.parametrize("delay", [1, 3])
+def test_channels_in_antiphase_may_lag(delay: int, tmp_path: Path) -> None:
+    """Of speech, whose power lies at low frequencies, the mix would keep the highest alone."""
+    low = np.cumsum(np.random.default_rng(0).normal(size=RATE))
+    left = low - np.convolve(low, np.ones(400) / 400, "same")
+    channels = np.stack([left, -np.roll(left, delay)], axis=1) / 100
+    soundfile.write(tmp_path / "a.wav", channels, RATE, subtype="FLOAT")
+    (change,) = audio.read(tmp_path / "a.wav").changes
+    assert re.fullmatch("channel [12] of 2 in antiphase taken", change)
+
+
 def test_other_channels_are_mixed(tmp_path: Path) -> None:
     """One that is silent, unrelated ones, eight of which one speaks."""
     rng = np.random.default_rng(0)
     for channels in (
         np.stack([TONE, 0 * TONE], axis=1), rng.normal(0, 0.1, (RATE, 2)),
-        TONE[:, None] * (np.arange(8) == 3), np.stack([TONE, -0.5 * TONE], axis=1),
+        TONE[:, None] * (np.arange(8) == 3), np.stack([TONE, -0.1 * TONE], axis=1),
     ):  # fmt: skip
         soundfile.write(tmp_path / "a.wav", channels, RATE, subtype="FLOAT")
         recording = audio.read(tmp_path / "a.wav")

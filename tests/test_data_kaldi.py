@@ -326,3 +326,33 @@ def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"no path is .*: File name too long") as caught:
             kaldi.located(tmp_path, name)
         assert len(str(caught.value)) < 300
+
+
+def test_one_recording_of_two_speakers_is_said(root: Path) -> None:
+    """Both sides of a call by one name of a file: nobody says which channel is whose."""
+    (root / "segments").unlink()
+    (root / "utt2spk").write_text("a ann\nb bob\nc bob\n")
+    (root / "wav.scp").write_text("a r1.wav\nb r1.wav\nc r2.wav\n")
+    (note,) = Corpus.read(root).notes
+    assert "1 utterances are another speaker's too (first: b is a); a reco2file_and" in note
+    (root / "wav.scp").write_text("a r1.wav:0\nb r1.wav:0\nc r2.wav\n")
+    assert "(first: b is a)" in Corpus.read(root).notes[0]
+    (root / "reco2file_and_channel").write_text("a r A\nb r B\n")
+    (root / "wav.scp").write_text("a r1.wav\nb r1.wav\nc r2.wav\n")
+    assert not Corpus.read(root).notes
+    (root / "reco2file_and_channel").unlink()
+    (root / "utt2spk").write_text("a ann\nb ann\nc bob\n")
+    assert not Corpus.read(root).notes
+
+
+def test_a_third_column_of_speakers_is_refused(root: Path) -> None:
+    (root / "utt2spk").write_text("u1 ann 2.5\nu2 bob 1.5\nu3 bob 1.0\n")
+    with pytest.raises(InputError, match=r"expected `utterance speaker`, found 'u1' 'ann 2\.5'"):
+        Corpus.read(root)
+
+
+def test_lists_with_comments_and_unseen_marks(root: Path) -> None:
+    for name, mark in (("wav.scp", ""), ("utt2spk", "\u200b"), ("segments", "\ufeff")):
+        lines = (root / name).read_text()
+        (root / name).write_text(f"# made by hand\n#u9 x y 1\n{mark}{lines}", encoding="utf-8")
+    assert Corpus.read(root).speakers == {"u1": "ann", "u2": "bob", "u3": "bob"}

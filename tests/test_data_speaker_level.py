@@ -112,6 +112,12 @@ LAYOUTS = {
     "nobody's recordings beside": (
         ["ann/1.wav", "bob/1.wav", "unknown/1.wav", "Unlabeled/2.wav", "misc/3.wav"],
         ["ann", "bob"]),
+    "years and months below": (
+        [f"{who}/2020/{m:02}/1.wav" for who in ("ann", "bob") for m in (1, 2)], ["ann", "bob"]),
+    "folders without a name beside": (
+        [f"{folder}/1.wav" for folder in ("ann", "bob", "New folder (2)", "all", "old", "to do")],
+        ["ann", "bob"]),
+    "names that begin alike": (["old/1.wav", "noah/1.wav", "Newton/1.wav"], ["Newton", "noah"]),
     "one file per speaker, one session each": (
         ["id10001/v/1.wav", "id10002/w/1.wav"], ["id10001", "id10002"]),
 }  # fmt: skip
@@ -152,9 +158,24 @@ def test_layouts(name: str) -> None:
             ["ann/1.wav", "bob/1.wav", "test/1.wav"],
             "c holds test, which a corpus's parts are called",
         ),
+        (["dev/zurich/ann/1.wav", "dev/bern/bob/1.wav"], "c/dev: which folders are speakers"),
+        (["data/lisa/TIMIT/DR1/FCJF0/1.wav"], "c/data: which folders are speakers, its 1 (lisa)"),
+        (["train/003/106/106_003_1.wav", "train/003/107/107_003_1.wav"], "its 1 (003) or the 2"),
+        (
+            [f"{what}/P{i:04}/1.wav" for what in ("podcast", "lecture") for i in range(3)],
+            "its 2 (podcast, lecture) or the 3 in them (P0000, P0001, P0002)",
+        ),
+        (
+            [f"audio/{what}/p{i}/1.wav" for what in ("studioa", "studiob") for i in (225, 226)],
+            "c/audio: which folders are speakers, its 2 (studioa, studiob) or the 2 in them",
+        ),
         (["angry/1.wav", "happy/2.wav"], "c/angry/1.wav lies in no speaker's folder"),
         (["ann/1.wav", "bob/1.wav", "ann - Copy/1.wav"], "c/ann - Copy is called like a copy of"),
         (["ann/1.wav", "bob/1.wav", "copy of ann/1.wav"], "c/copy of ann is called like a copy"),
+        *[
+            (["ann/1.wav", "bob/1.wav", f"{name}/1.wav"], f"c/{name} is called like a copy of ann")
+            for name in ("ann - Kopie", "ann - 副本", "ann.bak", "ann_old", "ann_backup", "old ann")
+        ],
         (["ann/1.wav", "bob/1.wav", "ann (2)/1.wav"], "--speaker_level=1 takes it for a speaker"),
     ],
 )
@@ -167,7 +188,7 @@ def test_what_nobody_can_know_is_refused(files: list[str], message: str) -> None
 
 def test_the_reading_is_said_where_it_is_not_the_plain_one() -> None:
     assert find_level("c", ["ann/1.wav", "bob/1.wav"]).note == ""
-    assert find_level("c", ["wav/ann/v/1.wav", "wav/bob/v/1.wav"]).note == ""
+    assert find_level("c", ["wav/ann/1.wav", "wav/bob/v/1.wav"]).note == ""
     note = find_level("c", ["dev-clean/84/1/84-1-0.flac", "dev-other/85/1/85-1-0.flac"]).note
     assert (
         note

@@ -36,6 +36,9 @@ def sounds(seconds: float, seed: int = 0) -> dict[str, tuple[str, np.ndarray]]:
         "click": ("a click", click),
         "click and dither": ("a click", click + rng.integers(-1, 2, len(t)) / 2.0**15),
         "clicks": ("clicks", np.where(np.arange(len(t)) % 8000 == 7, 0.9, 0.0)),
+        "offset that jumps": ("clicks", np.floor(3 * t) % 5 - 2),
+        "offset that grows": ("a constant", t),
+        "offset that dies away": ("hum", np.exp(-t / seconds) + 1e-5 * white),
         "constant": ("a constant", np.full(len(t), 0.25)),
     }
 

@@ -75,6 +75,12 @@ FORMS = {
     "mated, non-mated": f"{A} {B} mated\n{A} {C} non-mated\n",
     "same, other": f"{A} {B} same\n{A} {C} other\n",
     "intra, inter": f"{A} {B} intra\n{A} {C} inter\n",
+    "same_spk": f"{A} {B} same_spk\n{A} {C} diff_spk\n",
+    "not same": f"{A} {B} isSame\n{A} {C} not_same\n",
+    "negative pair": f"{A} {B} positive-pair\n{A} {C} NegativePair\n",
+    "a spreadsheet's language": f"{A};{B};WAHR\n{A};{C};FALSCH\n",
+    "another title with same": f"x1,x2,same_sex,same_speaker\n{A},{B},0,1\n{A},{C},1,0\n",
+    "a decision beside": f"file1,file2,match_decision,label\n{A},{B},0,1\n{A},{C},0,0\n",
     "absolute": f"1 ROOT/{A} ROOT/{B}\n0 ROOT/{A} ROOT/{C}\n",
 }  # fmt: skip
 SAID = set(FORMS) - {"VoxCeleb", "Kaldi", "comments", "quoted, with spaces"}
@@ -143,6 +149,12 @@ def test_numbers_may_be_names(tmp_path: Path) -> None:
         (f'1 a b\n1 a c\n1 a "{"c" * 200_000}"\n', "trials:3: expected .{,300}$"),
         (f'1,a,b\n1,a,c\n1,a,"{"c" * 200_000}"\n', "trials:3: expected .{,300}$"),
         ("1 a b\n1 a\n1 a c\n", "trials:2: expected"),
+        ("a b 1 1\na c 0 1\n", "trials: columns 3 and 4 may both be labels, and do not agree"),
+        ("same_day,file1,file2,same_sex\n1,a,b,1\n1,a,c,0\n", "columns 1 and 4 may both be"),
+        *[
+            (f"{title},file1,file2\n0,a,b\n1,a,c\n", f"column 1 is called '{title}', where 1 means")
+            for title in ("different", "is_different", "impostor", "non-target", "distance")
+        ],
     ],
 )
 def test_lines_that_are_no_trials_are_named(text: str, message: str, tmp_path: Path) -> None:

@@ -183,3 +183,27 @@ def test_names_and_rows_must_match() -> None:
     with pytest.raises(InputError, match="vectors of one length"):
         Embeddings.of({"a": np.ones(2), "b": np.ones(3)})
     assert len(Embeddings.of({})) == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "name", "message"),
+    [
+        ("x.ark", "a b.wav", "'a b.wav' has a space, which .*x.ark cannot keep; write a .npy"),
+        ("x.scp", "a\u00a0b", "is empty or has a tab"),
+        ("x.ark", "", "'' is empty"),
+        ("x.npy", "a\tb", "has a tab or a line's end"),
+        ("x.npy", "a\nb", "has a tab or a line's end"),
+        ("x.npy", "a\u2028b", "has a tab or a line's end"),
+        ("x.npy", " a", "has a space, which .*x.npy cannot keep$"),
+    ],
+)
+def test_names_that_a_file_cannot_keep(out: str, name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        Embeddings([name, "b"], np.eye(2)).write(tmp_path / out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_with_spaces_and_of_any_language(tmp_path: Path) -> None:
+    names = ["zo\u00eb/a b.wav", "\u8bf4\u8bdd\u4eba"]
+    Embeddings(names, np.eye(2)).write(tmp_path / "x.npy")
+    assert Embeddings.read(tmp_path / "x.npy").names == names

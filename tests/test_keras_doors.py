@@ -181,6 +181,13 @@ def dead(**options: Any) -> keras.Model:
     return keras.Model(features, layers.Dense(8, name="dead", **options)(x), name="net")
 
 
+def negative_variance() -> keras.Model:
+    model = with_layer(layers.BatchNormalization(name="bn"))
+    bn = model.get_layer("bn")
+    bn.moving_variance.assign(-bn.moving_variance)
+    return model
+
+
 REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "masks": (lambda: with_layer(layers.Masking(name="mask")), r"layer conv gets a mask \(of mask"),
     "operations": (lambda: with_layer(Bessel(name="odd")), r"layer odd \(Bessel\) computes Bessel"),
@@ -196,6 +203,7 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: dead(kernel_initializer="zeros"),
         r"from layer dead \(Dense\) on all is zero",
     ),
+    "NaN": (negative_variance, r"net answers NaN to noise: from layer bn .*on all is NaN"),
     "dead ReLUs": (
         lambda: dead(bias_initializer=keras.initializers.Constant(-99), activation="relu"),
         r"net answers zero to noise: from layer dead \(Dense\)",
@@ -205,12 +213,15 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 
 @pytest.mark.filterwarnings("ignore:left float")
 @pytest.mark.parametrize("case", REFUSED)
-def test_one_line_says_what_is_wrong(case: str, tmp_path: Path) -> None:
+def test_one_line_says_what_is_wrong(
+    case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     build, message = REFUSED[case]
     with pytest.raises(InputError, match=message) as caught:
         export_tflite(quantized(build()), tmp_path / "a.tflite")
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+    assert "loc(" not in capfd.readouterr().err  # MLIR
     assert not (tmp_path / "a.tflite").exists()
 
 
@@ -226,6 +237,36 @@ def test_a_fine_tuned_network_is_saved_with_its_optimizer(form: str, tmp_path: P
         loaded = tfq_sv.load_model(tmp_path / form)
         np.testing.assert_array_equal(loaded(features), model(features))
         model = loaded
+
+
+class Nameless(layers.Layer):
+    """Its configuration does not say what it was given."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.inner = layers.Dense(80)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dense(80, name="odd", activation=lambda x: 2 * x),
+        layers.Dense(80, name="odd", kernel_initializer=lambda shape, dtype: tf.ones(shape, dtype)),
+        Nameless(name="odd"),
+        keras.Sequential([keras.Input((None, 80)), Nameless(name="odd")], name="block"),
+    ],
+)
+def test_layers_that_cannot_be_copied_are_named(layer: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"layer (block\.)?odd \(\w+\) cannot be copied .*without lambda"
+    ):
+        quantized(with_layer(layer))
 
 
 def test_files_of_keras_3_say_so(tmp_path: Path) -> None:

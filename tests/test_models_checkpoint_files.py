@@ -32,14 +32,21 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 def test_numbers_in_quotes(tmp_path: Path, expected: np.ndarray) -> None:
     arguments = {"feat_dim": "80", "embed_dim": "8", "two_emb_layer": "False"}
     fbank = {"num_mel_bins": "80", "frame_length": "25", "frame_shift": "10.0", "dither": "1.0"}
-    dataset = {"fbank_args": fbank, "resample_rate": "16000", "cmvn": "true"}
+    dataset: dict[str, Any] = {"fbank_args": fbank, "resample_rate": "16000", "cmvn": "true"}
     path = folder(tmp_path, STATE, config(model_args=arguments, dataset_args=dataset))
     model = models.load_checkpoint(path)
     np.testing.assert_array_equal(model(FEATURES), expected)
     assert models.front_end(model).subtract_mean
-    dataset["cmvn"] = "false"
-    path = folder(tmp_path, STATE, config(model_args=arguments, dataset_args=dataset))
-    assert not models.front_end(models.load_checkpoint(path)).subtract_mean
+    for no in ("false", "No", "off", None, 0):
+        dataset["cmvn"] = no
+        path = folder(tmp_path, STATE, config(model_args=arguments, dataset_args=dataset))
+        assert not models.front_end(models.load_checkpoint(path)).subtract_mean
+    for wrong in ("sliding", 300, ["no"]):
+        path = folder(
+            tmp_path, STATE, config(model_args=arguments, dataset_args={**dataset, "cmvn": wrong})
+        )
+        with pytest.raises(InputError, match=r"asks for cmvn .*; only true or false is read"):
+            models.load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +97,50 @@ def test_two_networks_are_not_guessed_at(tmp_path: Path) -> None:
     both = {f"{who}.{key}": x for who in ("teacher", "student") for key, x in STATE.items()}
     with pytest.raises(InputError, match=r"several networks \(teacher\., student\.\)"):
         models.load_checkpoint(save(tmp_path / "a.pt", both))
+    both = {f"{who}.{key}": x for who in ("model", "ema.module") for key, x in STATE.items()}
+    with pytest.raises(InputError, match=r"several networks \(model\., ema\.module\.\)"):
+        models.load_checkpoint(save(tmp_path / "a.pt", both))
     front = {f"model.front.{key}": value for key, value in STATE.items()}
     with pytest.raises(InputError, match="SimAM ResNet"):
         models.load_checkpoint(save(tmp_path / "a.pt", front))
+
+
+def test_averaged_weights_beside_are_said(
+    tmp_path: Path, expected: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrap(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"ema": {key: value / 2 for key, value in state.items()}, "model": state}
+
+    model = models.load_checkpoint(save(tmp_path / "a.pt", STATE, wrap))
+    np.testing.assert_array_equal(model(FEATURES), expected)
+    assert "read 'model'; ema is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.to_sparse(), None),
+        (lambda x: x.to("meta"), "seg_1.weight has no values that can be read"),
+        (lambda x: x.to(torch.complex64), "seg_1.weight is torch.complex64; expected floating"),
+    ],
+)
+def test_tensors_of_every_kind(
+    change: Any, message: str | None, tmp_path: Path, expected: np.ndarray
+) -> None:
+    path = save(
+        tmp_path / "a.pt", STATE, lambda x: {**x, "seg_1.weight": change(x["seg_1.weight"])}
+    )
+    if message is None:
+        np.testing.assert_array_equal(models.load_checkpoint(path)(FEATURES), expected)
+        return
+    with pytest.raises(InputError, match=message):
+        models.load_checkpoint(path)
+
+
+def test_negative_variances_are_damage(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.pt", {**STATE, "bn1.running_var": -STATE["bn1.running_var"]})
+    with pytest.raises(InputError, match=r"bn1\.running_var holds negative variances"):
+        models.load_checkpoint(path)
 
 
 PYANNOTE = {

@@ -24,6 +24,11 @@ def test_json_round_trip_in_order(tmp_path: Path) -> None:
         ("{}", "not a recipe"),
         ("[]", "not a recipe"),
         ('{"layers": {"a": 4}}', "not a recipe"),
+        ('{"layers": {"a": {"kind": "kmeans", "bits": NaN}}}', "from 1 to 8, not nan"),
+        (
+            '{"layers": {"a": {"kind": "kmeans", "bits": 4}, "a": {"kind": "kmeans", "bits": 2}}}',
+            "'a' is a duplicate",
+        ),
         ('{"layers": {"a": {"kind": "kmeans", "bits": 9}}}', "from 1 to 8, not 9"),
         ('{"layers": {"a": {"kind": "kmeans", "bits": "4"}}}', "from 1 to 8, not '4'"),
         ('{"layers": {"a": {"kind": "uniform", "bits": 4}}}', "kind must be one of kmeans"),

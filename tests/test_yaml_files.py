@@ -48,6 +48,16 @@ def test_usual_aliases_are_read(tmp_path: Path) -> None:
     assert yaml_files.read(file) == {"a": {"b": 1}, "c": [{"b": 1}, {"b": 1}, {"b": 1, "d": 2}]}
 
 
+@pytest.mark.parametrize(
+    "text", ["lr: 1\na: 2\nlr: 3\n", "a: {b: {c: 1, c: 1}}\n", "[{1: 2, 1: 3}]"]
+)
+def test_a_name_that_is_there_again_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"a\.yaml is not YAML: '(lr|c|1)' is a duplicate"):
+        yaml_files.read(file)
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

@@ -1,5 +1,6 @@
 """YAML from elsewhere: plain values, and no more of them than the file seems to hold."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ def read(file: Path, loader: "type[yaml.SafeLoader] | None" = None) -> Any:
         loader: `yaml.SafeLoader`, or one of its kind that knows more tags.
 
     Raises:
-        InputError: no YAML, or aliases of aliases that make more than `MOST` values of few ("a
-            billion laughs"): these take no memory until something prints or merges them.
+        InputError: no YAML; a duplicate name, of which the last would count, unseen; aliases of
+            aliases that make more than `MOST` values of few ("a billion laughs"): these take no
+            memory until something prints or merges them.
     """
     import yaml
 
@@ -42,6 +44,9 @@ def _size(node: Any, known: dict[int, int]) -> int:
     if id(node) not in known:
         known[id(node)] = MOST + 1
         inner = node.value if isinstance(node.value, list) else []
+        names = Counter((e[0].tag, str(e[0].value)) for e in inner if isinstance(e, tuple))
+        if names and (most := names.most_common(1)[0])[1] > 1 and most[0][1] != "<<":
+            raise ValueError(f"{most[0][1]!r:.60} is a duplicate")
         parts = [
             part for entry in inner for part in (entry if isinstance(entry, tuple) else [entry])
         ]

@@ -1,6 +1,6 @@
 // Several channels become one, as `_choice` in Python's tfq_sv.data.audio decides it.
 
-const ANTIPHASE = 0.05;
+const ANTIPHASE = 0.5;
 
 /**
  * The mix of all channels; or the loudest one, where the mix is the difference of channels in

@@ -15,11 +15,17 @@ const STEADY_SECONDS = 1;
 const STEADY_DB = 2;
 const GROUP = 4;
 const FLOOR_DB = -50;
+// 120 dB below the peak, what float32 and a slow curve leave of a frame that is a line.
+const ROUNDING = FRAME * 2 ** -40;
+const PULSES = "clicks: short pulses and nothing else";
 const MOST_FRAMES = (60 * RATE) / STEP; // a minute is enough to judge by
 const HANN = Float64Array.from(
   { length: FRAME },
   (_, n) => 0.5 - 0.5 * Math.cos((2 * Math.PI * n) / (FRAME - 1)),
 );
+
+const time = (n) => n - (FRAME - 1) / 2;
+const SQUARES = (FRAME * (FRAME ** 2 - 1)) / 12; // of these times
 
 /**
  * Why samples are no speech, in words; empty where nothing says so.
@@ -32,17 +38,20 @@ export function noSpeech(samples) {
   const frames = middle(samples);
   const power = frames.map((frame) => sum(frame.map((value) => value * value)));
   const loudest = Math.max(...power);
-  if (!Number.isFinite(loudest) || loudest <= 0) return "a constant";
-  const active = frames.filter((_, i) => power[i] > loudest * 10 ** (-ACTIVE_DB / 10));
+  const peak = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  if (!Number.isFinite(loudest) || loudest <= ROUNDING * peak ** 2) return "a constant";
+  const chosen = power.map((value) => value > loudest * 10 ** (-ACTIVE_DB / 10));
+  const active = frames.filter((_, i) => chosen[i]);
   const seconds = (active.length * STEP) / RATE;
   if (seconds <= CLICK_SECONDS) return `a click: all sound lies in ${(1000 * seconds).toFixed(0)} ms`;
+  if ((longestRun(chosen) * STEP) / RATE <= CLICK_SECONDS) return PULSES;
   const spectra = active.map(powerSpectrum).filter((spectrum) => sum(spectrum) > 0);
   if (!spectra.length) return "a constant";
   const share = median(spectra.map(strongest));
   if (share > TONE) {
     return `a tone or hum: ${(100 * share).toFixed(0)} % of the power lies at one frequency`;
   }
-  if (median(spectra.map(flatness)) > CLICKS) return "clicks: short pulses and nothing else";
+  if (median(spectra.map(flatness)) > CLICKS) return PULSES;
   const change = spectralChange(spectra);
   if (seconds >= STEADY_SECONDS && change < STEADY_DB) {
     const what = `the spectrum changes by ${change.toFixed(1)} dB`;
@@ -59,15 +68,22 @@ function median(values) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-/** Frames of the middle minute, less its mean. */
+/** How many frames in a row are chosen, at most. */
+function longestRun(chosen) {
+  let run = 0;
+  return chosen.reduce((most, one) => Math.max(most, (run = one ? run + 1 : 0)), 0);
+}
+
+/** Frames of the middle minute, each less the line that fits it best. */
 function middle(samples) {
   const all = Math.floor((samples.length - FRAME) / STEP) + 1;
-  const count = Math.min(all, MOST_FRAMES);
   const start = Math.max(0, Math.floor((all - MOST_FRAMES) / 2)) * STEP;
-  const part = Float64Array.from(samples.subarray(start, start + (count - 1) * STEP + FRAME));
-  const mean = sum(part) / part.length;
-  const centred = part.map((value) => value - mean);
-  return Array.from({ length: count }, (_, i) => centred.subarray(i * STEP, i * STEP + FRAME));
+  return Array.from({ length: Math.min(all, MOST_FRAMES) }, (_, i) => {
+    const frame = Float64Array.from(samples.subarray(start + i * STEP, start + i * STEP + FRAME));
+    const mean = sum(frame) / FRAME;
+    const slope = sum(frame.map((value, n) => (value - mean) * time(n))) / SQUARES;
+    return frame.map((value, n) => value - mean - slope * time(n));
+  });
 }
 
 /** Bins 2 to 256 of a frame under a Hann window. */

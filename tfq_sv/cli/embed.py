@@ -32,7 +32,7 @@ from tfq_sv.cli.common import (
 )
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.evaluation.embeddings import SUFFIXES
+from tfq_sv.evaluation.embeddings import SUFFIXES, Embeddings
 from tfq_sv.evaluation.extraction import Cache, extract
 from tfq_sv.files import check_folder, check_output, existing
 
@@ -57,6 +57,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     (check_output if file else check_folder)(out)
     check_network(name, finished=True)
     corpus = Corpus.of_files(arguments) if arguments else Corpus.read(folder, unlabelled=True)
+    if file:
+        Embeddings.check_names(out, corpus.paths)
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)
     cache = None if file else Cache(out, fingerprint(name, encoder, fast=fast))

@@ -45,6 +45,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.comparison import System
+from tfq_sv.evaluation.copies import copies
 from tfq_sv.evaluation.embeddings import SUFFIXES
 from tfq_sv.evaluation.extraction import Cache, Extraction, extract, from_file
 from tfq_sv.evaluation.measurement import Evaluation, measure
@@ -138,6 +139,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
     name = FLAGS.model or FLAGS.embeddings
+    for note in copies(extraction.embeddings, corpus, result.trials):
+        print(note)
     _print(name, result, cohort)
     if FLAGS.scores_out:
         scores = result.normalized or to_scale(result.scores, FLAGS.score_scale)

@@ -13,6 +13,7 @@ example:
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from tfq_sv.cli.common import open_encoder, required
@@ -56,11 +57,15 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         if recording.doubt:
             print(f"{path}: warning: perhaps no speech: {recording.doubt}")
             warnings[path] = recording.doubt
+    first, second = (recording.embedding for recording in recordings)
+    if np.array_equal(first, second):
+        warnings[paths[1]] = "both recordings are the same"
+        print(f"{paths[1]}: warning: the same recording as {paths[0]}")
     about = getattr(encoder, "about", {})
     stored = (about.get("thresholds") or {}).values()
     known = FLAGS.threshold is not None or any(x["threshold"] is not None for x in stored)
     threshold = find_threshold(about, chosen(FLAGS), model) if known else None
-    score = cosine(*(recording.embedding for recording in recordings))
+    score = cosine(first, second)
     print(f"score      {score:.4f}  (cosine, -1 to 1)")
     if threshold is None:
         print(

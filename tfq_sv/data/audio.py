@@ -26,8 +26,8 @@ T = TypeVar("T")
 SAMPLE_RATE = 16000
 MIN_SECONDS = 0.2
 # A mix that has less than so much of the power that unrelated channels would give it is the
-# difference of channels in antiphase.
-_ANTIPHASE = 0.05
+# difference of channels in antiphase, with a little delay between them perhaps.
+_ANTIPHASE = 0.5
 
 # Seconds that a segment may reach beyond its recording, as for Kaldi's extract-segments.
 _OVERSHOOT = 0.5

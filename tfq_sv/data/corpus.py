@@ -174,6 +174,12 @@ class Corpus:
             notes = (f"speakers are not known: {root} has no utt2spk",)
         keys = sorted(places)
         known = {key: speakers[key] for key in keys} if speakers else {}
+        if known and (torn := kaldi.same_places(places, known)):
+            key, other = torn[0]
+            notes = (
+                f"warning: {len(torn):,} utterances are another speaker's too (first: {key} is "
+                f"{other}); a reco2file_and_channel says which channel is whose",
+            )
         return cls(root, {key: places[key] for key in keys}, known, notes)
 
     @classmethod

@@ -49,17 +49,22 @@ _PARTS = re.compile(
 # Recordings of many people or of nobody, where they lie beside speakers' folders.
 _NOBODY = re.compile(
     r"unknown|unlabell?ed|misc(ellaneous)?|various|mixed|others?|rejected|discarded|garbage|bad|"
-    r"broken|corrupt(ed)?|samples?|examples?|demos?|previews?",
+    r"broken|corrupt(ed)?|samples?|examples?|demos?|previews?|all|everything|everyone|old|new|"
+    r"archived?|inbox|incoming|to[-_ ]?(do|check|sort)|exports?|exported|unsorted|"
+    r"(new|untitled)[-_ ]folder.*|neuer[-_ ]ordner.*|nouveau[-_ ]dossier.*|新建文件夹.*",
     re.IGNORECASE,
 )
 _COPY = re.compile(
-    r"copy[-_ ]of[-_ ](?P<of>.+)|(?P<first>.+?)([-_ ]+copy([-_ ]?\(?\d+\)?)?|[-_ ]?\(\d+\))",
+    r"(copy[-_ ]of|copia[-_ ]de|kopie[-_ ]von|backup[-_ ]of|old)[-_ ](?P<of>.+)|"
+    r"(?P<first>.+?)([-_ ]+(copy|kopie|copie|copia|kopia|kopi|копия|副本|コピー)([-_ ]?\(?\d+\)?)?|"
+    r"[-_ ]?\(\d+\)|[-_. ]+(bak|backup|old|orig(inal)?|new|dup(licate)?))",
     re.IGNORECASE,
 )
 _NO_SPEAKERS = re.compile(
     r"[-_]*((background|free)?[-_ ]?noises?|musan|music|rirs?([-_]noises)?|simulated_rirs|"
     r"real_rirs.*|pointsource_noises|impulse[-_ ]?responses?|silences?|babble|ambien(t|ce)|"
-    r"augmentation|tmp|temp|trash|logs?|checkpoints?|results?|outputs?|caches?|backups?|bak)[-_]*",
+    r"augmentation|tmp|temp|trash|logs?|checkpoints?|results?|outputs?|caches?|backups?|bak|exp|"
+    r"mfccs?|fbanks?|feats|features|spectrograms?)[-_]*",
     re.IGNORECASE,
 )
 _NAMED_SPEAKER = re.compile(
@@ -68,6 +73,8 @@ _NAMED_SPEAKER = re.compile(
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"[a-z]{0,4}[-_]?\d{2,}[a-z]?", re.IGNORECASE)
+# As long as speakers' numbers are, `p225` or `0011`, and no year.
+_LONG_NUMBER = re.compile(r"(?!(19|20)\d\d)[a-z]{0,4}[-_]?\d{3,6}[a-z]?", re.IGNORECASE)
 _WEAK = re.compile(r"[a-z]{1,2}|[a-z]{2}[-_][a-z]{2}|read|child|man|woman", re.IGNORECASE)
 _FORMAT = re.compile(_FORMATS, re.IGNORECASE)
 _TRAIN = re.compile(r"train|training|trn", re.IGNORECASE)
@@ -90,11 +97,15 @@ def is_part(name: str) -> bool:
 
 
 def is_session(name: str) -> bool:
-    """Whether it may be one of a speaker's recordings or conditions: a number, a day, a place.
+    """Whether it is one of a speaker's sessions or conditions: a number, a day, a place.
 
-    >>> [is_session(name) for name in ("1", "s02", "2023-01-05", "kitchen", "ann")]
-    [True, True, True, True, False]
+    Not a number as long as speakers have, since both are numbered.
+
+    >>> [is_session(name) for name in ("1", "s02", "2023-01-05", "kitchen", "ann", "p225")]
+    [True, True, True, True, False, False]
     """
+    if _LONG_NUMBER.fullmatch(name):
+        return False
     return name.isdigit() or is_numbered(name) or is_part(name)
 
 

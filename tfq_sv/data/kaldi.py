@@ -54,7 +54,7 @@ def read_places(root: Path) -> dict[str, Path | Member | Segment]:
         InputError: no utterance, a malformed line, a command instead of a file, or a segment of a
             recording that is not listed.
     """
-    listed = read_pairs(root / "wav.scp")
+    listed = read_pairs(root / "wav.scp", comments=True)
     sides = _sides(root / "reco2file_and_channel")
     recordings = _sided(recordings_of(root / "wav.scp", listed), sides)
     segments = root / "segments"
@@ -74,7 +74,10 @@ def read_speakers(root: Path, utterances: Mapping[str, Path | Member | Segment])
     lacking = [key for key in utterances if key not in speakers]
     if lacking and (root / "segments").is_file():
         # A list of recordings will do, where each is of one speaker.
-        of = {line.split()[0]: line.split()[1] for _, line in read_lines(root / "segments")}
+        of = {
+            line.split()[0]: line.split()[1]
+            for _, line in read_lines(root / "segments", comments=True)
+        }
         speakers |= {key: speakers[of[key]] for key in lacking if of[key] in speakers}
         lacking = [key for key in lacking if key not in speakers]
     if lacking:
@@ -158,7 +161,7 @@ def recordings_of(source: Path, listed: Mapping[str, str]) -> dict[str, Path | M
 
 def _sides(path: Path) -> dict[str, tuple[str, int]]:
     """Reads reco2file_and_channel: recording -> its file and, from 0, its channel there."""
-    rows = read_lines(path) if path.is_file() else []
+    rows = read_lines(path, comments=True) if path.is_file() else []
     first = 0 if any(line.split()[2:] == ["0"] for _, line in rows) else 1
     sides: dict[str, tuple[str, int]] = {}
     for number, line in rows:
@@ -196,7 +199,7 @@ def _segments(
     sides: Mapping[str, tuple[str, int]],
 ) -> dict[str, Path | Member | Segment]:
     found: dict[str, Path | Member | Segment] = {}
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, comments=True):
         fields = line.split()
         try:
             key, recording, start, end = fields[:4]
@@ -262,11 +265,11 @@ def _speakers(root: Path) -> tuple[Path, dict[str, str]]:
     if not source.is_file():
         if not listed.is_file():
             raise InputError(f"{root} has a wav.scp but no utt2spk beside it")
-        return listed, read_pairs(listed)
+        return listed, _read_utt2spk(listed)
     grouped = _grouped(source)
     if not listed.is_file():
         return source, grouped
-    speakers = read_pairs(listed)
+    speakers = _read_utt2spk(listed)
     wrong = [key for key, speaker in speakers.items() if grouped.get(key, speaker) != speaker]
     if wrong:
         raise InputError(
@@ -276,10 +279,35 @@ def _speakers(root: Path) -> tuple[Path, dict[str, str]]:
     return listed, speakers
 
 
+def _read_utt2spk(source: Path) -> dict[str, str]:
+    speakers = read_pairs(source, comments=True)
+    for key, speaker in speakers.items():
+        if " " in speaker:  # a third column, of durations for instance, would part the speakers
+            raise InputError(f"{source}: expected `utterance speaker`, found {key!r} {speaker!r}")
+    return speakers
+
+
+def same_places(
+    places: Mapping[str, Path | Member | Segment], speakers: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Utterances that are another speaker's utterance too: (key, the other's key)."""
+    first: dict[object, str] = {}
+    pairs = (
+        (
+            key,
+            first.setdefault(
+                (place.archive, place.offset) if isinstance(place, Member) else place, key
+            ),
+        )
+        for key, place in places.items()
+    )
+    return [(key, other) for key, other in pairs if speakers[key] != speakers[other]]
+
+
 def _grouped(source: Path) -> dict[str, str]:
     """Reads spk2utt: utterance -> speaker."""
     speakers: dict[str, str] = {}
-    for speaker, keys in read_pairs(source).items():
+    for speaker, keys in read_pairs(source, comments=True).items():
         for key in keys.split():
             if speakers.setdefault(key, speaker) != speaker:
                 raise InputError(f"{source}: {key} has two speakers, {speakers[key]} and {speaker}")

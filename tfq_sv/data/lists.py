@@ -14,6 +14,10 @@ _MARKS = {
 }
 
 
+# Marks without width, which pages and joined files leave in the middle of names.
+_UNSEEN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
+
+
 def legible(name: str) -> str:
     r"""A file's name as lists can keep it: bytes that are not UTF-8 are spelled out.
 
@@ -53,36 +57,45 @@ def read_text(path: Path) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not a text file") from None
+        raise InputError(f"{path} is not a text file in UTF-8 or UTF-16; convert it") from None
     if "\0" in text:
         raise InputError(f"{path} is not a text file")
-    return text
+    return text.translate(_UNSEEN)
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
+def read_lines(path: Path, *, comments: bool = False) -> list[tuple[int, str]]:
     """Returns a text file's numbered lines that are not blank; tabs count as spaces.
+
+    Args:
+        path: the file.
+        comments: leave out lines that begin with `#`.
 
     Raises:
         InputError: as `read_text`.
     """
-    return list(_lines(path))
+    return list(_lines(path, comments))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, comments: bool) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if stripped := line.replace("\t", " ").strip():
+        stripped = line.replace("\t", " ").strip()
+        if stripped and not (comments and stripped.startswith("#")):
             yield number, stripped
 
 
-def read_pairs(path: Path) -> dict[str, str]:
+def read_pairs(path: Path, *, comments: bool = False) -> dict[str, str]:
     """Reads a Kaldi list of `key value` lines.
+
+    Args:
+        path: the file.
+        comments: leave out lines that begin with `#`, as people write into lists by hand.
 
     Raises:
         InputError: missing, not text, a line without a value, or duplicate keys.
     """
     pairs: dict[str, str] = {}
     repeated = []
-    for number, line in _lines(path):
+    for number, line in _lines(path, comments):
         key, _, value = line.partition(" ")
         if not value.strip():
             raise InputError(f"{path}:{number}: expected `key value`, found {line!r:.200}")

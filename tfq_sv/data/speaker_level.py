@@ -170,7 +170,8 @@ class _Finder:
         if parts:
             self._check_parts(here, parts)
             return [path for child in parts for path in self.below(child, known=True)]
-        if known and not _strong(_below(children)) > _strong([_name(c) for c in children]):
+        direct = 2 * sum(child.files > 0 for child in children) >= len(children)
+        if known and direct and _strong(_below(children)) <= _strong(list(map(_name, children))):
             return [folder.path]
         if self._deeper(folder, children):
             return [path for child in children for path in self.below(child, known=True)]

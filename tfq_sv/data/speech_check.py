@@ -3,15 +3,16 @@
 The rule, which `SpeechCheck.kt` and `speech_check.js` follow too, by the cases of
 tests/data/speech_check.json (all logarithms are decibels, 10 log10):
 
-1. Subtract the mean. Frames of 512 samples at 16 kHz, every 256 (32 ms, every 16 ms). A frame is
-   active if its mean square is within 30 dB of the loudest frame's. A recording of less than 0.5 s
-   is not judged.
-2. **Click**: the active frames last 0.04 s at most (frames times 16 ms).
+1. Frames of 512 samples at 16 kHz, every 256 (32 ms, every 16 ms), each less the line that fits it
+   best, so that an offset that drifts or jumps is no sound. A frame is active if its mean square is
+   within 30 dB of the loudest frame's. A recording of less than 0.5 s is not judged.
+2. **Click**: the active frames last 0.04 s at most (frames times 16 ms). **Clicks**: so does each
+   run of them.
 3. Power spectra of the active frames, Hann window, bins 2 to 256.
    **Tone**: the strongest bin with two neighbours on each side holds, in the median frame, 99 % of
    the power: a whistle, a dial tone, mains hum, a sweep.
-   **Clicks**: the spectral flatness (geometric by arithmetic mean over bins) of the median frame is
-   above 0.8; noise has 0.56, speech 0.3 at most.
+   **Clicks** too: the spectral flatness (geometric by arithmetic mean over bins) of the median
+   frame is above 0.8; noise has 0.56, speech 0.3 at most.
 4. From 1 s of active frames on, **steady**: power in 17 bands (`EDGES`, bins) is averaged over 4
    neighbouring active frames, and taken as a share of the frame's whole, in dB, at least -50. Over
    those groups (in steps of 4), the standard deviation in each band, root mean square over the
@@ -40,6 +41,9 @@ _STEADY_SECONDS = 1.0
 _STEADY_DB = 2.0
 _GROUP = 4
 _FLOOR_DB = -50.0
+# 120 dB below the peak, what float32 and a slow curve leave of a frame that is a line.
+_ROUNDING = FRAME * 2.0**-40
+_PULSES = "clicks: short pulses and nothing else"
 # A minute is enough to judge by.
 _MOST_FRAMES = 60 * RATE // STEP
 
@@ -60,12 +64,16 @@ def no_speech(samples: npt.NDArray[np.floating]) -> str:
     frames = _frames(samples)
     power = np.einsum("nf,nf->n", frames, frames, dtype=np.float64)
     loudest = float(power.max())
-    if not np.isfinite(loudest) or loudest <= 0:
+    peak = float(np.abs(samples).max())
+    if not np.isfinite(loudest) or loudest <= _ROUNDING * peak**2:
         return "a constant"
-    active = frames[power > loudest * 10 ** (-_ACTIVE_DB / 10)]
+    chosen = power > loudest * 10 ** (-_ACTIVE_DB / 10)
+    active = frames[chosen]
     seconds = len(active) * STEP / RATE
     if seconds <= _CLICK_SECONDS:
         return f"a click: all sound lies in {1000 * seconds:.0f} ms"
+    if _longest_run(chosen) * STEP / RATE <= _CLICK_SECONDS:
+        return _PULSES
     spectra = np.square(np.abs(np.fft.rfft(active * np.hanning(FRAME), axis=1)))[:, 2:]
     spectra = spectra[spectra.sum(axis=1) > 0]
     if not len(spectra):
@@ -74,7 +82,7 @@ def no_speech(samples: npt.NDArray[np.floating]) -> str:
     if share > _TONE:
         return f"a tone or hum: {100 * share:.0f} % of the power lies at one frequency"
     if _flatness(spectra) > _CLICKS:
-        return "clicks: short pulses and nothing else"
+        return _PULSES
     change = spectral_change(spectra)
     if seconds >= _STEADY_SECONDS and change < _STEADY_DB:
         return (
@@ -95,12 +103,21 @@ def spectral_change(spectra: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt(np.maximum(shares, _FLOOR_DB).var(axis=0).mean()))
 
 
+def _longest_run(chosen: npt.NDArray[np.bool_]) -> int:
+    """How many frames in a row are chosen, at most."""
+    ends = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    return int((ends[1::2] - ends[::2]).max(initial=0))
+
+
 def _frames(samples: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     count = (len(samples) - FRAME) // STEP + 1
     first = max(0, (count - _MOST_FRAMES) // 2)  # the middle of a long one
     part = samples[first * STEP : (first + min(count, _MOST_FRAMES) - 1) * STEP + FRAME]
-    part = part.astype(np.float64) - part.mean(dtype=np.float64)
-    return np.lib.stride_tricks.sliding_window_view(part, FRAME)[::STEP]
+    frames = np.lib.stride_tricks.sliding_window_view(part.astype(np.float64), FRAME)[::STEP]
+    time = np.arange(FRAME) - (FRAME - 1) / 2
+    centred = frames - frames.mean(axis=1, keepdims=True)
+    slopes = centred @ time / (time @ time)
+    return np.asarray(centred - slopes[:, None] * time)
 
 
 def _strongest(spectra: npt.NDArray[np.float64]) -> float:

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from sys import intern
 
@@ -11,15 +12,16 @@ from tfq_sv.data.lists import read_text
 from tfq_sv.errors import InputError
 
 _TARGET = frozenset(
-    "target tgt tar same true genuine client yes y positive pos p match matched mated same_speaker "
-    "same-speaker t accept accepted intra within".split()
+    "target tgt tar same true genuine client yes y positive pos p match matched mated t accept "
+    "accepted intra within wahr vrai verdadero vero 是 相同".split()
 )
 _NONTARGET = frozenset(
-    "nontarget non-target non_target nontgt non-tgt nontar non imp impostor imposter different "
-    "diff false no n negative neg mismatch nonmatch non-match nonmated unmatched "
-    "different_speaker different-speaker f other non-mated non_mated unmated reject rejected inter "
-    "between".split()
+    "nontarget nontgt nontar non imp impostor imposter different diff false no n negative neg "
+    "mismatch nonmatch nonmated unmatched unmated notmatched f other reject rejected inter between "
+    "notsame notarget falsch faux falso 否 不同".split()
 )
+# What people write beside these words: `is_same_speaker`, `target-trial`.
+_BESIDE = re.compile(r"(?<=.)(speakers?|spkr?s?|persons?|voices?|pairs?|trials?)$")
 _NUMBER = re.compile(r"[+-]?\d(\.\d*)?(e[+-]?\d{1,3})?")
 _PLAIN = frozenset({"0", "1", "target", "nontarget"})
 _HEADING = re.compile(
@@ -30,6 +32,15 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"label|target|same|match|key|class")
+# Titles of a column that say that 1 is one speaker, and those that say the opposite.
+_SURE_LABEL = re.compile(
+    r"(is)?(label|target|same|match|key|groundtruth|truth|ytrue|(target|trial)type|"
+    r"same(speaker|spk|person|voice|identity))s?"
+)
+_OPPOSITE = re.compile(
+    r"(is|label)?(non?target|impost[eo]r|diff(erent)?|mismatch|not?same|distance|nonmatch|negative)"
+    r"(speaker|spk|person|trial|label)?s?"
+)
 _SAMPLE = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _WORD = re.compile(r"[^\W\d][\w .:#()?-]*|", re.IGNORECASE)
@@ -52,20 +63,30 @@ class TrialList:
     note: str
 
 
+@lru_cache(maxsize=1024)
 def label_of(text: str) -> bool | None:
     """What a word says of a trial; None if it is no label.
 
     >>> label_of("tgt"), label_of("0.0"), label_of("1.0e+00"), label_of("ann/1.wav")
     (True, False, True, None)
     """
-    word = "_".join(text.lower().split())
+    word = _plain(text)
+    if _NUMBER.fullmatch(text.strip().lower()):
+        return {1.0: True, 0.0: False, -1.0: False}.get(float(text))
+    word = _BESIDE.sub("", word)
     if word in _TARGET:
         return True
-    if word in _NONTARGET:
-        return False
-    if _NUMBER.fullmatch(word):
-        return {1.0: True, 0.0: False, -1.0: False}.get(float(word))
-    return None
+    return False if word in _NONTARGET else None
+
+
+def _plain(text: str) -> str:
+    """A word less its case, its hyphens and the like, and a leading `is`.
+
+    >>> _plain("is_Same-Speaker")
+    'samespeaker'
+    """
+    word = re.sub(r"[-_ ]+", "", text.lower())
+    return word.removeprefix("is") if len(word) > 4 else word
 
 
 def read_list(path: Path, known: Callable[[str], bool] = lambda name: False) -> TrialList:
@@ -120,16 +141,20 @@ def _is_heading(
         return False
     if any(known(field) for field in first):
         return False
-    if any(label_of(field) is not None and field not in _TARGET for field in first):
-        return False
-    usual = [_HEADING.fullmatch(field) is not None or field in _TARGET for field in first]
-    labels = [i for i, field in enumerate(first) if label_of(field) is None]
+    labels = [i for i, field in enumerate(first) if label_of(field) is not None]
+    for i in labels:
+        # A word for nontargets is a title above numbers alone.
+        numbers = bool(rows) and all(len(row) > i and _is_number(row[i]) for row in rows)
+        if first[i] not in _TARGET and not (numbers and len(first[i]) > 2):
+            return False
+    usual = [_HEADING.fullmatch(field) is not None or i in labels for i, field in enumerate(first)]
+    others = [i for i in range(len(first)) if i not in labels]
     named = any(usual) or any(known(field) for row in rows for field in row)
     # What pandas writes has no title for its numbers; people call labels what they like.
     return all(usual) or (
         named
         and all(_WORD.fullmatch(field) and "." not in field for field in first)
-        and any(all(len(row) > i and label_of(row[i]) is not None for row in rows) for i in labels)
+        and any(all(len(row) > i and label_of(row[i]) is not None for row in rows) for i in others)
         and bool(rows)
     )
 
@@ -180,7 +205,20 @@ def _columns(
         unknown = [i for i in candidates if not any(known(x) for x in columns[i])]
         label = 2 if 2 in (unknown or candidates) else (unknown or candidates)[0]
     else:
-        label = (titled or words or candidates)[0]
+        sure = [i for i in titled if _SURE_LABEL.fullmatch(_plain(heading[i]))]
+        likely = sure or titled or words or candidates
+        label = likely[0]
+        other = next((i for i in likely if not _agree(columns[label], columns[i])), None)
+        if other is not None:
+            raise InputError(
+                f"{path}: columns {label + 1} and {other + 1} may both be labels, and do not "
+                "agree; leave one out"
+            )
+    if label < len(heading) and _OPPOSITE.fullmatch(_plain(heading[label])):
+        raise InputError(
+            f"{path}: column {label + 1} is called {heading[label]!r}, where 1 means two speakers; "
+            "turn it around, 1 or target means the same speaker"
+        )
     others = [i for i in range(width) if i != label]
     names = others
     if len(names) > 2:
@@ -195,6 +233,10 @@ def _columns(
     if len(names) < 2:
         names = others
     return label, names[0], names[1]
+
+
+def _agree(first: Sequence[str], second: Sequence[str]) -> bool:
+    return [label_of(text) for text in first] == [label_of(text) for text in second]
 
 
 def _note(

@@ -1,7 +1,7 @@
 """Embeddings by name, and the files that keep them: Kaldi's ark and scp, or a NumPy matrix."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +94,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
             InputError: another suffix, or a file that is in the way, see `check_output`.
         """
         self.check_output(path)
+        self.check_names(path, self.names)
         target = Path(path)
         if target.suffix in (".ark", ".scp"):
             self._write_kaldi(target.with_suffix(".ark"), target.with_suffix(".scp"))
@@ -101,7 +102,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         with _both(target.with_suffix(".txt"), target) as (names, matrix):
             with matrix.open("wb") as file:
                 np.save(file, self.matrix)
-            names.write_text("".join(f"{name}\n" for name in self.names))
+            names.write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
 
     @staticmethod
     def check_output(path: str | os.PathLike[str]) -> None:
@@ -122,6 +123,23 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
                 f"{beside} would be overwritten, and is of something else, as {target} does not "
                 "exist; choose another name"
             )
+
+    @staticmethod
+    def check_names(path: str | os.PathLike[str], names: Iterable[str]) -> None:
+        """Sees, before long work, whether a file can keep such names.
+
+        Raises:
+            InputError: a name with a space, for Kaldi's files; with a tab or a line's end, for any.
+        """
+        kaldi = Path(path).suffix in (".ark", ".scp")
+        for name in names:
+            fine = [name] == (
+                name.split() if kaldi else name.replace("\t", " ").strip().splitlines()
+            )
+            if not fine:
+                what = "has a space" if " " in name else "is empty or has a tab or a line's end"
+                instead = "; write a .npy" if kaldi and what == "has a space" else ""
+                raise InputError(f"{name!r} {what}, which {path} cannot keep{instead}")
 
     def _write_kaldi(self, ark: Path, scp: Path) -> None:
         import kaldiio  # only where Kaldi's files are written

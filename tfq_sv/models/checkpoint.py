@@ -80,7 +80,8 @@ class Checkpoint:
         if self.averaged > 1:
             notes.append(f"no avg_model.pt: the last {self.averaged} epochs are averaged")
         if self.dropped:
-            notes.append(f"dropped the training head: {', '.join(self.dropped)}")
+            listed = ", ".join(self.dropped[:6]) + (", ..." if len(self.dropped) > 6 else "")
+            notes.append(f"dropped what is of no embedding ({len(self.dropped)}): {listed}")
         if not self.config:
             notes.append(f"no {CONFIG} beside it: {self.origin}'s usual front end is assumed")
         return notes
@@ -126,7 +127,10 @@ def _prefix(file: Path, keys: Iterable[str]) -> str:
         )
         # Blocks, which are numbered, have such keys as well, one or more levels further down.
         found = [prefix for prefix in found if not prefix.rstrip(".").split(".")[-1].isdecimal()]
-        found = [prefix for prefix in found if prefix.count(".") == found[0].count(".")]
+        # Another network lies beside the first, a part of it below.
+        found = [
+            prefix for prefix in found if prefix == found[0] or not (prefix.startswith(found[0]))
+        ]
         if len(found) > 1:
             raise InputError(
                 f"{file} holds several networks ({', '.join(found)}); save the state dict of one"

@@ -1,6 +1,7 @@
 """Files of tensors by key: PyTorch's and safetensors. Nothing that a file holds is ever run."""
 
 import json
+import logging
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
@@ -39,6 +42,8 @@ def read_tensors(file: Path) -> dict[str, npt.NDArray[np.float32]]:
         tensors[key] = _floats(file, key, value)
         if not np.isfinite(tensors[key]).all():
             raise InputError(f"{file}: {key} holds NaN or infinite values")
+        if key.endswith("running_var") and tensors[key].min(initial=0) < 0:
+            raise InputError(f"{file}: {key} holds negative variances; the file is damaged")
     return tensors
 
 
@@ -71,7 +76,15 @@ def _floats(file: Path, key: str, value: Any) -> npt.NDArray[np.float32]:
         return value.astype(np.float32)
     if not value.is_floating_point():
         raise InputError(f"{file}: {key} is {value.dtype}; expected floating point")
-    found: npt.NDArray[np.float32] = value.detach().float().numpy()
+    try:
+        found: npt.NDArray[np.float32] = value.detach().to_dense().float().numpy()
+    except (
+        RuntimeError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # no values, or of other devices
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{file}: {key} has no values that can be read ({reason})") from None
     return found
 
 
@@ -243,6 +256,13 @@ def _inner(content: Any) -> Any:
 
     for wrapper in _WRAPPERS * 2:  # as {"model": {"state_dict": ...}} too
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            others = [
+                name
+                for name, value in content.items()
+                if name != wrapper and _is_state(value, torch.Tensor)
+            ]
+            if others:
+                _log.warning("read %r; %s is left out", wrapper, ", ".join(map(str, others)))
             content = content[wrapper]
     if isinstance(content, dict) and not _is_state(content, torch.Tensor):
         states = [value for value in content.values() if _is_state(value, torch.Tensor)]

@@ -9,6 +9,8 @@ from tfq_sv.errors import InputError
 from tfq_sv.features import SPEECHBRAIN, THREE_D_SPEAKER, WESPEAKER, FbankOptions
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint
 
+# What YAML reads as truth values where it is not in quotes.
+_TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _OWN: dict[str, dict[str, Any]] = {
     "3D-Speaker": {
         "window": THREE_D_SPEAKER.window,
@@ -63,12 +65,16 @@ def _read(checkpoint: Checkpoint, bins: int) -> FbankOptions:
         name, value = next(iter(settings.items()))
         what = f"{' '.join(str(name).split())} {value!r}"
         raise refuse(f"{what:.80}", "num_mel_bins, frame_length, frame_shift or dither")
+    means = dataset.get("cmvn", True), cmvn.get("norm_mean", True)
+    for value in means:
+        if value not in (True, False, None):
+            raise refuse(f"cmvn {value!r:.40}", "true or false")
     return replace(
         WESPEAKER,
         num_bins=bins,
         frame_length=round(length * per_ms),
         frame_shift=round(shift * per_ms),
-        subtract_mean=bool(dataset.get("cmvn", True) and cmvn.get("norm_mean", True)),
+        subtract_mean=all(means),
     )
 
 
@@ -87,8 +93,8 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, str):
         return int(value) if isinstance(value, float) and value.is_integer() else value
     text = value.strip().lower()
-    if text in ("true", "false"):
-        return text == "true"
+    if text in _TRUTHS:
+        return _TRUTHS[text]
     if re.fullmatch(r"[+-]?\d{1,12}", text):
         return int(text)
     if re.fullmatch(r"[+-]?\d{1,12}\.\d{0,12}", text):

@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfq_sv.models.layer_copies import copied
+
 kinds = keras.layers
 
 Step = tuple[keras.layers.Layer, slice]
@@ -99,7 +101,7 @@ def _copy(
 ) -> Callable[..., Any]:
     """A layer, or several that do the same; `values` gets what their weights are to be."""
     name = prefix + layer.name
-    whole = type(layer).from_config({**layer.get_config(), "name": name})
+    whole = copied(layer, name=name)
     steps = _steps(layer, name) or [(whole, slice(None))]
     weights = layer.get_weights()
     values += [(step, weights[part]) for step, part in steps]

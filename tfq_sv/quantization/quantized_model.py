@@ -16,6 +16,7 @@ import tf_keras as keras
 from tfq_sv.codebook import Codebook
 from tfq_sv.errors import InputError
 from tfq_sv.models import keras_files  # the package registers the layers that saved models name
+from tfq_sv.models.layer_copies import copied
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import counted
 from tfq_sv.quantization.configs import (
@@ -92,12 +93,12 @@ def _wrapped(recipe: QuantizationRecipe, layer: keras.layers.Layer) -> keras.lay
 
     A copy that is not wrapped has no weights yet.
     """
-    copy = type(layer).from_config(_config(layer))
+    copy = copied(layer, **_dtype(layer))
     entry = recipe.layers.get(layer.name)
     if entry is None:
         return copy
     copy.trainable = True
-    copy.build_from_config(layer.get_build_config())
+    copy.build(layer.get_input_shape_at(0))
     copy.set_weights(layer.get_weights())
     return tfmot.quantization.keras.QuantizeWrapperV2(
         copy, _CONFIGS[entry.kind](entry.bits), name_prefix="quant_"
@@ -118,26 +119,32 @@ def _refuse_masks(model: keras.Model, recipe: QuantizationRecipe) -> None:
             )
 
 
-def refuse_zero(model: keras.Model) -> None:
-    """Refuses a float network that answers zero to noise, and so to everything.
+def refuse_dead(model: keras.Model) -> None:
+    """Refuses a float network that answers zero or NaN to noise, and so to everything.
 
     Raises:
-        InputError: it does; names the layer from which on all is zero.
+        InputError: it does; names the layer from which on all is zero, or not finite.
     """
     sizes = [size or 200 for size in model.inputs[0].shape[1:]]
     if len(sizes) == 1:
         sizes = [16000]
     noise = tf.random.stateless_normal([1, *sizes], (0, 0))
-    if any(np.any(x) for x in tf.nest.flatten(model(noise, training=False))):
+    if all(map(_is_alive, tf.nest.flatten(model(noise, training=False)))):
         return
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     found = keras.Model(model.inputs, [layer.output for layer in layers])(noise, training=False)
-    zero = ""
-    for layer, answer in zip(reversed(layers), reversed(tf.nest.flatten([found])), strict=False):
-        if np.any(answer):
+    answers = tf.nest.flatten([found])
+    last, dead = answers[-1], ""
+    for layer, answer in zip(reversed(layers), reversed(answers), strict=False):
+        if _is_alive(answer):
             break
-        zero = f"{layer.name} ({type(layer).__name__})"
-    raise InputError(f"{model.name} answers zero to noise: from layer {zero} on all is zero")
+        last, dead = answer, f"{layer.name} ({type(layer).__name__})"
+    what = "zero" if np.isfinite(last).all() else "NaN"
+    raise InputError(f"{model.name} answers {what} to noise: from layer {dead} on all is {what}")
+
+
+def _is_alive(answer: Any) -> bool:
+    return bool(np.isfinite(answer).all() and np.any(answer))
 
 
 def quantizers_of(model: keras.Model) -> dict[str, Quantizer]:
@@ -216,10 +223,8 @@ def _unwrapped(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _float_copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-    config = layer.get_config()
-    if layer.compute_dtype != layer.variable_dtype:  # made under a mixed policy
-        config["dtype"] = "float32"
-    return type(layer).from_config(config)
+    mixed = layer.compute_dtype != layer.variable_dtype  # made under a mixed policy
+    return copied(layer, **({"dtype": "float32"} if mixed else {}))
 
 
 def _float_weights(
@@ -257,14 +262,12 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
-def _config(layer: keras.layers.Layer) -> dict[str, Any]:
-    """A layer's configuration, for a copy.
+def _dtype(layer: keras.layers.Layer) -> dict[str, str]:
+    """What a copy's configuration has otherwise.
 
     In float32, if its model was made under a mixed policy that is not in force: tfmot's wrappers
     take the policy in force, and the layer inside must compute as its wrapper does.
     """
-    config = layer.get_config()
+    mixed = layer.compute_dtype != layer.variable_dtype
     in_force = keras.mixed_precision.global_policy()
-    if layer.compute_dtype != layer.variable_dtype and in_force.compute_dtype == "float32":
-        config["dtype"] = "float32"
-    return config
+    return {"dtype": "float32"} if mixed and in_force.compute_dtype == "float32" else {}

@@ -110,7 +110,7 @@ class QuantizationRecipe:
         """
         file = existing(path, "recipe")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
             layers = {name: LayerRecipe(**entry) for name, entry in content["layers"].items()}
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
@@ -147,3 +147,12 @@ class QuantizationRecipe:
             Path(temporary).write_text(
                 '{\n  "layers": {\n' + ",\n".join(entries) + "\n  }\n}\n", encoding="utf-8"
             )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that is there again, the last value would count, unseen."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        again = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise InputError(f"{again!r} is a duplicate")
+    return found

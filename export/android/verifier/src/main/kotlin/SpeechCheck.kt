@@ -2,6 +2,7 @@ package tfq.sv
 
 import java.util.Locale
 import kotlin.math.PI
+import kotlin.math.abs
 import kotlin.math.cos
 import kotlin.math.exp
 import kotlin.math.ln
@@ -31,6 +32,9 @@ internal object SpeechCheck {
     private const val STEADY_DB = 2.0
     private const val GROUP = 4
     private const val FLOOR_DB = -50.0
+    private val ROUNDING = FRAME * 2.0.pow(-40) // 120 dB below the peak, what is left of a line
+    private const val PULSES = "clicks: short pulses and nothing else"
+    private const val SQUARES = FRAME * (FRAME * FRAME - 1.0) / 12 // of the times of a frame
     private const val MOST_FRAMES = 60 * RATE / STEP // a minute is enough to judge by
     private val HANN = DoubleArray(FRAME) { 0.5 - 0.5 * cos(2 * PI * it / (FRAME - 1)) }
 
@@ -40,16 +44,18 @@ internal object SpeechCheck {
         val frames = middle(samples)
         val power = frames.map { frame -> frame.sumOf { it * it } }
         val loudest = power.max()
-        if (!loudest.isFinite() || loudest <= 0) return "a constant"
-        val least = loudest * 10.0.pow(-ACTIVE_DB / 10)
-        val active = frames.filterIndexed { i, _ -> power[i] > least }
+        val peak = samples.maxOf { abs(it.toDouble()) }
+        if (!loudest.isFinite() || loudest <= ROUNDING * peak * peak) return "a constant"
+        val chosen = power.map { it > loudest * 10.0.pow(-ACTIVE_DB / 10) }
+        val active = frames.filterIndexed { i, _ -> chosen[i] }
         val seconds = active.size.toDouble() * STEP / RATE
         if (seconds <= CLICK_SECONDS) return say("a click: all sound lies in %.0f ms", 1000 * seconds)
+        if (longestRun(chosen).toDouble() * STEP / RATE <= CLICK_SECONDS) return PULSES
         val spectra = active.map(::powerSpectrum).filter { it.sum() > 0 }
         if (spectra.isEmpty()) return "a constant"
         val share = median(spectra.map(::strongest))
         if (share > TONE) return say("a tone or hum: %.0f %% of the power lies at one frequency", 100 * share)
-        if (median(spectra.map(::flatness)) > CLICKS) return "clicks: short pulses and nothing else"
+        if (median(spectra.map(::flatness)) > CLICKS) return PULSES
         val change = spectralChange(spectra)
         if (seconds >= STEADY_SECONDS && change < STEADY_DB) {
             return say("steady noise or hum: the spectrum changes by %.1f dB; speech has $STEADY_DB or more", change)
@@ -59,17 +65,28 @@ internal object SpeechCheck {
 
     private fun say(text: String, value: Double) = String.format(Locale.ROOT, text, value)
 
-    /** Frames of the middle minute, less its mean. */
+    /** How many frames in a row are chosen, at most. */
+    private fun longestRun(chosen: List<Boolean>): Int {
+        var run = 0
+        return chosen.maxOf { one ->
+            run = if (one) run + 1 else 0
+            run
+        }
+    }
+
+    /** Frames of the middle minute, each less the line that fits it best. */
     private fun middle(samples: FloatArray): List<DoubleArray> {
         val all = (samples.size - FRAME) / STEP + 1
-        val count = min(all, MOST_FRAMES)
         val start = max(0, (all - MOST_FRAMES) / 2) * STEP
-        val length = (count - 1) * STEP + FRAME
-        var mean = 0.0
-        for (i in start until start + length) mean += samples[i]
-        mean /= length
-        return List(count) { frame -> DoubleArray(FRAME) { samples[start + frame * STEP + it] - mean } }
+        return List(min(all, MOST_FRAMES)) { frame ->
+            val values = DoubleArray(FRAME) { samples[start + frame * STEP + it].toDouble() }
+            val mean = values.average()
+            val slope = values.indices.sumOf { (values[it] - mean) * time(it) } / SQUARES
+            DoubleArray(FRAME) { values[it] - mean - slope * time(it) }
+        }
     }
+
+    private fun time(n: Int) = n - (FRAME - 1) / 2.0
 
     /** Bins 2 to 256 of a frame under a Hann window. */
     private fun powerSpectrum(frame: DoubleArray): DoubleArray {
