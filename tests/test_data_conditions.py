@@ -39,6 +39,7 @@ def test_codecs_keep_length_and_time(name: str, size: int) -> None:
     np.testing.assert_array_equal(CODECS[name](before), after)
 
 
+@pytest.mark.skipif(AMR not in CODECS, reason="needs PyAV below 19")
 def test_amr_is_in_time() -> None:
     """Above 400 Hz: below, its filters turn the phase. The pitch rises, so that one lag fits."""
     size = 32000
@@ -58,7 +59,9 @@ def test_without_pyav_there_is_no_amr(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not codecs._amr()
 
 
-@pytest.mark.parametrize("name", ["G.711 a-law", "G.711 mu-law", "GSM 6.10", AMR])
+@pytest.mark.parametrize(
+    "name", [name for name in ("G.711 a-law", "G.711 mu-law", "GSM 6.10", AMR) if name in CODECS]
+)
 def test_telephones_lose_what_is_above_4_khz(name: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
     power = np.abs(np.fft.rfft(CODECS[name](noise))) ** 2

@@ -106,7 +106,7 @@ def _notes(found: dict[str, Measured], trials: Trials) -> list[str]:
     if fewer:
         notes.append(f"fewer trials, as recordings are shorter or bad: {', '.join(fewer)}")
     if AMR not in CODECS:
-        notes.append(f"without {AMR}, which needs PyAV: pip install 'tfq-sv[aac]'")
+        notes.append(f"without {AMR}, which needs PyAV below 19: pip install 'av>=12,<19'")
     return notes
 
 

@@ -1,6 +1,7 @@
 """Speech as phones and calls leave it: coded and decoded again, in memory.
 
-libsndfile does it, and PyAV's FFmpeg does AMR, where PyAV is installed (`tfq-sv[aac]`).
+libsndfile does it, and PyAV's FFmpeg does AMR, where PyAV is installed (`tfq-sv[aac]`) and holds
+OpenCORE's encoder: PyPI's builds up to 18 do, 19.0 does not.
 """
 
 import io
@@ -18,7 +19,7 @@ from tfq_sv.data.audio import SAMPLE_RATE
 Samples = npt.NDArray[np.float32]
 
 AMR = "AMR 12.2 kbit/s"
-"""Left out of `CODECS` where PyAV is not installed."""
+"""Left out of `CODECS` where PyAV is not installed, or lacks the encoder."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Amr:
 
 
 def _amr() -> dict[str, Callable[[Samples], Samples]]:
-    """Nothing where PyAV is not installed, or is built without the encoder; PyPI's has it."""
+    """Nothing where PyAV is not installed, or is built without the encoder."""
     if find_spec("av") is None:
         return {}
     import av
