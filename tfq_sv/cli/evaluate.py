@@ -45,7 +45,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.comparison import System
-from tfq_sv.evaluation.copies import copies, tested
+from tfq_sv.evaluation.copies import copies, overlap
 from tfq_sv.evaluation.embeddings import SUFFIXES, Embeddings
 from tfq_sv.evaluation.extraction import Cache, Extraction, extract, from_file
 from tfq_sv.evaluation.measurement import Evaluation, measure
@@ -311,7 +311,7 @@ def _cohort(
         print_skipped(found.skipped, len(corpus.paths))
     if not found.embeddings:
         raise InputError(f"cohort {FLAGS.cohort} has no good recording")
-    for note in tested(found.embeddings, under_test):
+    for note in overlap(found.embeddings, under_test):
         print(note)
     return Cohort.of(found.embeddings, corpus.speakers)
 

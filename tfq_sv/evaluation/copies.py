@@ -56,11 +56,11 @@ def copies(embeddings: Embeddings, corpus: Corpus, trials: Trials) -> list[str]:
     return notes
 
 
-def tested(cohort: Embeddings, embeddings: Embeddings) -> list[str]:
+def overlap(cohort: Embeddings, embeddings: Embeddings) -> list[str]:
     """Says how many of a cohort's recordings are among those that are tested, if any are.
 
     >>> same = Embeddings(["a", "b"], np.eye(2))
-    >>> tested(same, same)[0][:60]
+    >>> overlap(same, same)[0][:60]
     "warning: 2 of the cohort's 2 recordings are among the tested"
     """
     known = set(_hashes(embeddings))
