@@ -92,7 +92,10 @@ class SpeakerEncoder:
                 speech than the network or the memory can take.
         """
         try:
-            values = np.asarray(waveform, np.float32)
+            given = np.asarray(waveform)
+            if given.dtype.kind not in "fiO" or waveform is None:
+                raise TypeError(given.dtype)
+            values = given.astype(np.float32)
         except (TypeError, ValueError):
             raise InputError("a waveform is one array of numbers, of the shape (N,)") from None
         if not np.isfinite(values).all():

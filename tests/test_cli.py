@@ -67,11 +67,14 @@ def test_cohort_as_norm_scale_plot_and_kept_embeddings(
     assert cli.main([*cohort, "--as_norm", f"--scores_out={scores}"]) == 0
     said = capsys.readouterr().out
     assert "AS-norm, top 6 of 6; mean of 18 cohort embeddings subtracted" in said
+    assert "of the cohort's" not in said
     assert all(len(line.split()) == 8 for line in scores.read_text().splitlines())
     assert cli.main(cohort) == 0
     said = capsys.readouterr().out
     assert "scores  cosine, -1 to 1; mean of 18 cohort embeddings subtracted" in said
     assert "18 of 18 embeddings were there" in said
+    assert cli.main([*base, f"--cohort={corpus_dir / 'test'}"]) == 0
+    assert "18 of the cohort's 18 recordings are among the tested ones" in capsys.readouterr().out
 
 
 def test_embed_in_shards_and_files(

@@ -168,6 +168,33 @@ def test_a_shard_never_goes_in_circles(size: int, shards: Path) -> None:
         Corpus.read(shards)
 
 
+def test_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Whichever counted, the other would be gone without a word."""
+    wav = next(iter(recordings(tmp_path).values())).read_bytes()
+    path = tmp_path / "s.tar"
+    (tmp_path / "shard.list").write_text("# made by hand\ns.tar\n")
+    write_shard(path, {"a.spk": b"ann", "a.wav": wav})
+    with tarfile.open(path, "a") as tar:
+        entry = tarfile.TarInfo("a.spk")
+        entry.size = 3
+        tar.addfile(entry, io.BytesIO(b"eve"))
+    with pytest.raises(InputError, match=r"s\.tar holds a\.spk several times"):
+        Corpus.read(tmp_path)
+
+
+def test_speakers_of_another_encoding_stay_two(tmp_path: Path) -> None:
+    """And what macOS packs beside each file is no recording."""
+    wav = next(iter(recordings(tmp_path).values())).read_bytes()
+    (tmp_path / "shard.list").write_text("s.tar\n")
+    names = {"a": "李".encode("gbk"), "b": "刘".encode("gbk")}
+    entries = {f"{key}.spk": name for key, name in names.items()}
+    entries |= {f"{key}.wav": wav for key in names} | {"._a.wav": b"\0\5\x16\7"}
+    write_shard(tmp_path / "s.tar", entries)
+    corpus = Corpus.read(tmp_path)
+    assert list(corpus.paths) == ["a", "b"]
+    assert len(corpus.speaker_ids) == 2
+
+
 def test_raw_lists(tmp_path: Path) -> None:
     recordings(tmp_path / "wav")
     rows = [{"key": key, "spk": key.split("/")[0], "wav": f"wav/{key}"} for key in KEYS]
@@ -181,11 +208,23 @@ def test_raw_lists(tmp_path: Path) -> None:
         (text + "{oops\n", "raw.list:4: expected"),
         (text + text, "3 duplicate keys"),
         ('{"key": "a", "spk": null, "wav": "a.wav"}\n', "raw.list:1: expected"),
+        ('{"key": "a", "spk": " ", "wav": "a.wav"}\n', "raw.list:1: expected"),
+        ('{"key": "\\ud800", "spk": "ann", "wav": "a.wav"}\n', "raw.list:1: expected"),
         ('{"key": "a", "spk": "ann", "wav": ["a.wav"]}\n', "raw.list:1: expected"),
     ]:
         (tmp_path / "raw.list").write_text(broken)
         with pytest.raises(InputError, match=message):
             Corpus.read(tmp_path)
+
+
+def test_one_recording_of_two_speakers_in_a_raw_list(tmp_path: Path) -> None:
+    row = {"key": "a", "spk": " ann", "wav": "a.wav"}
+    (tmp_path / "raw.list").write_text(
+        f"# made by hand\n{json.dumps(row)}\n{json.dumps({**row, 'key': 'b', 'spk': 'bob'})}\n"
+    )
+    corpus = Corpus.read(tmp_path)
+    assert corpus.speakers == {"a": "ann", "b": "bob"}
+    assert "1 utterances are another speaker's too (first: b is a)" in corpus.notes[0]
 
 
 def test_raw_lists_of_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

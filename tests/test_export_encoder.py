@@ -86,8 +86,10 @@ def test_slow_and_fast_agree(path: Path) -> None:
         [[1.0], [1.0, 2.0]],
         None,
         {},
+        np.ones((9, 80), bool),
+        np.ones((9, 80), complex),
     ],
-    ids=["width", "empty", "rank", "nan", "text", "ragged", "none", "object"],
+    ids=["width", "empty", "rank", "nan", "text", "ragged", "none", "object", "bool", "complex"],
 )
 def test_refuses_what_is_no_speech(path: Path, speech: Any) -> None:
     with pytest.raises(InputError):

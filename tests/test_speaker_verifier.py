@@ -91,12 +91,15 @@ def test_what_enroll_refuses(tmp_path: Path) -> None:
         (lambda: verifier.identify(BOB), "nobody is enrolled"),
         (lambda: verifier.identify(BOB, "far_1e-9"), r"no threshold 'far_1e-9'; it has eer, far"),
         (lambda: verifier.identify(BOB, float("nan")), "finite"),
+        (lambda: verifier.identify(BOB, None), "a threshold is a finite score, not None"),  # type: ignore[arg-type]
+        (lambda: verifier.enroll("ann", None), "a list of them, not None"),  # type: ignore[arg-type]
+        (lambda: verifier.enroll("ann", [np.full(32000, np.nan)]), "NaN"),
     ]  # fmt: skip
     for call, said in refused:
         with pytest.raises(InputError, match=said):
             call()
         assert verifier.names == []
-    verifier.enroll("ann", [*ANN, BOB], check=False)
+    verifier.enroll("ann", iter([*ANN, BOB]), check=False)  # type: ignore[arg-type]
     assert verifier.verify("ann", hum).doubt.startswith("a tone")
     with pytest.raises(InputError, match="bob is not enrolled; there are ann"):
         verifier.verify("bob", BOB)

@@ -38,8 +38,10 @@ export function noSpeech(samples) {
   const frames = middle(samples);
   const power = frames.map((frame) => sum(frame.map((value) => value * value)));
   const loudest = Math.max(...power);
-  const peak = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  if (!Number.isFinite(loudest) || loudest <= ROUNDING * peak ** 2) return "a constant";
+  const low = samples.reduce((least, value) => Math.min(least, value));
+  const high = samples.reduce((most, value) => Math.max(most, value));
+  const rounding = ROUNDING * Math.max(-low, high) ** 2;
+  if (!Number.isFinite(loudest) || loudest <= rounding || high - low <= 2 ** -15) return "a constant";
   const chosen = power.map((value) => value > loudest * 10 ** (-ACTIVE_DB / 10));
   const active = frames.filter((_, i) => chosen[i]);
   const seconds = (active.length * STEP) / RATE;

@@ -45,8 +45,8 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.comparison import System
-from tfq_sv.evaluation.copies import copies
-from tfq_sv.evaluation.embeddings import SUFFIXES
+from tfq_sv.evaluation.copies import copies, overlap
+from tfq_sv.evaluation.embeddings import SUFFIXES, Embeddings
 from tfq_sv.evaluation.extraction import Cache, Extraction, extract, from_file
 from tfq_sv.evaluation.measurement import Evaluation, measure
 from tfq_sv.evaluation.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
@@ -135,7 +135,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         return _compare(corpus, trials)
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
-    cohort = _cohort(embeddings) if FLAGS.cohort else None
+    cohort = _cohort(embeddings, extraction.embeddings) if FLAGS.cohort else None
     print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
     name = FLAGS.model or FLAGS.embeddings
@@ -299,7 +299,9 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     return extracted
 
 
-def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohort:
+def _cohort(
+    embeddings: Callable[[Corpus, list[str], str], Extraction], under_test: Embeddings
+) -> Cohort:
     level = FLAGS.cohort_speaker_level or FLAGS.speaker_level
     # A mean needs no speakers.
     corpus = Corpus.read(FLAGS.cohort, speaker_level=level, unlabelled=not FLAGS.as_norm)
@@ -309,6 +311,8 @@ def _cohort(embeddings: Callable[[Corpus, list[str], str], Extraction]) -> Cohor
         print_skipped(found.skipped, len(corpus.paths))
     if not found.embeddings:
         raise InputError(f"cohort {FLAGS.cohort} has no good recording")
+    for note in overlap(found.embeddings, under_test):
+        print(note)
     return Cohort.of(found.embeddings, corpus.speakers)
 
 

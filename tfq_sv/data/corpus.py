@@ -174,17 +174,13 @@ class Corpus:
             notes = (f"speakers are not known: {root} has no utt2spk",)
         keys = sorted(places)
         known = {key: speakers[key] for key in keys} if speakers else {}
-        if known and (torn := kaldi.same_places(places, known)):
-            key, other = torn[0]
-            notes = (
-                f"warning: {len(torn):,} utterances are another speaker's too (first: {key} is "
-                f"{other}); a reco2file_and_channel says which channel is whose",
-            )
+        if known:
+            notes = (*notes, *kaldi.torn(places, known))
         return cls(root, {key: places[key] for key in keys}, known, notes)
 
     @classmethod
     def _from_list(cls, path: Path, *, unlabelled: bool) -> "Corpus":
-        lines = read_lines(path)
+        lines = read_lines(path, comments=True)
         if not lines:
             raise InputError(f"{path} lists nothing")
         if os.path.splitext(lines[0][1])[1].lower() in SUFFIXES:  # noqa: PTH122
@@ -206,10 +202,11 @@ class Corpus:
         if repeated:
             raise InputError(f"{path}: {len(repeated)} duplicate keys (first: {repeated[0]})")
         parts = sum(_PART.search(line) is not None for _, line in lines) if raw else 0
-        notes = (f"warning: whole recordings are read, not the parts of {parts:,} lines",)
+        notes = [f"warning: whole recordings are read, not the parts of {parts:,} lines"]
+        notes = [*(notes if parts else []), *kaldi.torn(paths, speakers)]
         keys = sorted(paths) if raw else list(paths)  # a shard is best read in its own order
         found = {key: paths[key] for key in keys}
-        return cls(path.parent, found, speakers, notes if parts else ())
+        return cls(path.parent, found, speakers, tuple(notes))
 
     @classmethod
     def _from_tree(cls, root: Path, level: int | None, *, unlabelled: bool) -> "Corpus":
@@ -321,9 +318,11 @@ def _raw_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, s
 
 def _text(value: object) -> str:
     """A field of a raw.list: text, or the number that a speaker may be called by."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
         raise TypeError(value)
-    return str(value)
+    text = str(value).strip()
+    text.encode()  # JSON may spell half a surrogate pair
+    return text
 
 
 def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str, str, Source]]:
@@ -331,9 +330,12 @@ def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str,
         shard = kaldi.located(path.parent, line)
         sounds, speakers = {}, {}
         for member in shards.members(shard):
+            if member.name.rpartition("/")[2].startswith("._"):  # macOS' own beside each file
+                continue
             key, _, suffix = legible(member.name).rpartition(".")
             if suffix == "spk":
-                speakers[key] = member.read_bytes().decode("utf-8", "replace").strip()
+                # Names of another encoding stay different.
+                speakers[key] = member.read_bytes().decode("utf-8", "backslashreplace").strip()
             elif f".{suffix.lower()}" in SUFFIXES:
                 sounds[key] = member
         lacking = [key for key in sounds if not speakers.get(key)]

@@ -287,21 +287,21 @@ def _read_utt2spk(source: Path) -> dict[str, str]:
     return speakers
 
 
-def same_places(
-    places: Mapping[str, Path | Member | Segment], speakers: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """Utterances that are another speaker's utterance too: (key, the other's key)."""
+def torn(places: Mapping[str, Path | Member | Segment], speakers: Mapping[str, str]) -> list[str]:
+    """Says how many utterances are another speaker's utterance too, if any are."""
     first: dict[object, str] = {}
-    pairs = (
-        (
-            key,
-            first.setdefault(
-                (place.archive, place.offset) if isinstance(place, Member) else place, key
-            ),
-        )
-        for key, place in places.items()
-    )
-    return [(key, other) for key, other in pairs if speakers[key] != speakers[other]]
+    found = []
+    for key, place in places.items():
+        where = (place.archive, place.offset) if isinstance(place, Member) else place
+        other = first.setdefault(where, key)
+        if speakers[key] != speakers[other]:
+            found.append(f"{key} is {other}")
+    if not found:
+        return []
+    return [
+        f"warning: {len(found):,} utterances are another speaker's too (first: {found[0]}); a "
+        "reco2file_and_channel says which channel is whose"
+    ]
 
 
 def _grouped(source: Path) -> dict[str, str]:

@@ -63,6 +63,8 @@ def members(path: Path) -> list[Member]:
                 member = _member(path, entry, files)
                 if not 0 <= member.size <= size - member.offset:
                     raise InputError(f"shard {path} is cut short: {entry.name} is not whole")
+                if entry.name in files:
+                    raise InputError(f"shard {path} holds {entry.name} several times; leave one")
                 files[entry.name] = member
             end = tar.offset
     # What tarfile raises on damaged numbers, it does not wrap.

@@ -5,7 +5,8 @@ tests/data/speech_check.json (all logarithms are decibels, 10 log10):
 
 1. Frames of 512 samples at 16 kHz, every 256 (32 ms, every 16 ms), each less the line that fits it
    best, so that an offset that drifts or jumps is no sound. A frame is active if its mean square is
-   within 30 dB of the loudest frame's. A recording of less than 0.5 s is not judged.
+   within 30 dB of the loudest frame's. A recording of less than 0.5 s is not judged; one whose
+   least and greatest sample differ by 2^-15 or less is a constant.
 2. **Click**: the active frames last 0.04 s at most (frames times 16 ms). **Clicks**: so does each
    run of them.
 3. Power spectra of the active frames, Hann window, bins 2 to 256.
@@ -26,6 +27,8 @@ or a crowd pass: this finds muted and broken inputs, and says nothing about what
 
 import numpy as np
 import numpy.typing as npt
+
+from tfq_sv.windows import CONSTANT
 
 RATE = 16000
 FRAME, STEP = 512, 256
@@ -52,7 +55,7 @@ def no_speech(samples: npt.NDArray[np.floating]) -> str:
     """Returns why a recording is no speech, in words; empty where nothing says so.
 
     Args:
-        samples: (N,) at 16 kHz, of any level.
+        samples: (N,) at 16 kHz, of any level above a step of 16 bits.
 
     >>> no_speech(np.sin(np.arange(16000) * 0.02))
     'a tone or hum: 100 % of the power lies at one frequency'
@@ -64,8 +67,9 @@ def no_speech(samples: npt.NDArray[np.floating]) -> str:
     frames = _frames(samples)
     power = np.einsum("nf,nf->n", frames, frames, dtype=np.float64)
     loudest = float(power.max())
-    peak = float(np.abs(samples).max())
-    if not np.isfinite(loudest) or loudest <= _ROUNDING * peak**2:
+    low, high = float(samples.min()), float(samples.max())
+    rounding = _ROUNDING * max(abs(low), abs(high)) ** 2
+    if not np.isfinite(loudest) or loudest <= rounding or high - low <= CONSTANT:
         return "a constant"
     chosen = power > loudest * 10 ** (-_ACTIVE_DB / 10)
     active = frames[chosen]

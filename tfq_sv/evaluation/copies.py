@@ -4,6 +4,8 @@ A copy within a speaker makes target trials too easy, one under another speaker'
 nontarget trials that no network can tell.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tfq_sv.data.corpus import Corpus
@@ -29,7 +31,7 @@ def copies(embeddings: Embeddings, corpus: Corpus, trials: Trials) -> list[str]:
     warning: list: 1 trials compare a recording with its copy, which scores 1 (0 target)
     """
     first: dict[int, int] = {}
-    same = [first.setdefault(hash(row.tobytes()), i) for i, row in enumerate(embeddings.matrix)]
+    same = [first.setdefault(one, i) for i, one in enumerate(_hashes(embeddings))]
     again = [i for i, original in enumerate(same) if i != original]
     if not again:
         return []
@@ -52,3 +54,24 @@ def copies(embeddings: Embeddings, corpus: Corpus, trials: Trials) -> list[str]:
             f"copy, which scores 1 ({targets:,} target)"
         )
     return notes
+
+
+def overlap(cohort: Embeddings, embeddings: Embeddings) -> list[str]:
+    """Says how many of a cohort's recordings are among those that are tested, if any are.
+
+    >>> same = Embeddings(["a", "b"], np.eye(2))
+    >>> overlap(same, same)[0][:60]
+    "warning: 2 of the cohort's 2 recordings are among the tested"
+    """
+    known = set(_hashes(embeddings))
+    count = sum(one in known for one in _hashes(cohort))
+    if not count:
+        return []
+    return [
+        f"warning: {count:,} of the cohort's {len(cohort):,} recordings are among the tested ones, "
+        "which makes scores better than they are; take other speakers"
+    ]
+
+
+def _hashes(embeddings: Embeddings) -> Iterator[int]:
+    return (hash(row.tobytes()) for row in embeddings.matrix)

@@ -48,8 +48,9 @@ def find_threshold(about: Mapping[str, Any], choice: str | float, file: str) -> 
     Threshold(value=0.4, source='stored, at the EER of 1.00 % on x')
     """
     if not isinstance(choice, str):
-        if not np.isfinite(choice):
-            raise InputError(f"a threshold is a finite score, not {choice}")
+        number = isinstance(choice, int | float | np.number) and not isinstance(choice, bool)
+        if not number or not np.isfinite(choice):
+            raise InputError(f"a threshold is a finite score, not {choice!r:.60}")
         return Threshold(float(choice), "given")
     stored = about.get("thresholds") or {}
     entry = stored.get(choice) or {}

@@ -13,6 +13,7 @@ from tfq_sv.data.speech_check import no_speech
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.score_calibration import Calibration
 from tfq_sv.export.encoder import SpeakerEncoder
+from tfq_sv.features import check_level
 from tfq_sv.verification import agreement, decision, enrolment_file, quality
 from tfq_sv.verification.decision import OPERATING_POINT, Identification, Verification
 from tfq_sv.verification.enrolment_file import Reference
@@ -193,8 +194,12 @@ def _read_all(recordings: Sequence[Recording]) -> tuple[list[str], list[npt.NDAr
     """What messages call each recording, and its samples."""
     if isinstance(recordings, str | os.PathLike) or getattr(recordings, "ndim", 2) == 1:
         raise InputError("recordings is a list of them; for one, give a list of one")
-    labels = [_label(one, f" {number}") for number, one in enumerate(recordings, 1)]
-    return labels, [_read(one) for one in recordings]
+    try:
+        listed = list(recordings)
+    except TypeError:
+        raise InputError(f"recordings is a list of them, not {recordings!r:.60}") from None
+    labels = [_label(one, f" {number}") for number, one in enumerate(listed, 1)]
+    return labels, [_read(one) for one in listed]
 
 
 def _label(recording: Recording, number: str = "") -> str:
@@ -213,4 +218,5 @@ def _read(recording: Recording) -> npt.NDArray[np.float32]:
         raise wrong from None
     if samples.ndim != 1:
         raise wrong
+    check_level(samples)
     return samples

@@ -2,7 +2,6 @@ package tfq.sv
 
 import java.util.Locale
 import kotlin.math.PI
-import kotlin.math.abs
 import kotlin.math.cos
 import kotlin.math.exp
 import kotlin.math.ln
@@ -44,8 +43,10 @@ internal object SpeechCheck {
         val frames = middle(samples)
         val power = frames.map { frame -> frame.sumOf { it * it } }
         val loudest = power.max()
-        val peak = samples.maxOf { abs(it.toDouble()) }
-        if (!loudest.isFinite() || loudest <= ROUNDING * peak * peak) return "a constant"
+        val low = samples.minOf { it.toDouble() }
+        val high = samples.maxOf { it.toDouble() }
+        val rounding = ROUNDING * max(-low, high).pow(2)
+        if (!loudest.isFinite() || loudest <= rounding || high - low <= 2.0.pow(-15)) return "a constant"
         val chosen = power.map { it > loudest * 10.0.pow(-ACTIVE_DB / 10) }
         val active = frames.filterIndexed { i, _ -> chosen[i] }
         val seconds = active.size.toDouble() * STEP / RATE
