@@ -15,6 +15,7 @@ from tfq_sv.strict_json import is_number, whole
 from tfq_sv.strict_json import parse as parse_json
 
 _INT32 = 2**31 - 1
+_MOST_COSINE = 1.01
 _SIZES = ("feat_dim", "embed_dim", "sample_rate", "min_samples")
 
 
@@ -75,15 +76,20 @@ def _count(value: Any) -> bool:
 
 
 def _thresholds(value: Any) -> bool:
-    """Null, or name -> {"threshold": a number or null, and whatever else}."""
+    """Null, or name -> {"threshold": a cosine or null, and whatever else}."""
     if value is None:
         return True
     return isinstance(value, Mapping) and all(
         isinstance(entry, Mapping)
         and "threshold" in entry
-        and (entry["threshold"] is None or is_number(entry["threshold"]))
+        and (entry["threshold"] is None or _is_cosine(entry["threshold"]))
         for entry in value.values()
     )
+
+
+def _is_cosine(value: Any) -> bool:
+    """With a little for rounding; beyond, all voices would be one, or none."""
+    return is_number(value) and abs(value) <= _MOST_COSINE
 
 
 def _hexadecimal(value: Any) -> bool:

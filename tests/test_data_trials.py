@@ -209,6 +209,13 @@ def test_enrolments_of_several_speakers_are_doubted(corpus: Corpus) -> None:
     assert any("1 enrolments have recordings of several speakers" in note for note in trials.notes)
 
 
+def test_recordings_of_their_own_enrolment_are_doubted(corpus: Corpus) -> None:
+    (corpus.root / "map").write_text(f"m {A} {B}\nn {C}\n")
+    (corpus.root / "trials").write_text(f"m {B} 1\nm {C} 0\nn bob/d 1\n")
+    trials = Trials.read(corpus.root / "trials", corpus, enroll_map=corpus.root / "map")
+    assert any("1 trials test a recording of their own enrolment" in x for x in trials.notes)
+
+
 def test_reproduce_says_how_it_read_its_lists(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@
 import { isObject, parseObject } from "./strict_json.js";
 
 const INT32 = 2 ** 31 - 1;
+const MOST_COSINE = 1.01; // with a little for rounding; beyond, all voices would be one, or none
 const SHA256 = /^[0-9a-f]{64}$/;
 
 /** What a user can set right; the message says how. */
@@ -53,9 +54,10 @@ export function threshold(about) {
 const isUnknown = (value) => value === undefined || value === null;
 const isCount = (value) => Number.isInteger(value) && value > 0 && value <= INT32;
 
-/** Name -> {"threshold": a number or null, and whatever else}. */
+/** Name -> {"threshold": a cosine (with a little for rounding) or null, and whatever else}. */
 function areThresholds(value) {
   const isEntry = (entry) =>
-    isObject(entry) && (entry.threshold === null || Number.isFinite(entry.threshold));
+    isObject(entry) && (entry.threshold === null ||
+      (Number.isFinite(entry.threshold) && Math.abs(entry.threshold) <= MOST_COSINE));
   return isObject(value) && Object.values(value).every(isEntry);
 }

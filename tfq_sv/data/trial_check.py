@@ -35,6 +35,16 @@ def check_labels(trials: "Trials", corpus: Corpus) -> list[str]:
         doubts.append(
             f"{trials.source}: {itself:,} trials compare a recording with itself, which scores 1"
         )
+    several = {model: set(keys) for model, keys in trials.models.items() if len(keys) > 1}
+    own = sum(
+        test in several.get(enroll, ())
+        for enroll, test in zip(trials.enroll, trials.test, strict=True)
+    )
+    if several and own:
+        doubts.append(
+            f"warning: {trials.source}: {own:,} trials test a recording of their own enrolment, "
+            "which scores too high"
+        )
     mixed = _mixed_models(trials, corpus)
     if mixed:
         doubts.append(

@@ -4,6 +4,7 @@ import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
+import kotlin.math.abs
 
 /**
  * What a file says of itself, as far as this library works by it, checked once. FORMAT.md has the
@@ -42,6 +43,8 @@ class About private constructor(
     )
 
     internal companion object {
+        private const val MOST_COSINE = 1.01
+
         private val COMPUTE = setOf("int8", "float32")
         private val SHA256 = Regex("[0-9a-f]{64}")
 
@@ -81,7 +84,7 @@ class About private constructor(
 
         /**
          * Thresholds that the trials were too few for are null in the file, and left out here. Null if
-         * an entry is none of {"threshold": a number or null}.
+         * an entry is none of {"threshold": a cosine or null}, with a little for rounding.
          */
         private fun thresholds(json: JsonElement?): Map<String, Double>? {
             if (json == null || json is JsonNull) return emptyMap()
@@ -90,7 +93,9 @@ class About private constructor(
                 for ((name, entry) in json) {
                     val value = (entry as? JsonObject)?.get("threshold") as? JsonPrimitive ?: return null
                     if (value is JsonNull) continue
-                    put(name, StrictJson.number(value) ?: return null)
+                    val cosine = StrictJson.number(value) ?: return null
+                    if (abs(cosine) > MOST_COSINE) return null // all voices would be one, or none
+                    put(name, cosine)
                 }
             }
         }
