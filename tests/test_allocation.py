@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
-from conftest import randomize, tiny_resnet
+from conftest import randomize, slow, tiny_resnet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ def all_choices(problem: MixedPrecisionProblem) -> list[np.ndarray]:
     seed=st.integers(0, 999),
     share=st.floats(-0.1, 1.1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_exact_is_brute_force(
     layers: int, choices: int, tables: int, seed: int, share: float
 ) -> None:
@@ -94,7 +94,8 @@ def test_costs_may_all_be_zero() -> None:
     assert problem.size(problem.solve(problem.least_bytes())) == problem.least_bytes()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(x, marks=pytest.mark.slow) for x in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_as_large_as_resnet293(seed: int) -> None:
     """More bytes never cost more; no step that would help is left out."""
     problem = random_problem(297, 8, 12, seed)
@@ -211,13 +212,15 @@ def trained(name: str, **options: Any) -> keras.Model:
     return model
 
 
-def test_files_keep_to_their_target() -> None:
+@pytest.mark.parametrize("input", ["waveform", *slow("features")])
+def test_files_keep_to_their_target(input: str) -> None:
     model = trained("ResNet18", channels=16)
-    for input, target in (("waveform", 300_000), ("features", 700_000)):
-        check_target(model, some_costs(model), target, input, FileSize.of(model, input))
+    target = 300_000 if input == "waveform" else 700_000
+    check_target(model, some_costs(model), target, input, FileSize.of(model, input))
 
 
-@pytest.mark.parametrize("name", ["ResNet18", pytest.param("DF_ResNet56", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet18", "DF_ResNet56"])
 def test_files_with_trellises_keep_to_their_target(name: str) -> None:
     """With negative gains too: those layers are decoded alone."""
     model = trained(name, channels=16)
