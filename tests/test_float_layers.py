@@ -14,6 +14,7 @@ from tfq_sv import cli
 from tfq_sv.export import SpeakerEncoder, export_tflite
 from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.models.plain_layers import plain_layers
+from tfq_sv.quantization import calibration
 from tfq_sv.quantization.float_layers import float_layers
 from tfq_sv.reports.complexity import layer_complexity
 
@@ -122,8 +123,12 @@ def test_kernels_are_reached(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", some([*NAMED, "MultiHeadAttention"], "EinsumDense"))
 def test_the_rest_is_named_with_its_share(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(calibration, "_NOISE_FRAMES", 20)  # each a step of a recurrent layer
     model = network(NAMED.get(kind, attention))
     (name,), (odd,) = (
         float_layers(model).keys() - {"conv", "seg"},
