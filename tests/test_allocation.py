@@ -215,7 +215,7 @@ def trained(name: str, **options: Any) -> keras.Model:
 @pytest.mark.parametrize("input", ["waveform", *slow("features")])
 def test_files_keep_to_their_target(input: str) -> None:
     model = trained("ResNet18", channels=16)
-    target = 300_000 if input == "waveform" else 700_000
+    target = {"waveform": 300_000, "features": 700_000}[input]
     check_target(model, some_costs(model), target, input, FileSize.of(model, input))
 
 
@@ -331,11 +331,8 @@ def test_costs_are_traces_times_squared_errors(network: keras.Model) -> None:
     traces = some_traces(network)
     costs = allocation.quantization_costs(network, traces, [4, 2, 2])
     kernel = network.get_layer("conv1").kernel.numpy()
-    book = tfq_sv.codebooks(
-        tfq_sv.quantize(
-            network, tfq_sv.QuantizationRecipe.uniform(network, bits=2), calibrate=False
-        )
-    )["conv1"]
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=2)
+    book = tfq_sv.codebooks(tfq_sv.quantize(network, recipe, calibrate=False))["conv1"]
     wanted = traces["conv1"] / kernel.size * np.sum((kernel - book.decode()) ** 2) / 2
     assert costs["conv1"][2] == pytest.approx(wanted, rel=1e-6)
     assert list(costs["conv1"]) == [2, 4]
@@ -353,12 +350,11 @@ def test_no_layer_is_free_because_few_probes_were_made(network: keras.Model) -> 
 def test_sensitive_layers_get_more_bits() -> None:
     network = tiny_resnet(channels=24)
     traces = dict.fromkeys(quantizable(network), 1.0) | {"layer1.0.conv1": 1e4}
-    recipe = tfq_sv.allocate_bits(network, traces, target_bytes=70_000, bits=[1, 2, 4])
+    options: Any = {"target_bytes": 70_000, "bits": [1, 2, 4]}
+    recipe = tfq_sv.allocate_bits(network, traces, **options)
     bits = [entry.bits for entry in recipe.layers.values()]
     assert recipe.layers["layer1.0.conv1"].bits == max(bits) > np.mean(bits)
-    in_sections = tfq_sv.allocate_bits(
-        network, traces, target_bytes=70_000, bits=[1, 2, 4], method="sections"
-    )
+    in_sections = tfq_sv.allocate_bits(network, traces, **options, method="sections")
     assert len({entry.bits for entry in in_sections.layers.values()}) <= 4
     cut = np.array_split(sorted(traces, key=lambda name: -traces[name]), 4)
     assert all(len({in_sections.layers[name].bits for name in section}) == 1 for section in cut)

@@ -138,7 +138,7 @@ def test_what_cannot_be_is_said_before_the_work(
         ([f"--rirs={tmp_path}/none", "--aug_prob=0.6"], "RIR folder"),
         (["--codec_prob=2"], "codec_prob must be from 0 to 1, not 2"),
         (["--init=none.keras"], "none.keras does not exist"),
-        (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to go on from"),
+        (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to start from"),
         (["--optimizer=Lion"], "Lion"),
         (["--aam_weight=0.1"], "--aam_weight goes with --teacher"),
     ]:

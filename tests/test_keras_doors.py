@@ -26,7 +26,7 @@ from tfq_sv.training import TrainingOptions, train
 from tfq_sv.training.fine_tuning import FineTuningOptions
 
 layers = keras.layers
-WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
 
 
 def quantized(model: keras.Model) -> keras.Model:
@@ -109,7 +109,7 @@ def test_every_step_takes_waveforms(door: str) -> None:
         found = measure(teacher, dataset, options=options, progress=False)
         assert found.keys() == tfq_sv.QuantizationRecipe.uniform(teacher, bits=4).layers.keys()
     recipe = tfq_sv.QuantizationRecipe.uniform(teacher, bits=2)
-    calibrated = tfq_sv.quantize(teacher, recipe, calibrate=[*dataset, dataset[0][:, :6000]])
+    calibrated = tfq_sv.quantize(teacher, recipe, calibrate=[*dataset, dataset[0][:, :12000]])
     assert all(x.calibrated for x in quantizers_of(calibrated).values())
     model = tfq_sv.quantize(teacher, recipe, calibrate=False)
     before = KerasEncoder(model).embed(WAVEFORM)
