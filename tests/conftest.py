@@ -1,7 +1,8 @@
 """Fixtures that several tests share: synthetic speech, a small network, and commands' outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -35,6 +36,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same weights whichever tests ran before."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +94,16 @@ def made(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in steps:
         assert cli.main(step) == 0
     return root
+
+
+def slow(*values: Any) -> list[Any]:
+    """Parameters whose cases only `make test` runs, beside others that `make quick` runs too."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+def some(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """All values: those named for `make quick` too, the rest for `make test` alone."""
+    return [value if value in quick else slow(value)[0] for value in values]
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:

@@ -47,6 +47,7 @@ def test_two_bits_come_nearer_to_the_float_network(
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
 
 
+@pytest.mark.slow
 def test_a_reference_keeps_what_few_batches_cannot_tell(
     network: keras.Model, train_corpus: Corpus
 ) -> None:

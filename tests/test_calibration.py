@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
-from conftest import tiny_resnet
+from conftest import slow, tiny_resnet
 from test_fine_tuning import distance
 
 import tfq_sv
@@ -80,7 +80,7 @@ def with_all_parts(calibrated_distance: Callable[[], float]) -> float:
     return calibrated_distance()
 
 
-@pytest.mark.parametrize("part", ["correction", "centroids", "importance", "statistics"])
+@pytest.mark.parametrize("part", ["correction", *slow("centroids", "importance", "statistics")])
 def test_each_part_of_calibration_pays(
     part: str,
     calibrated_distance: Callable[[], float],
@@ -102,7 +102,8 @@ def test_each_part_of_calibration_pays(
     assert with_all_parts < 0.98 * calibrated_distance()
 
 
-@pytest.mark.parametrize("bits", [1, *(pytest.param(x, marks=pytest.mark.slow) for x in (2, 3, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
 def test_noise_stands_for_speech_that_is_not_there(
     bits: int, request: pytest.FixtureRequest, train_corpus: Corpus
 ) -> None:
@@ -162,6 +163,7 @@ def test_noise_is_as_loud_as_speech_where_no_mean_is_subtracted() -> None:
     assert means[2] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_every_kind_of_layer_without_speech() -> None:
     layers = keras.layers
     image = keras.Sequential(
@@ -225,7 +227,7 @@ def test_calibrated_codebooks_stay_in_fine_tuning(
     assert moved == [True, False, False]
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "static"])
+@pytest.mark.parametrize("kind", ["adaptive", *slow("static")])
 def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus: Corpus) -> None:
     dataset = [next(batches(train_corpus, batch_size=16, seconds=0.5))]
     tfq_sv.reestimate_batch_norm(network, dataset, progress=False)
@@ -242,10 +244,8 @@ def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus
     assert all(same) if kind == "static" else not any(same)
 
 
-@pytest.mark.parametrize(
-    "file", ["a.keras", *(pytest.param(x, marks=pytest.mark.slow) for x in ("a.h5", "a"))]
-)
-@pytest.mark.parametrize("kind", ["adaptive", "static"])
+@pytest.mark.parametrize("file", ["a.keras", *slow("a.h5", "a")])
+@pytest.mark.parametrize("kind", ["adaptive", *slow("static")])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_calibration_is_done_once(
     kind: str, file: str, network: keras.Model, tmp_path: Path

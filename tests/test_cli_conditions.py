@@ -45,6 +45,7 @@ def some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditions, "CONDITIONS", SOME)
 
 
+@pytest.mark.slow
 def test_one_table_for_both_networks(
     voices: Path,
     tmp_path: Path,

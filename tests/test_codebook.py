@@ -4,6 +4,7 @@ from pathlib import Path
 import kmeans1d
 import numpy as np
 import pytest
+from conftest import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -46,7 +47,7 @@ def kernels() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", ["trained", "heavy"])
-@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("bits", [*range(1, 7), *slow(7, 8)])
 def test_within_a_thousandth_of_the_optimum(bits: int, kind: str, weighted: bool) -> None:
     """The optimum is found by kmeans1d: exact, but too slow and too large for whole networks."""
     weights = kernels()[kind].astype(np.float32)[: 10_000 if weighted else None]

@@ -99,6 +99,7 @@ def test_fewer_dimensions_are_the_best_ones(dims: int, size: int, seed: int) -> 
         np.testing.assert_allclose(resized(points[order], size), moved[order], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_student_comes_to_embed_as_the_teacher(teacher: TeacherEmbeddings) -> None:
     def cosine(student: keras.Model) -> float:
         learned = teacher_embeddings(
@@ -122,6 +123,7 @@ def test_the_student_comes_to_embed_as_the_teacher(teacher: TeacherEmbeddings) -
     assert student.output_shape == (None, 8)  # no map was added to it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, 0.1])
 def test_an_interrupted_run_ends_as_an_unbroken_one(
     weight: float, teacher: TeacherEmbeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,6 +225,7 @@ def test_what_does_not_go_together(
         training.train(network(2), given.pop("corpus"), given.pop("options"), **given)
 
 
+@pytest.mark.slow
 def test_the_command(corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two corpora, one unlabelled; the second network reuses what the teacher embedded."""
     network(1).save(tmp_path / "teacher.keras")

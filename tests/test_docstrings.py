@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 
 import pytest
+from conftest import some
 
 import tfq_sv
 
@@ -12,9 +13,11 @@ MODULES = sorted(
     {"tfq_sv", *(m.name for m in pkgutil.walk_packages(tfq_sv.__path__, "tfq_sv."))}
     - {"tfq_sv.assets.__main__"}
 )
+LONG = {"tfq_sv.quantization.folding"}
+"""Their examples take seconds."""
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", some(MODULES, *(set(MODULES) - LONG)))
 def test_examples(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__

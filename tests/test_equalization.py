@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
-from conftest import shallow
+from conftest import shallow, some
 
 from tfq_sv import models
 from tfq_sv.quantization.equalization import equalize
@@ -35,7 +35,7 @@ def features_of(model: keras.Model, rng: np.random.Generator) -> Any:
     return rng.normal(0, 1, (2, 60, *model.input_shape[2:])).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", some(NETWORKS, "ResNet18", "DF_ResNet56"))
 def test_the_function_stays_and_kernels_become_even(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,13 +98,13 @@ def test_thresholds_need_enough_trials() -> None:
 def test_the_demo_goes_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fewer(*, speakers: int, **options: int) -> CorpusSpec:
-        return CorpusSpec(speakers=speakers // 6, **options)
+    def fewer(*, speakers: int, utterances: int, test_speakers: int) -> CorpusSpec:
+        return CorpusSpec(speakers // 6, test_speakers, utterances // 2, 6, seconds=2.0)
 
     monkeypatch.setattr(demo, "CorpusSpec", fewer)
     assert cli.main(["demo", f"--out={tmp_path}", "--test_speakers=5", "--steps=2"]) == 0
     said = capsys.readouterr().out
-    assert "5 unseen speakers, 675 trials; not VoxCeleb" in said
+    assert "5 unseen speakers, 225 trials; not VoxCeleb" in said
     results = json.loads((tmp_path / "results.json").read_text())
     names = [row["system"] for row in results["systems"]]
     assert names[0] == "FP32, Keras"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
-from conftest import randomize, shallow
+from conftest import randomize, shallow, slow
 from learned_scale import with_learned_scales
 
 import tfq_sv
@@ -336,7 +336,7 @@ def test_every_kind_of_network_in_the_family(
             assert error < (1e-4 if compute == "float32" else 0.05), (compute, fast)
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "static", "learned scale"])
+@pytest.mark.parametrize("kind", ["adaptive", *slow("static", "learned scale")])
 def test_binary_networks(kind: str, tmp_path: Path) -> None:
     model = image_network()
     if kind == "learned scale":

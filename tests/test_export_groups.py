@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
+from conftest import slow
 from hypothesis import given
 from hypothesis import strategies as st
 from test_export_convert import check, quantized
@@ -78,7 +79,7 @@ def file_bytes(depth: int, bits: int) -> tuple[int, int]:
     return len(convert.build(model, books, "features").data), codes
 
 
-@pytest.mark.parametrize("bits", [1, 4, 7])
+@pytest.mark.parametrize("bits", [1, *slow(4, 7)])
 def test_one_more_layer_costs_few_bytes_beside_its_codes(bits: int) -> None:
     (small, few), (large, more) = file_bytes(8, bits), file_bytes(24, bits)
     vectors = 2 * 4 * 32  # scales and biases

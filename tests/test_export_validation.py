@@ -28,6 +28,7 @@ def trials(test_corpus: Corpus) -> Trials:
     return Trials.read(test_corpus.root / "trials.txt", test_corpus)
 
 
+@pytest.mark.slow
 def test_float_compute_is_keras(
     quantized: Any, test_corpus: Corpus, trials: Trials, tmp_path: Path
 ) -> None:

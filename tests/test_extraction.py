@@ -200,6 +200,7 @@ def test_what_is_skipped_holds_no_samples(corpus: Corpus) -> None:
     assert all(not error.__traceback__ for error in bad.values())
 
 
+@pytest.mark.slow
 def test_embeddings_are_in_memory_once(corpus: Corpus, tmp_path: Path) -> None:
     """As VoxCeleb2's million are: of a gigabyte, there is no second one beside it."""
     count, size, cache = 20_000, 256, Cache(tmp_path / "kept", "one")

@@ -126,6 +126,7 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
         codebooks.on_train_begin()
 
 
+@pytest.mark.slow
 def test_states_of_other_runs_are_not_resumed(tmp_path: Path) -> None:
     model, other, data = plain_network(0), plain_network(1), speech()
     options = FineTuningOptions(steps=2, batch_norm_batches=0)
@@ -207,6 +208,7 @@ def test_codebooks_freeze_however_fit_counts(
     assert [first * 10 + number for number in found] == moves
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_read_what_it_has_behind_it(
     network: keras.Model, tmp_path: Path
 ) -> None:
@@ -236,6 +238,7 @@ def test_a_resumed_run_does_not_read_what_it_has_behind_it(
     assert min(loaded) == 3  # for BatchNorm, as before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_statistics_that_calibration_chose_stay(network: keras.Model, calibrated: bool) -> None:
     rng = np.random.default_rng(0)
@@ -256,6 +259,7 @@ def _statistics(model: keras.Model) -> list[Any]:
     return [variable for x in norms for variable in (x.moving_mean, x.moving_variance)]
 
 
+@pytest.mark.slow
 def test_labels_teach_too(network: keras.Model, train_corpus: Corpus) -> None:
     quantized = tfq_sv.quantize(
         network, tfq_sv.QuantizationRecipe.uniform(network, bits=2), calibrate=False

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
-from conftest import randomize
+from conftest import randomize, slow
 
 from tfq_sv import models
 from tfq_sv.codebook import Codebook, snap
@@ -60,7 +60,7 @@ def random_network(seed: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(4)(norm("last", rng)(x)))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *slow(*range(4, 12))])
 def test_function_stays(seed: int) -> None:
     model = random_network(seed)
     features = np.random.default_rng(seed).normal(size=(2, 23, 8)).astype(np.float32)
@@ -72,6 +72,7 @@ def test_function_stays(seed: int) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_random_networks_have_all_cases() -> None:
     stays = [stay for seed in range(12) for stay in unfolded(random_network(seed)).values()]
     assert {(stay.gains, stay.shift) for stay in stays} == {
@@ -79,6 +80,7 @@ def test_random_networks_have_all_cases() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ecapa(name: str) -> None:
     model = models.build(name, feat_dim=16, channels=FAMILIES[name], embed_dim=8)
@@ -129,12 +131,14 @@ def test_shift_before_a_dense_layer_stays_with_its_gains() -> None:
     assert (stay.gains, stay.shift) == (True, True)
 
 
+@pytest.mark.slow
 def test_campplus_keeps_them() -> None:
     stay = unfolded(models.build("CAMPPlus", channels=4))
     assert all(x.gains and x.shift for x in stay.values())
     assert described(stay).startswith("BatchNorms that no kernel can take up: 55, ")
 
 
+@pytest.mark.slow
 def test_file_multiplies_no_more(tmp_path: Path) -> None:
     model = models.build("ECAPA_TDNN_c512", feat_dim=16, channels=16, embed_dim=8)
     randomize(model)

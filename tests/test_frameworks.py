@@ -56,8 +56,7 @@ def two_layers() -> keras.Model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [1, 3])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("bits", "jit"), [(1, False), (3, False), (3, True)])
 def test_compile_and_fit(bits: int, jit: bool) -> None:
     keras.utils.set_random_seed(0)
     model = two_layers() if jit else tdnn()

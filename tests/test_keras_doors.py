@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 import tf_keras as keras
+from conftest import some
 from train_small import small
 
 import tfq_sv
@@ -91,8 +92,13 @@ DOORS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+UNLIKE = ("dictionary", "(B, N)")
+"""Doors that `make quick` tries."""
+FLOAT = [x for x in DOORS if x not in ("mixed_float16", "part")]
+
+
 @pytest.mark.filterwarnings("ignore:left float")
-@pytest.mark.parametrize("door", [x for x in DOORS if x not in ("mixed_float16", "part")])
+@pytest.mark.parametrize("door", some(FLOAT, "dictionary"))
 def test_every_step_takes_waveforms(door: str) -> None:
     """Whatever axes the network wants, a dataset of waveforms is enough."""
     keras.utils.set_random_seed(0)
@@ -113,7 +119,7 @@ def test_every_step_takes_waveforms(door: str) -> None:
     assert cosine(KerasEncoder(model).embed(WAVEFORM), wanted) > cosine(before, wanted)
 
 
-@pytest.mark.parametrize("door", [x for x in DOORS if x not in ("mixed_float16", "part")])
+@pytest.mark.parametrize("door", some(FLOAT, *UNLIKE))
 def test_every_network_trains(door: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for speaker in ("ann", "bob"):
@@ -128,7 +134,7 @@ def test_every_network_trains(door: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:left float")
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", some(DOORS, *UNLIKE))
 def test_the_file_answers_as_keras_does(door: str, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = DOORS[door]()
@@ -212,7 +218,7 @@ REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 
 
 @pytest.mark.filterwarnings("ignore:left float")
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", some(REFUSED, *(REFUSED.keys() - {"operations in a loop"})))
 def test_one_line_says_what_is_wrong(
     case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +231,7 @@ def test_one_line_says_what_is_wrong(
     assert not (tmp_path / "a.tflite").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize("form", ["t.h5", "t.keras"])
 def test_a_fine_tuned_network_is_saved_with_its_optimizer(form: str, tmp_path: Path) -> None:

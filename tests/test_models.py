@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
-from conftest import randomize, shallow
+from conftest import randomize, shallow, slow, some
 
 import tfq_sv
 from tfq_sv import models
@@ -71,7 +71,7 @@ def test_every_network_is_counted() -> None:
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if re.search("ResNet[12].[0-9]|CAMPPlus|c1024|SpeechBrain", name)
+        if re.search("ResNet[12].[0-9]|DF_|50|CAMPPlus|ECAPA", name)
         else name
         for name in (*PARAMETERS, *OTHERS)
     ],
@@ -117,10 +117,10 @@ def test_one_float_tflite_runs_at_any_length(
     "form",
     [
         "model.keras",
-        *(pytest.param(x, marks=pytest.mark.slow) for x in ("model.h5", "saved_model")),
+        *slow("model.h5", "saved_model"),
     ],
 )
-@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("name", some(SAVED, "ResNet18"))
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_saves_and_loads(
     name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,9 +139,9 @@ def test_saves_and_loads(
 
 @pytest.mark.parametrize(
     "form",
-    ["w.weights.h5", *(pytest.param(x, marks=pytest.mark.slow) for x in ("w.h5", "checkpoint"))],
+    ["w.weights.h5", *slow("w.h5", "checkpoint")],
 )
-@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("name", some(SAVED, "ResNet18"))
 def test_saves_and_loads_weights(
     name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

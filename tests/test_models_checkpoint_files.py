@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import State, save
-from conftest import shallow
+from conftest import shallow, slow
 from test_models_wespeaker import config, folder, small_state
 
 from tfq_sv import cli, models
@@ -51,8 +51,9 @@ def test_numbers_in_quotes(tmp_path: Path, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "model.", "resnet.", "encoder.", "_orig_mod.", "speaker_model.backbone.",
-     "module.model.resnet.", "net.embedding_model."],
+    ["module.", "net.embedding_model.",
+     *slow("model.", "resnet.", "encoder.", "_orig_mod.", "speaker_model.backbone.",
+           "module.model.resnet.")],
 )  # fmt: skip
 def test_any_prefix(prefix: str, tmp_path: Path, expected: np.ndarray) -> None:
     state = {f"{prefix}{key}": value for key, value in STATE.items()}
@@ -63,7 +64,7 @@ def test_any_prefix(prefix: str, tmp_path: Path, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(model(FEATURES), expected)
 
 
-@pytest.mark.parametrize("name", ["CAMPPlus", "ECAPA_TDNN_c512", "Gemini_DF_ResNet60"])
+@pytest.mark.parametrize("name", ["Gemini_DF_ResNet60", *slow("CAMPPlus", "ECAPA_TDNN_c512")])
 def test_any_prefix_of_any_family(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +76,7 @@ def test_any_prefix_of_any_family(
     assert found.keys() == {key for key in state if not key.endswith("tracked")}
 
 
-@pytest.mark.parametrize("wrapper", ["net", "weights", "state_dict_ema"])
+@pytest.mark.parametrize("wrapper", ["net", *slow("weights", "state_dict_ema")])
 @pytest.mark.parametrize("more", [{}, {"args": Namespace(lr=0.1)}])
 def test_any_wrapper(
     wrapper: str, more: dict[str, Any], tmp_path: Path, expected: np.ndarray
@@ -271,6 +272,7 @@ def test_programs_say_which_file_to_take(
         assert "take avg_model.pt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_experiment_without_average(tmp_path: Path) -> None:
     """The last ten epochs are averaged, by their numbers rather than by their names' order."""
     rng = np.random.default_rng(0)

@@ -1,13 +1,14 @@
 """SpeechBrain's ECAPA-TDNN: its files, its network in PyTorch's form, its front end everywhere."""
 
 import contextlib
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import speechbrain_oracle
 import tensorflow as tf
-from checkpoints import LOUD, save, state_like
+from checkpoints import LOUD, State, save, state_like
 from test_export_frontend import run, transposing
 from test_features import SIGNALS, speech
 
@@ -49,16 +50,21 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
+@functools.cache
+def state() -> State:
+    return state_like(models.build(NAME, channels=16, embed_dim=8), LOUD)
+
+
 def folder(path: Path, text: str = HYPERPARAMS) -> Path:
     """A folder as SpeechBrain publishes it: the classifier and the statistics are files too."""
-    model = models.build(NAME, channels=16, embed_dim=8)
-    save(path / "embedding_model.ckpt", state_like(model, LOUD))
+    save(path / "embedding_model.ckpt", state())
     save(path / "classifier.ckpt", {"weight": np.zeros([5, 8], np.float32)})
     (path / "mean_var_norm_emb.ckpt").write_bytes(b"")
     (path / "hyperparams.yaml").write_text(text)
     return path
 
 
+@pytest.mark.slow
 def test_agrees_with_pytorch(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(folder(tmp_path))
     assert checkpoint.origin == "SpeechBrain"

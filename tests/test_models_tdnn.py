@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import DATA, LOUD, State, golden_features, golden_state, save, state_like
-from conftest import shallow
+from conftest import shallow, some
 
 import tfq_sv
 from tfq_sv import cli, models
@@ -81,7 +81,7 @@ def test_golden_answers(name: str, tmp_path: Path) -> None:
 
 
 @small_networks
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", some(SMALL, "CAMPPlus"))
 def test_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     state = small_state(name)
     arguments = {} if name.startswith("CAM") else {"pooling_func": "ASTP"}
@@ -94,6 +94,7 @@ def test_agrees_with_pytorch(name: str, tmp_path: Path) -> None:
     assert np.isfinite(model(golden_features(1))).all()  # PyTorch has no deviation of one frame
 
 
+@pytest.mark.slow
 @small_networks
 @pytest.mark.parametrize("pooling", ["TSTP", "TAP", "TSDP"])
 def test_other_poolings_of_ecapa(pooling: str, tmp_path: Path) -> None:
@@ -104,6 +105,7 @@ def test_other_poolings_of_ecapa(pooling: str, tmp_path: Path) -> None:
     assert all(a.relative < 1e-5 for a in verification.verify(checkpoint, model, (61,)))
 
 
+@pytest.mark.slow
 @small_networks
 def test_verify_sees_a_wrong_segment_and_a_wrong_group(tmp_path: Path) -> None:
     for name, layer in (

@@ -13,6 +13,7 @@ import tf_keras as keras
 import torch
 import yaml
 from checkpoints import DATA, State, golden_features, golden_state, save, state_like
+from conftest import some
 
 import tfq_sv
 from tfq_sv import cli, models
@@ -86,7 +87,11 @@ def test_pytorch_form_gives_the_golden_answers(name: str) -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param("DF_ResNet56", {"pooling": "ASTP"}, marks=pytest.mark.slow),
-        ("Gemini_DF_ResNet60", {"pooling": "ASTP", "two_emb_layer": True}),
+        pytest.param(
+            "Gemini_DF_ResNet60",
+            {"pooling": "ASTP", "two_emb_layer": True},
+            marks=pytest.mark.slow,
+        ),
         # The deepest. Others differ from those above in their numbers of blocks alone, and
         # test_models counts the parameters of every one.
         pytest.param("ResNet293", {}, marks=pytest.mark.slow),
@@ -131,13 +136,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> keras.Model:
     return models.load_wespeaker(save(tmp_path_factory.mktemp("plain") / "a.pt", small_state()))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", some(VARIANTS, "state_dict", "pyannote"))
 def test_variants_load_alike(variant: str, plain: keras.Model, tmp_path: Path) -> None:
     features = np.random.default_rng(0).normal(size=(1, 60, 80)).astype(np.float32)
     other = models.load_wespeaker(save(tmp_path / "other.pt", small_state(), VARIANTS[variant]))
     np.testing.assert_array_equal(other(features), plain(features))
 
 
+@pytest.mark.slow
 def test_golden_geminis_own_files(tmp_path: Path) -> None:
     """Their last layer is `embedding`, and their pooling adds 1e-10."""
     state = small_state("Gemini_DF_ResNet60")
@@ -310,6 +316,7 @@ def test_missing_extras_say_what_to_install(
         models.load_wespeaker(path)
 
 
+@pytest.mark.slow
 def test_import_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = folder(tmp_path / "net", small_state(), config()), tmp_path / "net.keras"
     arguments = ["import", f"--checkpoint={path}", f"--out={out}", "--verify"]

@@ -81,6 +81,7 @@ def test_tfmot_and_one_call(network: keras.Model) -> None:
     assert same(small, tfq_sv.quantize(network, recipe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kmeans", "trellis"])
 def test_two_calls_are_as_good_as_one(kind: str, network: keras.Model) -> None:
     recipe = Recipe.uniform(network, 2) if kind == "kmeans" else Recipe.trellis(network, 2)
@@ -100,6 +101,7 @@ def test_two_calls_are_as_good_as_one(kind: str, network: keras.Model) -> None:
         tfq_sv.calibrate(small, speech(1), progress=False)
 
 
+@pytest.mark.slow
 def test_training_is_not_undone(network: keras.Model, tmp_path: Path) -> None:
     small = tfq_sv.quantize(network, Recipe.uniform(network, 2))
     small.save(tmp_path / "small.keras")

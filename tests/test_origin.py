@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tf_keras as keras
+from conftest import slow
 from train_small import small
 
 import tfq_sv
@@ -17,7 +18,7 @@ from tfq_sv.verification.decision import find_threshold
 KNOWN = Origin("Somebody's, commit 1f", "CC-BY-4.0", "VoxCeleb2")
 
 
-@pytest.mark.parametrize("form", ["a.keras", "a.h5", "a"])
+@pytest.mark.parametrize("form", ["a.keras", *slow("a.h5", "a")])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_it_travels_with_the_network(form: str, tmp_path: Path) -> None:
     network = small()
@@ -43,6 +44,7 @@ def test_networks_without_a_front_end_have_none() -> None:
     assert models.origin_of(network) == Origin()
 
 
+@pytest.mark.slow
 def test_shipped_networks_say_what_they_have_heard() -> None:
     for name in assets.NAMES:
         found = models.origin_of(assets.load(name))

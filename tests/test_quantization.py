@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from conftest import slow
 from learned_scale import with_learned_scales
 
 import tfq_sv
@@ -14,7 +15,7 @@ from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.recipe import LayerRecipe
 
 LAYERS = keras.layers
-FORMS = ["model.keras", *(pytest.param(x, marks=pytest.mark.slow) for x in ("model.h5", "saved"))]
+FORMS = ["model.keras", *slow("model.h5", "saved")]
 FEATURES = np.random.default_rng(0).normal(size=(2, 60, 80)).astype(np.float32)
 
 
@@ -74,7 +75,7 @@ def test_saves_and_loads(network: keras.Model, form: str, tmp_path: Path) -> Non
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "static", "learned scale"])
+@pytest.mark.parametrize("kind", ["adaptive", *slow("static", "learned scale")])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_binary_networks_save_and_load(
@@ -242,7 +243,7 @@ def test_layers_are_wrapped_as_tfmot_wraps_them(kind: str) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("own", [True, *slow(False)])
 def test_frozen_layers_get_the_same_codebooks(own: bool, network: keras.Model) -> None:
     """Teachers are often frozen; what they know counts all the same."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tf_keras as keras
+from conftest import shallow
 from train_small import small
 from workers import Run, cluster
 
@@ -22,7 +23,6 @@ from tfq_sv.experiments import reproduction
 from tfq_sv.export import SpeakerEncoder
 from tfq_sv.quantization.quantizers import quantizable
 
-BITS = ("4 bits", "3 bits", "2 bits", "1 bit")
 LISTS = {"Vox1-O": "veri_test2.txt", "Vox1-H": "list_test_hard2.txt"}
 
 
@@ -56,12 +56,40 @@ def cells(report: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows[2:]}
 
 
+FEW = ("FP32", "FP32, fine-tuned", "2 bits, k-means", "2 bits, k-means, calibrated")
+"""A row of each kind; the mixed ones are added."""
+MORE = (
+    *FEW,
+    "4 bits, k-means",
+    "1 bit, adaptive binary",
+    "2 bits, k-means, calibrated without speech",
+)
+
+
+def only(names: tuple[str, ...]) -> list[reproduction.Row]:
+    return [row for row in reproduction.uniform_rows(small()) if row.name in names]
+
+
+def test_rows_of_the_table() -> None:
+    uniform = [f"{x}, k-means" for x in ("8 bits", "4 bits", "3 bits", "2 bits", "1 bit")]
+    tuned = ["FP32, fine-tuned", *uniform, "1 bit, static binary", "1 bit, adaptive binary"]
+    ways = ("calibrated", "calibrated without speech")
+    calibrated = [f"{name}, {way}" for name in uniform[1:] for way in ways]
+    rows = reproduction.uniform_rows(small())
+    assert [row.name for row in rows] == ["FP32", *tuned, *calibrated]
+    assert [row.name for row in rows if row.tuned] == tuned
+    assert [row.name for row in rows if not row.speech] == calibrated[1::2]
+
+
 @pytest.mark.slow
 def test_the_whole_table(
     network: Path, corpus_dir: Path, vox1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, measured = vox1.parent / "out", []
-    real = reproduction._Run._measure
+    """An interrupted one, resumed: a row of each kind, and all mixed ones."""
+    out, measured, few = vox1.parent / "out", [], only(MORE)
+    monkeypatch.setattr(reproduction, "uniform_rows", lambda model: [*few])
+    targets, real = reproduction._Run.targets, reproduction._Run._measure
+    monkeypatch.setattr(reproduction._Run, "targets", lambda self: targets(self)[1:])
 
     def measure(self: Any, row: reproduction.Row, *rest: Any) -> None:
         if len(measured) == 4:
@@ -74,20 +102,17 @@ def test_the_whole_table(
     arguments = command(network, corpus_dir, vox1)
     assert cli.main(arguments) == 130
     assert list(cells((out / "report.md").read_text())) == measured[:4]
-    kept = (out / "3-bits-k-means" / "model.keras").stat().st_mtime_ns  # tuned, not measured
+    begun = out / few[4].folder / "model.keras"  # tuned, not measured
+    kept = begun.stat().st_mtime_ns
     assert cli.main(arguments) == 0
-    assert (out / "3-bits-k-means" / "model.keras").stat().st_mtime_ns == kept
+    assert begun.stat().st_mtime_ns == kept
     rows = cells((out / "report.md").read_text())
     assert [name for name in measured if name != "broken"] == list(rows)
-    assert list(rows)[:2] == ["FP32", "FP32, fine-tuned"]
-    assert list(rows)[2:7] == [f"{b} bits, k-means" for b in (8, 4, 3, 2)] + ["1 bit, k-means"]
-    assert list(rows)[7:9] == ["1 bit, static binary", "1 bit, adaptive binary"]
-    only = [f"{b}, k-means, calibrated{how}" for b in BITS for how in ("", " without speech")]
-    assert list(rows)[9 : 9 + len(only)] == only
+    assert list(rows)[: len(few)] == [row.name for row in few]
     folders = ("2-bits-k-means", "2-bits-k-means-calibrated")
     tuned, calibrated = (tfq_sv.load_model(out / x / "model.keras").get_weights() for x in folders)
     assert any(np.any(a != b) for a, b in zip(tuned, calibrated, strict=True))
-    mixed = list(rows)[9 + len(only) :]
+    mixed = list(rows)[len(few) :]
     assert mixed
     assert all(name.startswith("mixed, 0.0") for name in mixed)
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -108,9 +133,6 @@ def test_the_whole_table(
     assert len(measured) == len(rows) + 1
 
 
-FEW = ("FP32", "FP32, fine-tuned", "2 bits, k-means", "2 bits, k-means, calibrated")
-"""A row of each kind; the mixed ones are added."""
-
 FEW_ROWS = f"""
 from tfq_sv.cli import run
 from tfq_sv.experiments import reproduction
@@ -125,9 +147,8 @@ run()
 def test_two_workers_make_the_table_that_one_makes(
     network: Path, corpus_dir: Path, vox1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real = vox1.parent / "out", reproduction.uniform_rows
-    few = [row for row in real(small()) if row.name in FEW]
-    monkeypatch.setattr(reproduction, "uniform_rows", lambda model: few)
+    out, few = vox1.parent / "out", only(FEW)
+    monkeypatch.setattr(reproduction, "uniform_rows", lambda model: [*few])
     arguments = command(network, corpus_dir, vox1, "--target_mb=0.04")
     assert cli.main(arguments) == 0
     out.rename(vox1.parent / "alone")
@@ -154,22 +175,24 @@ def test_networks_of_enough_channels_have_trellis_rows() -> None:
     assert len({row.folder for row in rows.values()}) == len(rows)
 
 
-def test_mixed_rows_have_the_sizes_asked_for() -> None:
+@pytest.mark.slow
+def test_mixed_rows_have_the_sizes_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shallow(monkeypatch)
     model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
     traces = {name: 2.0**-i for i, name in enumerate(quantizable(model))}
-    rows = reproduction.mixed_rows(model, traces, [250_000, 10_000_000], "waveform")
+    rows = reproduction.mixed_rows(model, traces, [130_000, 10_000_000], "waveform")
     assert [row.name for row in rows] == [
-        "mixed, 0.25 MB",
-        "mixed, 0.25 MB, MSFT",
-        "mixed, 0.25 MB, trellis",
+        "mixed, 0.13 MB",
+        "mixed, 0.13 MB, MSFT",
+        "mixed, 0.13 MB, trellis",
         "mixed, 10 MB",  # 8 bits throughout: a single stage, no trellis
     ]
-    with pytest.raises(InputError, match=r"two of the target sizes are 0\.25 MB"):
-        reproduction.mixed_rows(model, traces, [250_000, 250_001], "waveform")
+    with pytest.raises(InputError, match=r"two of the target sizes are 0\.13 MB"):
+        reproduction.mixed_rows(model, traces, [130_000, 130_001], "waveform")
     for row in rows[:3]:
         assert row.recipe is not None
         # What layers share, decoding tables and groups, leaves gaps between the sizes.
-        assert 0.98 * 250_000 < tfq_sv.predict_bytes(model, row.recipe) <= 250_000
+        assert 0.97 * 130_000 < tfq_sv.predict_bytes(model, row.recipe) <= 130_000
     assert [row.staged for row in rows] == [False, True, False, False]
 
 

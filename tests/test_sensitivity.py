@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from conftest import some
 
 import tfq_sv
 from tfq_sv.errors import InputError
@@ -145,7 +146,7 @@ def test_distortion_is_that_of_one_layer_alone() -> None:
         assert np.isnan(table[layer][2].standard_error)  # one batch tells of no spread
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", some(MEASURES, "fisher"))
 def test_an_interrupted_run_ends_the_same(measure: str, tmp_path: Path) -> None:
     model, estimate = tiny(), MEASURES[measure]
     batches = [BATCH, (BATCH[0] + 1, BATCH[1])]

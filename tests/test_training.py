@@ -101,6 +101,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
         training.train(small(), train_corpus, other, checkpoint_dir=tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_no_step(
     train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

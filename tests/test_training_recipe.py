@@ -46,6 +46,7 @@ def test_the_margin_is_wespeakers() -> None:
     assert schedules.exponential_margin(0, 0, 0, 0.5, 0.5) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_the_optimizers_are_pytorchs(name: str) -> None:
     """At a constant rate; when it changes, Keras's momentum keeps the rates it was built with."""
@@ -106,6 +107,7 @@ def test_the_last_epochs_are_averaged(
         np.testing.assert_allclose(weight, (a + b) / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_mixed_precision(train_corpus: Corpus, precision: str) -> None:
     losses, models = {}, {}

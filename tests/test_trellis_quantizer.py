@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from conftest import slow
 
 import tfq_sv
 from tfq_sv.errors import InputError
@@ -66,7 +67,7 @@ def test_tensorflow_decodes_alike(bits: float) -> None:
     )
 
 
-@pytest.mark.parametrize("bits", [0.5, 2])
+@pytest.mark.parametrize("bits", [2, *slow(0.5)])
 def test_quantized_saved_dequantized_and_exported_are_one_network(
     network: Any, bits: float, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def files(corpus_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", CONSOLE, ids=range(len(CONSOLE)))
 def test_commands_print_what_is_shown(
     block: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -236,6 +236,7 @@ def test_the_page_calibrates_alike() -> None:
         assert {*found} == {None}
 
 
+@pytest.mark.slow
 def test_the_page_judges_recordings_alike() -> None:
     script = """
       const { measure, problem } = await import(at("quality.js"));

@@ -66,6 +66,7 @@ def test_blocks_give_the_same_windows(length: int, block: int) -> None:
     assert [list(x) for x in found] == [list(x) for x in expected]
 
 
+@pytest.mark.slow
 def test_every_door_takes_the_mean_of_windows(files: dict[str, Path]) -> None:
     long = speech(130)
     parts = [long[first:last] for first, last in windows.borders(len(long), RATE)]

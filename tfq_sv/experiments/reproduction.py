@@ -148,13 +148,15 @@ def mixed_rows(
 ) -> list[Row]:
     """Returns the rows of each file size: fine-tuned at once, in stages, and with trellises."""
     rows: list[Row] = []
+    megabytes = [f"{target / 1e6:.4g} MB" for target in targets]
+    for size in megabytes:
+        if megabytes.count(size) > 1:
+            raise InputError(f"two of the target sizes are {size}; give one of them")
     sizes = FileSize.of(model, input)
     answers = allocation.sweep(model, traces, targets, sizes=sizes)
     coded = allocation.sweep(model, traces, targets, sizes=sizes, trellis=True)
-    for target, answer, other in zip(targets, answers, coded, strict=True):
-        name = f"mixed, {target / 1e6:.4g} MB"
-        if any(row.name == name for row in rows):
-            raise InputError(f"two of the target sizes are {target / 1e6:.4g} MB; give one of them")
+    for size, answer, other in zip(megabytes, answers, coded, strict=True):
+        name = f"mixed, {size}"
         rows.append(Row(name, "mixed", answer.recipe))
         if len(stages(answer.recipe)) > 1:
             rows.append(Row(f"{name}, MSFT", "mixed, MSFT", answer.recipe, staged=True))
