@@ -18,7 +18,7 @@ from tfq_sv.errors import lazy_names
 # tfmot wraps Keras 2 layers. TensorFlow reads this once, when it is first imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __getattr__ = lazy_names(__name__, _find)
