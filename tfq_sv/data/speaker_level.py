@@ -8,10 +8,10 @@ The rule, from the corpus folder downwards, one level of folders at a time:
    `dev`, `wav`, `CN-Celeb_flac`, `female`, `DR1`, `car`, `snr_5dB`, `2023-01-05`, ...), they are no
    speakers, and the level below counts. `folder_names` has the words.
 3. Otherwise the level is the speakers if most of its folders hold recordings directly, if the
-   level above is a part, if the files are named after it (`103/1240/103-1240-0000.flac`,
-   `p225/p225_001.wav`), if the folders are called like speakers (`id10001`, `spk3`), if the
-   folders below are called like parts or repeat as numbers (sessions), or if there are ten folders
-   or more, and not about as many names below that repeat.
+   files are named after it (`103/1240/103-1240-0000.flac`, `p225/p225_001.wav`), if the folders are
+   called like speakers (`id10001`, `spk3`), if the folders below are called like parts or repeat as
+   short numbers (sessions), or if there are ten folders or more, and not about as many names below
+   that repeat.
 4. What none of this decides is refused: a wrong guess makes every figure wrong.
 """
 
