@@ -120,6 +120,19 @@ def test_agreement(one: dict[str, Any]) -> None:
     assert not agreement.problem(["a"] * len(units), units, None)
 
 
+def test_a_recording_given_twice_is_named() -> None:
+    script = """
+      const { problem } = await import(at("agreement.js"));
+      const units = ({ embeddings }) => embeddings.map((one) => Float32Array.from(one));
+      console.log(JSON.stringify(input.map((one) => problem(units(one), null))));
+    """
+    for one, said in zip(CASES["repeated"], web(script, CASES["repeated"]), strict=True):
+        labels = [f"{i}.wav" for i in range(len(one["embeddings"]))]
+        found = agreement.problem(labels, np.float32(one["embeddings"]), None)
+        assert [i for i, label in enumerate(labels) if label in found] == one["again"]
+        assert [i for i in range(len(labels)) if f"recording {i + 1}" in said] == one["again"]
+
+
 @given(st.integers(1, 7), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
 def test_what_agreement_leaves_agrees(size: int, seed: int) -> None:

@@ -34,8 +34,15 @@ export function outsiders(units, threshold) {
   return new Map(out.sort(([a], [b]) => a - b));
 }
 
-/** Which recordings do not fit the others; empty where all do, or no threshold is known (null). */
+/**
+ * Which recordings are there twice or do not fit the others; empty where all is well. All fit where no
+ * threshold is known (null).
+ */
 export function problem(units, threshold) {
+  for (const [i, one] of units.entries()) {
+    const again = units.findIndex((other, j) => j > i && other.every((x, n) => x === one[n]));
+    if (again > 0) return `recording ${again + 1} is the same as recording ${i + 1}; give another`;
+  }
   const odd = threshold === null ? new Map() : outsiders(units, threshold);
   if (!odd.size) return "";
   const named = [...odd.keys()].map((i) => `recording ${i + 1}`).join(" and ");

@@ -4,6 +4,7 @@ ENROLMENT.md has the rule; `Agreement.kt` and `agreement.js` keep the same one.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -54,16 +55,21 @@ def outsiders(units: npt.NDArray[np.floating], threshold: float) -> dict[int, fl
 
 
 def problem(labels: Sequence[str], units: npt.NDArray[np.floating], threshold: float | None) -> str:
-    """Returns which recordings do not fit the others; empty where all do.
+    """Returns which recordings are there twice or do not fit the others; empty where all is well.
 
     Args:
         labels: what messages call each recording.
         units: embeddings of length 1, (N, embed_dim).
         threshold: see `least_score`; None if not known, and then all fit.
 
+    >>> problem(["a.wav", "b.wav"], np.ones((2, 4)) / 2, threshold=None)
+    'b.wav is the same recording as a.wav; give another'
     >>> problem(["a.wav", "b.wav"], np.eye(2), threshold=0.5)
     'b.wav does not fit the others: the score is 0.00, and 0.50 is needed; record again'
     """
+    for i, j in combinations(range(len(units)), 2):
+        if np.array_equal(units[i], units[j]):  # which says nothing new, and agrees with itself
+            return f"{labels[j]} is the same recording as {labels[i]}; give another"
     odd = {} if threshold is None else outsiders(units, threshold)
     if not odd:
         return ""

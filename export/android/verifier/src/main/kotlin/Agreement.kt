@@ -33,8 +33,15 @@ internal object Agreement {
         return out
     }
 
-    /** Which recordings do not fit the others; empty where all do, or no threshold is known. */
+    /**
+     * Which recordings are there twice or do not fit the others; empty where all is well. All fit where no
+     * threshold is known.
+     */
     fun problem(units: List<FloatArray>, threshold: Double?): String {
+        for (i in units.indices) {
+            val again = (i + 1 until units.size).firstOrNull { units[it].contentEquals(units[i]) } ?: continue
+            return "recording ${again + 1} is the same as recording ${i + 1}; give another"
+        }
         val odd = if (threshold == null) emptyMap() else outsiders(units, threshold)
         if (odd.isEmpty()) return ""
         val named = odd.keys.joinToString(" and ") { "recording ${it + 1}" }

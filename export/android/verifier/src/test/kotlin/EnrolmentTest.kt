@@ -113,6 +113,12 @@ class EnrolmentTest {
             for (i in found.keys) assertTrue(said, "recording ${i + 1}" in said)
             assertEquals("", Agreement.problem(units, null))
         }
+        for (one in objects("repeated")) {
+            val units = one.getValue("embeddings").jsonArray.map { floats(it) }
+            val said = Agreement.problem(units, null)
+            val again = one.getValue("again").jsonArray.map { number(it).toInt() }
+            assertEquals(again, units.indices.filter { "recording ${it + 1}" in said })
+        }
         for (pair in cases.getValue("agreement_thresholds").jsonArray.map { it.jsonArray }) {
             assertEquals(number(pair[1]), Agreement.leastScore(number(pair[0]))!!, 1e-9)
         }
