@@ -1,4 +1,4 @@
-"""Models in and out of codebooks, by tfmot's annotate and apply."""
+"""Models in and out of codebooks, in the wrappers of tensorflow-model-optimization."""
 
 import os
 import warnings
