@@ -38,13 +38,8 @@ def test_the_level_arrives(
 
     (tmp_path / "net.keras").write_text("never read")
     monkeypatch.setattr(Corpus, "read", read)
-    monkeypatch.setattr("tfq_sv.cli.evaluate._embeddings", lambda: _no_embeddings)
     assert cli.main([part.format(tmp_path) for part in command]) == 1
     assert f"read at level {level}" in capsys.readouterr().err
-
-
-def _no_embeddings(corpus: Corpus, keys: list[str], progress: str) -> None:
-    return None
 
 
 def test_others_hand_the_level_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -133,9 +133,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         return condition_table.run(FLAGS, corpus, trials)
     if FLAGS.reference:
         return _compare(corpus, trials)
+    others = _cohort_corpus() if FLAGS.cohort else None  # what is wrong with it comes up early
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
-    cohort = _cohort(embeddings, extraction.embeddings) if FLAGS.cohort else None
+    cohort = _cohort(embeddings, others, extraction.embeddings) if others else None
     print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
     name = FLAGS.model or FLAGS.embeddings
@@ -299,12 +300,17 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     return extracted
 
 
-def _cohort(
-    embeddings: Callable[[Corpus, list[str], str], Extraction], under_test: Embeddings
-) -> Cohort:
+def _cohort_corpus() -> Corpus:
     level = FLAGS.cohort_speaker_level or FLAGS.speaker_level
     # A mean needs no speakers.
-    corpus = Corpus.read(FLAGS.cohort, speaker_level=level, unlabelled=not FLAGS.as_norm)
+    return Corpus.read(FLAGS.cohort, speaker_level=level, unlabelled=not FLAGS.as_norm)
+
+
+def _cohort(
+    embeddings: Callable[[Corpus, list[str], str], Extraction],
+    corpus: Corpus,
+    under_test: Embeddings,
+) -> Cohort:
     found = embeddings(corpus, list(corpus.paths), "cohort")
     print_corpus(FLAGS.cohort, corpus, found.changes + found.doubts)
     if found.skipped:
