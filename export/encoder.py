@@ -196,7 +196,7 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _checked(path: str | os.PathLike[str]) -> bytes:
     # The interpreter may crash on a damaged file, so it never gets to see one.
-    data = files.existing(Path(path), "file").read_bytes()
+    data = files.require_file(Path(path), "file").read_bytes()
     seal.check(data, path)
     return data
 

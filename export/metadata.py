@@ -57,7 +57,7 @@ def write_about(path: str | os.PathLike[str], **fields: Any) -> None:
         InputError: no such file; it is damaged or not one of ours; a value that JSON cannot hold,
             or that no encoder could work by.
     """
-    data = files.existing(path, "file").read_bytes()
+    data = files.require_file(path, "file").read_bytes()
     seal.check(data, path)
     model = flatbuffer.read(data)
     signature = next(s for s in model.signatureDefs if s.signatureKey == b"about")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, check_folder, check_output, existing
+from tfq_sv.files import atomic, check_folder, check_output, require_file
 
 
 def test_what_was_there_stays_if_the_block_fails(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ def test_errors_name_the_file_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"recipe .*none does not exist"):
-        existing(tmp_path / "none", "recipe")
+        require_file(tmp_path / "none", "recipe")
     with pytest.raises(InputError, match="is not a file"):
-        existing(tmp_path, "recipe")
+        require_file(tmp_path, "recipe")
 
 
 def test_an_output_is_checked_before_the_work(

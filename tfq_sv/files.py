@@ -162,7 +162,7 @@ def _naming(path: str | os.PathLike[str], error: OSError) -> OSError:
     return OSError(error.errno, reason, os.fspath(path))
 
 
-def existing(path: str | os.PathLike[str], what: str) -> Path:
+def require_file(path: str | os.PathLike[str], what: str) -> Path:
     """Returns the path of a file that must be there; raises InputError if it is not."""
     target = Path(path)
     if not target.exists():

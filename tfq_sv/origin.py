@@ -78,8 +78,8 @@ def network_warning(origin: Origin) -> str:
 def threshold_warning(about: Mapping[str, Any]) -> str:
     """Says that a file's thresholds were measured on synthetic speech; empty if nothing says so."""
     trials = about.get("trials")
-    said = trials if isinstance(trials, Mapping) else {}
-    if not any("synthetic speech" in str(said.get(x, "")) for x in ("speech", "source")):
+    entry = trials if isinstance(trials, Mapping) else {}
+    if not any("synthetic speech" in str(entry.get(x, "")) for x in ("speech", "source")):
         return ""
     return (
         "the threshold was measured on synthetic speech; measure it on recordings like yours: "

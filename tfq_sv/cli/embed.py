@@ -34,7 +34,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import SUFFIXES, Embeddings
 from tfq_sv.evaluation.extraction import Cache, extract
-from tfq_sv.files import check_folder, check_output, existing
+from tfq_sv.files import check_folder, check_output, require_file
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
@@ -103,7 +103,7 @@ def _folder(files: Sequence[str]) -> str:
     if folders:
         raise InputError(f"{folders[0]} is a folder; give it as --corpus={folders[0]}")
     for file in files:  # named by hand, so a slip of the pen; of a corpus it would be skipped
-        existing(file, "recording")
+        require_file(file, "recording")
     return "command line"
 
 

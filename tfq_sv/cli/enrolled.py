@@ -62,11 +62,11 @@ def print_network(encoder: Any) -> None:
 
 
 def print_warnings(encoder: Any, threshold: Threshold | None) -> list[str]:
-    """Says where network or threshold know synthetic speech alone; returns what was said."""
+    """Says where network or threshold know synthetic speech alone; returns these warnings."""
     found = [network_warning(encoder_origin(encoder))]
     if threshold and threshold.source != "given":
         found.append(threshold_warning(getattr(encoder, "about", {})))
-    said = [warning for warning in found if warning]
-    for warning in said:
+    warnings = [warning for warning in found if warning]
+    for warning in warnings:
         print(f"warning: {warning}")
-    return said
+    return warnings

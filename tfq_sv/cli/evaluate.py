@@ -50,7 +50,7 @@ from tfq_sv.evaluation.embeddings import SUFFIXES, Embeddings
 from tfq_sv.evaluation.extraction import Cache, Extraction, extract, from_file
 from tfq_sv.evaluation.measurement import Evaluation, measure
 from tfq_sv.evaluation.scoring import SCALES, TOP, Cohort, to_scale, write_det, write_scores
-from tfq_sv.files import existing
+from tfq_sv.files import require_file
 from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.reports.comparison import comparison_table, det_figure
 from tfq_sv.reports.page import Page
@@ -280,7 +280,7 @@ def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     """Returns a function that reads embeddings from a file, or extracts and perhaps keeps them."""
     kept = FLAGS.embeddings
     if kept and Path(kept).suffix in SUFFIXES:
-        existing(kept, "embeddings")
+        require_file(kept, "embeddings")
     if kept and Path(kept).is_file():
         if FLAGS.model:
             raise InputError(f"{kept} has embeddings already; leave --model out, or name a folder")

@@ -47,7 +47,7 @@ from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, existing
+from tfq_sv.files import atomic, require_file
 from tfq_sv.run_folder import remove
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.options import PRECISIONS
@@ -102,7 +102,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     if FLAGS.teacher:
         check_network(FLAGS.teacher)
     if FLAGS.recipe:
-        existing(FLAGS.recipe, "recipe")
+        require_file(FLAGS.recipe, "recipe")
     added = augmenter(FLAGS)
     return on_all_devices(lambda strategy: _finetune(name, folders, out, added, strategy))
 

@@ -105,14 +105,14 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     points = rows["whole"]
     assert points
     speakers = len(corpus.speaker_ids)
-    said = _say(points, thresholds, speakers)
+    lines = _say(points, thresholds, speakers)
     calibration, told = _calibrated([trials for parts in every.values() for trials in parts])
-    said.append(told)
+    lines.append(told)
     table = _table(rows, thresholds)
     print(f"{name}: {len(result.trials):,} trials, {result.trials.source}, {speakers} speakers")
-    print(f"\n{table}\n\n" + "\n".join(said))
+    print(f"\n{table}\n\n" + "\n".join(lines))
     if FLAGS.report:
-        _report(name, result, table, said)
+        _report(name, result, table, lines)
     if FLAGS.store:
         store(name, result, corpus, calibration)
     return {
@@ -210,21 +210,21 @@ def _table(rows: dict[str, Points | None], thresholds: dict[str, float]) -> Tabl
 def _say(points: Points, thresholds: dict[str, float], speakers: int) -> list[str]:
     """The recommendation, and what is not sure yet."""
     choice, reason = operating_points.recommended(points)
-    said = [f"recommended: {choice}, {thresholds[choice]:.4f}: {reason}"]
+    lines = [f"recommended: {choice}, {thresholds[choice]:.4f}: {reason}"]
     for point, both in points.items():
         for kind, rate in zip(("FAR", "FRR"), both, strict=True):
             needed = rate.speakers_needed(speakers)
             if needed is None:
-                said.append(f"{kind} at {point}: no error seen, so the rate is not known")
+                lines.append(f"{kind} at {point}: no error seen, so the rate is not known")
             elif needed > speakers:
-                said.append(
+                lines.append(
                     f"{kind} at {point}: about {needed - speakers:,} more speakers make it "
                     f"sure to {100 * operating_points.SURE:.0f} % of itself"
                 )
     missing = [point for point in ("far_1e-2", "far_1e-3") if point not in thresholds]
     if missing:
-        said.append(f"too few nontarget trials for {' and '.join(missing)}: record more speakers")
-    return said
+        lines.append(f"too few nontarget trials for {' and '.join(missing)}: record more speakers")
+    return lines
 
 
 def _record(points: Points) -> dict[str, Any]:
@@ -237,10 +237,10 @@ def _record(points: Points) -> dict[str, Any]:
     }
 
 
-def _report(name: str, result: Evaluation, table: Table, said: Sequence[str]) -> None:
-    said = [f"{line[0].upper()}{line[1:]}." for line in said]
-    page = Page(f"{name}: operating points", said[0]).table(table)
-    for line in said[1:]:
+def _report(name: str, result: Evaluation, table: Table, lines: Sequence[str]) -> None:
+    lines = [f"{line[0].upper()}{line[1:]}." for line in lines]
+    page = Page(f"{name}: operating points", lines[0]).table(table)
+    for line in lines[1:]:
         page.text(line)
     with tempfile.TemporaryDirectory() as folder:
         system = System(name, result)

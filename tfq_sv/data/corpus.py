@@ -24,11 +24,11 @@ from sys import intern
 from tfq_sv.data import kaldi, shards, speaker_level, tree
 from tfq_sv.data.audio import Source
 from tfq_sv.data.decoding import SUFFIXES
-from tfq_sv.data.lists import composed, legible, read_lines, read_pairs
+from tfq_sv.data.lists import composed, printable, read_lines, read_pairs
 from tfq_sv.data.speaker_level import Level, UnknownSpeakersError
 from tfq_sv.errors import InputError
 
-__all__ = ["Corpus", "Files", "legible", "read_lines", "read_pairs"]
+__all__ = ["Corpus", "Files", "printable", "read_lines", "read_pairs"]
 
 # Of two forms of one recording, converted in place, the one named first here is read.
 _PREFERRED = (".wav", ".flac", ".w64", ".aiff", ".aif", ".au", ".caf", ".sph", ".opus", ".ogg")
@@ -155,7 +155,7 @@ class Corpus:
     @classmethod
     def of_files(cls, files: Iterable[str | os.PathLike[str]]) -> "Corpus":
         """A corpus of single files without speakers; keys are the paths as given."""
-        paths: dict[str, Source] = {legible(os.fspath(file)): Path(file) for file in files}
+        paths: dict[str, Source] = {printable(os.fspath(file)): Path(file) for file in files}
         return cls(Path(), paths, {})
 
     @classmethod
@@ -332,7 +332,7 @@ def _shard_rows(path: Path, lines: list[tuple[int, str]]) -> Iterable[tuple[str,
         for member in shards.members(shard):
             if member.name.rpartition("/")[2].startswith("._"):  # macOS' own beside each file
                 continue
-            key, _, suffix = legible(member.name).rpartition(".")
+            key, _, suffix = printable(member.name).rpartition(".")
             if suffix == "spk":
                 # Names of another encoding stay different.
                 speakers[key] = member.read_bytes().decode("utf-8", "backslashreplace").strip()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tfq_sv.data.corpus import read_pairs
 from tfq_sv.errors import InputError
-from tfq_sv.files import existing
+from tfq_sv.files import require_file
 
 MAX_VALUES = 1 << 16
 """Longest vector that is read: no embedding is near, and a hostile length asks for no memory."""
@@ -53,7 +53,7 @@ def read_archive(path: str | os.PathLike[str]) -> Iterator[tuple[str, Vector]]:
     >>> list(read_archive(path))
     [('ann', array([1. , 2.5]))]
     """
-    with existing(path, "archive").open("rb") as file:
+    with require_file(path, "archive").open("rb") as file:
         while name := _name(file, path):
             yield name, _vector(file, f"{path}: {name}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.data.lists import composed, legible
+from tfq_sv.data.lists import composed, printable
 
 _AMBIGUOUS = ""
 
@@ -100,7 +100,7 @@ class KeyLookup:
         self._files, self._stems, self._names = {}, {}, {}
         root = f"{self._corpus.root}/"
         for key, source in self._corpus.paths.items():
-            file = legible(str(source)) if isinstance(source, Path) else key
+            file = printable(str(source)) if isinstance(source, Path) else key
             file, spelled_key = composed(file.removeprefix(root)), composed(key)
             self._files[file] = key
             for stem in {_stem(file), _stem(spelled_key), spelled_key}:

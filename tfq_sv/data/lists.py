@@ -18,11 +18,11 @@ _MARKS = {
 _UNSEEN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 
 
-def legible(name: str) -> str:
+def printable(name: str) -> str:
     r"""A file's name as lists can keep it: bytes that are not UTF-8 are spelled out.
 
     >>> import os
-    >>> legible(os.fsdecode(b"id1/caf\xe9.wav"))
+    >>> printable(os.fsdecode(b"id1/caf\xe9.wav"))
     'id1/caf\\xe9.wav'
     """
     if name.isascii():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfq_sv.data.lists import legible
+from tfq_sv.data.lists import printable
 
 # What systems and programs leave beside people's files; every name that begins with a dot as well.
 _TOOLS = frozenset(
@@ -105,7 +105,7 @@ class _Walker:
                 entries = sorted(os.scandir(self._path(folder)), key=lambda entry: entry.name)
                 device = os.stat(self._path(folder)).st_dev  # noqa: PTH116
             except OSError as error:
-                self.closed.append(f"{legible(folder)} ({error.strerror})")
+                self.closed.append(f"{printable(folder)} ({error.strerror})")
                 continue
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
@@ -147,7 +147,7 @@ class _Walker:
         files = {}
         for number, (i, same) in enumerate(zip(order, kept.tolist(), strict=True)):
             if same == number:
-                files[legible(self.names[i])] = self.names[i]
+                files[printable(self.names[i])] = self.names[i]
             else:
                 self.repeated.append((self.names[i], self.names[order[same]]))
         return files
@@ -168,7 +168,7 @@ class _Walker:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(legible(name) for name in sorted(names)[:3]) + more
+    return ", ".join(printable(name) for name in sorted(names)[:3]) + more
 
 
 def _suffix(name: str) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tfq_sv.data import kaldi_ark
 from tfq_sv.data.corpus import read_lines
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, check_output, existing, sync
+from tfq_sv.files import atomic, check_output, require_file, sync
 
 SUFFIXES = (".ark", ".npy", ".scp")
 _BESIDE = {".ark": ".scp", ".npy": ".txt", ".scp": ".ark"}
@@ -158,7 +158,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         Raises:
             InputError: missing, damaged, not vectors of one length, a duplicate name.
         """
-        file = existing(path, "embeddings")
+        file = require_file(path, "embeddings")
         if file.suffix == ".npy":
             return cls._read_numpy(file)
         if file.suffix not in SUFFIXES:

@@ -52,11 +52,11 @@ def converter_forms(model: Any, folder: Path, features: Features) -> dict[str, P
         "dynamic-range int8": quantized,
         "full int8": full,
     }
-    made = {
+    files = {
         name: _write(folder, name, float32.convert(model, "features", configure))
         for name, configure in forms.items()
     }
-    return made | _ai_edge_forms(made["float32"], folder)
+    return files | _ai_edge_forms(files["float32"], folder)
 
 
 def our_forms(networks: Mapping[str, Any], folder: Path, features: Features) -> dict[str, Path]:
@@ -67,18 +67,18 @@ def our_forms(networks: Mapping[str, Any], folder: Path, features: Features) -> 
     Returns:
         "<name>, embed", "<name>, inflated", "<name>, static-int8", "<name>, float16" -> file.
     """
-    made: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for name, network in networks.items():
         packed = folder / f"{_file_name(name)}.tflite"
         convert.export_tflite(network, packed, "features")
-        made[f"{name}, embed"] = packed
-        made[f"{name}, inflated"] = _write(folder, f"{name} inflated", encoder.inflate(packed))
-        if len(made) == 2 and importlib.util.find_spec("ai_edge_quantizer"):
+        files[f"{name}, embed"] = packed
+        files[f"{name}, inflated"] = _write(folder, f"{name} inflated", encoder.inflate(packed))
+        if len(files) == 2 and importlib.util.find_spec("ai_edge_quantizer"):
             for form in ("static-int8", "float16"):
                 speech = features if form == "static-int8" else None
                 data = fast.fast_file(packed, form, speech)
-                made[f"{name}, {form}"] = _write(folder, f"{name} {form}", data)
-    return made
+                files[f"{name}, {form}"] = _write(folder, f"{name} {form}", data)
+    return files
 
 
 def _ai_edge_forms(path: Path, folder: Path) -> dict[str, Path]:
@@ -87,7 +87,7 @@ def _ai_edge_forms(path: Path, folder: Path) -> dict[str, Path]:
     except ImportError:
         return {}
     recipes = {"int8": recipe.dynamic_wi8_afp32, "int4": recipe.dynamic_wi4_afp32}
-    made = {}
+    files = {}
     for name, make in recipes.items():
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its sizes
             # It wants a name for every tensor.
@@ -96,8 +96,8 @@ def _ai_edge_forms(path: Path, folder: Path) -> dict[str, Path]:
         if result.quantized_model is None:
             raise InputError(f"ai-edge-quantizer made no {name} model of {path}")
         form = f"ai-edge-quantizer {name}"
-        made[form] = _write(folder, form, bytes(result.quantized_model))
-    return made
+        files[form] = _write(folder, form, bytes(result.quantized_model))
+    return files
 
 
 def _write(folder: Path, name: str, data: bytes) -> Path:

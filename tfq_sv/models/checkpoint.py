@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tfq_sv import yaml_files
 from tfq_sv.errors import InputError
-from tfq_sv.files import existing
+from tfq_sv.files import require_file
 from tfq_sv.models.checkpoint_files import average, read_tensors
 from tfq_sv.models.speechbrain_files import HYPERPARAMS, WEIGHTS, read_hyperparams
 
@@ -170,7 +170,7 @@ def _locate(path: Path) -> tuple[Path, list[Path], dict[str, Any]]:
                 f"{path} should hold avg_model.pt, {WEIGHTS} or a single .pt file; found {names}"
             )
         weights = found[0]
-    existing(weights, "checkpoint")
+    require_file(weights, "checkpoint")
     # An experiment keeps its weights in models/, and config.yaml beside that folder.
     upper = [weights.parent.parent] if weights.parent.resolve().name == "models" else []
     for folder in [weights.parent, *upper]:

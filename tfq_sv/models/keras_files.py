@@ -118,20 +118,20 @@ def _unreachable(item: Mapping[str, Any]) -> Any:
     todo = {str(layer.get("name")): layer.get("inbound_nodes") or [] for layer in layers}
     # What has no inputs is there already, and a model within this one has a node of its own.
     models = {str(layer.get("name")) for layer in layers if layer.get("class_name") in _MODELS}
-    made = {name: int(name in models or not nodes) for name, nodes in todo.items()}
+    reached = {name: int(name in models or not nodes) for name, nodes in todo.items()}
     inputs = {str(x.get("name")) for x in layers if x.get("class_name") == "InputLayer"}
 
     def is_ready(reference: list[Any]) -> bool:
         name, node = reference[:2]
-        return name in inputs or (type(node) is int and 0 <= node < made[name])
+        return name in inputs or (type(node) is int and 0 <= node < reached[name])
 
     progress = True
     while progress:
         progress = False
         for name, nodes in todo.items():
-            while nodes and all(map(is_ready, _references(nodes[0], made))):
+            while nodes and all(map(is_ready, _references(nodes[0], reached))):
                 todo[name] = nodes = nodes[1:]
-                made[name] += 1
+                reached[name] += 1
                 progress = True
     return next((name for name, nodes in todo.items() if nodes), None)
 

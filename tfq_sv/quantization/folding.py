@@ -174,14 +174,19 @@ def _before(graph: _Graph, call: Call) -> Call | None:
     if relu is None or not (gains > 0).all() or not graph.taken_once(call.inputs[0]):
         return None
     if _is_relu(relu.layer) and graph.alone(relu) and graph.taken_once(relu.inputs[0]):
-        made = graph.makers.get(relu.inputs[0])
-        linear = made is not None and _takes_norm(made)
+        producer = graph.makers.get(relu.inputs[0])
+        linear = producer is not None and _takes_norm(producer)
     else:
-        made = relu
+        producer = relu
         linear = getattr(relu.layer, "activation", None) is keras.activations.relu
-    if made is None or not linear or not _is_convolution(made.layer) or not graph.alone(made):
+    if (
+        producer is None
+        or not linear
+        or not _is_convolution(producer.layer)
+        or not graph.alone(producer)
+    ):
         return None
-    return made
+    return producer
 
 
 def _is_relu(layer: keras.layers.Layer) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfq_sv.codebook import check_bits
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, existing
+from tfq_sv.files import atomic, require_file
 from tfq_sv.quantization import trellis
 
 KINDS = ("kmeans", "static_binary", "adaptive_binary", "trellis")
@@ -108,7 +108,7 @@ class QuantizationRecipe:
         Raises:
             InputError: missing, not JSON, or not a recipe.
         """
-        file = existing(path, "recipe")
+        file = require_file(path, "recipe")
         try:
             content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
             layers = {name: LayerRecipe(**entry) for name, entry in content["layers"].items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from tfq_sv.data.corpus import legible
+from tfq_sv.data.corpus import printable
 from tfq_sv.evaluation.comparison import System
 from tfq_sv.files import atomic
 from tfq_sv.reports.table import Table
@@ -112,7 +112,7 @@ def det_figure(systems: Sequence[System], path: str | os.PathLike[str], title: s
     figure = Figure(figsize=(5.8, 5.0), layout="constrained")
     axes = figure.subplots()
     det_curves(axes, systems)
-    axes.set_title(legible(title), fontsize=10, wrap=True)
+    axes.set_title(printable(title), fontsize=10, wrap=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
@@ -150,7 +150,7 @@ def det_curves(axes: Any, systems: Sequence[System]) -> None:
             system.result.trials.labels,
             system.result.scores,
             ax=axes,
-            name=f"{legible(system.name)}: EER {100 * system.result.eer:.2f} % "
+            name=f"{printable(system.name)}: EER {100 * system.result.eer:.2f} % "
             f"at {system.result.threshold:.3f}",
             color=colour(i),
             linestyle=dash,

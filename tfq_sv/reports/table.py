@@ -31,9 +31,9 @@ class Table(str):
             ).rstrip()
             for line in lines
         )
-        made = super().__new__(cls, text)
-        made.header, made.rows = header, rows
-        return made
+        table = super().__new__(cls, text)
+        table.header, table.rows = header, rows
+        return table
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.errors import InputError
-from tfq_sv.files import atomic, existing
+from tfq_sv.files import atomic, require_file
 from tfq_sv.strict_json import is_number, parse, whole
 
 FORMAT = "tfq-sv enrolment"
@@ -106,7 +106,7 @@ def loads(
 
 def read(path: str | os.PathLike[str], network: str, embed_dim: int) -> dict[str, list[Reference]]:
     """Reads a file; see `loads`."""
-    return loads(existing(Path(path), "file").read_bytes(), network, embed_dim, path)
+    return loads(require_file(Path(path), "file").read_bytes(), network, embed_dim, path)
 
 
 def write(path: str | os.PathLike[str], speakers: Speakers, network: str, embed_dim: int) -> None:
