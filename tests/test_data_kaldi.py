@@ -329,7 +329,7 @@ def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
 
 
 def test_one_recording_of_two_speakers_is_said(root: Path) -> None:
-    """Both sides of a call by one name of a file: nobody says which channel is whose."""
+    """Both sides of a call in one file, where no list says which channel is whose."""
     (root / "segments").unlink()
     (root / "utt2spk").write_text("a ann\nb bob\nc bob\n")
     (root / "wav.scp").write_text("a r1.wav\nb r1.wav\nc r2.wav\n")

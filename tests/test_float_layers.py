@@ -128,7 +128,7 @@ def test_the_rest_is_named_with_its_share(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calibration, "_NOISE_FRAMES", 20)  # each a step of a recurrent layer
+    monkeypatch.setattr(calibration, "_NOISE_FRAMES", 20)  # a recurrent layer takes a step for each
     model = network(NAMED.get(kind, attention))
     (name,), (odd,) = (
         float_layers(model).keys() - {"conv", "seg"},

@@ -1,5 +1,6 @@
 """Keras' files are programs in part: what could run code is refused before Keras sees it."""
 
+import errno
 import io
 import json
 import zipfile
@@ -302,3 +303,15 @@ def test_an_archive_is_loaded_as_keras_loads_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one_weight, other)
     speech = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     np.testing.assert_array_equal(loaded(speech), model(speech))
+
+
+def test_no_room_to_unpack_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    network().save(tmp_path / "net.keras")
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    with pytest.raises(
+        InputError, match=r"net.keras cannot be unpacked to .*No space left.*TMPDIR"
+    ):
+        tfq_sv.load_model(tmp_path / "net.keras")

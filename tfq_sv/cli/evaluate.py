@@ -136,7 +136,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     others = _cohort_corpus() if FLAGS.cohort else None  # what is wrong with it comes up early
     embeddings = _embeddings()
     extraction = embeddings(corpus, trials.utterances, "embedding")
-    cohort = _cohort(embeddings, others, extraction.embeddings) if others else None
+    cohort = _cohort(embeddings, others, extraction.embeddings) if others is not None else None
     print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     result = measure(extraction, corpus, trials, cohort=cohort, normalize=FLAGS.as_norm)
     name = FLAGS.model or FLAGS.embeddings

@@ -15,8 +15,8 @@ from tfq_sv.origin import speech_of, threshold_warning
 
 
 def other_model(name: str) -> str:
-    """What to do where --model is not a .tflite, or missing."""
-    return f"{name} is another file" if name else "give --model=model.tflite"
+    """What to do where --model is not a .tflite, or missing; the end of a message."""
+    return f"{name} is not one; export it first" if name else "give --model=model.tflite"
 
 
 def check_store(name: str) -> None:

@@ -175,7 +175,7 @@ class Corpus:
         keys = sorted(places)
         known = {key: speakers[key] for key in keys} if speakers else {}
         if known:
-            notes = (*notes, *kaldi.torn(places, known))
+            notes = (*notes, *kaldi.shared_recordings(places, known))
         return cls(root, {key: places[key] for key in keys}, known, notes)
 
     @classmethod
@@ -203,7 +203,7 @@ class Corpus:
             raise InputError(f"{path}: {len(repeated)} duplicate keys (first: {repeated[0]})")
         parts = sum(_PART.search(line) is not None for _, line in lines) if raw else 0
         notes = [f"warning: whole recordings are read, not the parts of {parts:,} lines"]
-        notes = [*(notes if parts else []), *kaldi.torn(paths, speakers)]
+        notes = [*(notes if parts else []), *kaldi.shared_recordings(paths, speakers)]
         keys = sorted(paths) if raw else list(paths)  # a shard is best read in its own order
         found = {key: paths[key] for key in keys}
         return cls(path.parent, found, speakers, tuple(notes))

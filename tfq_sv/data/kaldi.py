@@ -282,12 +282,14 @@ def _speakers(root: Path) -> tuple[Path, dict[str, str]]:
 def _read_utt2spk(source: Path) -> dict[str, str]:
     speakers = read_pairs(source, comments=True)
     for key, speaker in speakers.items():
-        if " " in speaker:  # a third column, of durations for instance, would part the speakers
+        if " " in speaker:  # a third column, of durations for instance, would split each speaker
             raise InputError(f"{source}: expected `utterance speaker`, found {key!r} {speaker!r}")
     return speakers
 
 
-def torn(places: Mapping[str, Path | Member | Segment], speakers: Mapping[str, str]) -> list[str]:
+def shared_recordings(
+    places: Mapping[str, Path | Member | Segment], speakers: Mapping[str, str]
+) -> list[str]:
     """Says how many utterances are another speaker's utterance too, if any are."""
     first: dict[object, str] = {}
     found = []

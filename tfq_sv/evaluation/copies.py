@@ -37,12 +37,12 @@ def copies(embeddings: Embeddings, corpus: Corpus, trials: Trials) -> list[str]:
         return []
     notes, names = [], embeddings.names
     who = [corpus.speakers.get(name) for name in names]
-    torn = [i for i in again if who[i] != who[same[i]]]
-    if torn:
-        pair = f"{names[torn[0]]} is {names[same[torn[0]]]}"
+    several = [i for i in again if who[i] != who[same[i]]]
+    if several:
+        pair = f"{names[several[0]]} is {names[same[several[0]]]}"
         notes.append(
-            f"warning: {len(torn):,} recordings are of several speakers at once (first: {pair}); "
-            "remove the copies"
+            f"warning: {len(several):,} recordings are of several speakers at once "
+            f"(first: {pair}); remove the copies"
         )
     of = {names[i]: names[same[i]] for i in again}
     pairs = zip(trials.enroll, trials.test, strict=True)

@@ -128,9 +128,7 @@ def _prefix(file: Path, keys: Iterable[str]) -> str:
         # Blocks, which are numbered, have such keys as well, one or more levels further down.
         found = [prefix for prefix in found if not prefix.rstrip(".").split(".")[-1].isdecimal()]
         # Another network lies beside the first, a part of it below.
-        found = [
-            prefix for prefix in found if prefix == found[0] or not (prefix.startswith(found[0]))
-        ]
+        found = [x for x in found if x == found[0] or not x.startswith(found[0])]
         if len(found) > 1:
             raise InputError(
                 f"{file} holds several networks ({', '.join(found)}); save the state dict of one"

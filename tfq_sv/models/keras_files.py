@@ -222,7 +222,13 @@ def _load_archive(path: Path) -> keras.Model:
         _check_members(path, archive)
         _check_version(path, json.loads(archive.read("metadata.json")).get("keras_version"))
         config = json.loads(archive.read(_CONFIG))
-        weights = archive.extract(_WEIGHTS, folder)
+        try:
+            weights = archive.extract(_WEIGHTS, folder)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be unpacked to {folder} ({error.strerror}); free some space there, "
+                "or name another folder in TMPDIR"
+            ) from error
         with h5py.File(weights, "r") as file:
             _check_weights(path, file)
         if isinstance(config, dict):
