@@ -80,10 +80,9 @@ class Checkpoint:
         if self.averaged > 1:
             notes.append(f"no avg_model.pt: the last {self.averaged} epochs are averaged")
         if self.dropped:
-            listed = ", ".join(self.dropped[:6]) + (", ..." if len(self.dropped) > 6 else "")
-            notes.append(
-                f"dropped {len(self.dropped)} tensors that the embedding does not need: {listed}"
-            )
+            count = len(self.dropped)
+            listed = ", ".join(self.dropped[:6]) + (", ..." if count > 6 else "")
+            notes.append(f"dropped {count} tensors that the embedding does not need: {listed}")
         if not self.config:
             notes.append(f"no {CONFIG} beside it: {self.origin}'s usual front end is assumed")
         return notes
