@@ -1,6 +1,7 @@
 """What people install: the wheels, made from the source distribution, in their own environment."""
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -239,3 +240,29 @@ def test_constraints_satisfy_what_the_package_asks_for() -> None:
     for text in [*project["dependencies"], *extras["demo"], *extras["dev"]]:
         asked = Requirement(text)
         assert asked.specifier.contains(pins[canonicalize_name(asked.name)]), text
+
+
+def test_the_address_gets_into_metadata_readme_notebooks_and_citation(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "CITATION.cff", "packaging/address.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "colab", tmp_path / "colab")
+    address = "https://github.com/OWNER/tfq-sv"
+    command = (sys.executable, "packaging/address.py", address, "--ref=v1")
+    say(*command, cwd=tmp_path)
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    say(*command, cwd=tmp_path)
+    assert written == {path: path.read_bytes() for path in written}
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
+    before = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project.pop("urls")["Repository"] == address
+    assert project == {key: value for key, value in before.items() if key != "urls"}
+    links = re.findall(r"\]\(([^)]+)\)", (tmp_path / "README.md").read_text())
+    own = [link.removeprefix(address) for link in links if link.startswith(address)]
+    assert all(link.startswith("https://") for link in links)
+    assert own
+    assert all((ROOT / link.split("/v1/")[1]).exists() for link in own)
+    assert f"\nrepository-code: {address}\n" in (tmp_path / "CITATION.cff").read_text()
+    for notebook in (tmp_path / "colab").iterdir():
+        first = json.loads(notebook.read_text())["cells"][0]["source"][0]
+        assert first.endswith(f"/github/OWNER/tfq-sv/blob/main/colab/{notebook.name})\n")

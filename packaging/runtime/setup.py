@@ -64,6 +64,7 @@ bounds = {re.split(r"[<>=!~\[ ]", entry, maxsplit=1)[0]: entry for entry in proj
 setup(
     version=project["version"],
     classifiers=project["classifiers"],
+    project_urls=project.get("urls", {}),
     install_requires=[bounds[name] for name in REQUIRES],
     extras_require={name: project["optional-dependencies"][name] for name in ("aac", "forms")},
     packages=list(MODULES),
