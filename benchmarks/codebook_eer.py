@@ -1,13 +1,13 @@
 """What codebooks cost in EER, and what recovers it: the whole tables, over seeds.
 
     tfq-sv make-corpus --out=corpus
-    python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=ResNet18 --precision=bf16
-    python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=DF_ResNet56
+    python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=resnet18-small
+    python benchmarks/codebook_eer.py --corpus=corpus --out=runs --network=DF_ResNet56 --seeds 0 1 2
 
-Trains small networks from several seeds on synthetic speech, quantizes each in every way, measures
-EER on voices that none has heard. Every cell is kept in --out; an interrupted run resumes. Other
-settings want another --out, into which float.keras may be copied. One thread per process: start one
-process per seed (--seeds) to use more cores.
+Takes a shipped network, or trains small ones from several seeds on synthetic speech. Quantizes each
+in every way, and measures EER on voices that none has heard. Every cell is kept in --out; an
+interrupted run resumes. Other settings want another --out, into which float.keras may be copied.
+One thread per process: start one process per seed (--seeds) to use more cores.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import tf_keras as keras
 from codebook_cells import CELLS, CONTROL, PAIRS, Cell
 
 import tfq_sv
-from tfq_sv import files, models
+from tfq_sv import assets, files, models
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -56,13 +56,16 @@ NETWORKS = {
 
 
 def trained(path: Path, network: str, seed: int, corpus: Corpus) -> keras.Model:
-    """Returns the FP32 network of a seed, trained if it is not there."""
+    """Returns the FP32 network, a shipped one or that of a seed, trained if it is not there."""
     if not path.exists():
-        build, options = NETWORKS[network]
-        keras.utils.set_random_seed(seed)
-        model = models.build(network, **build)
-        state = path.with_suffix(".state")
-        train(model, corpus, TrainingOptions(seed=seed, **options), checkpoint_dir=state)
+        if network in assets.NAMES:
+            model = assets.load(network)
+        else:
+            build, options = NETWORKS[network]
+            keras.utils.set_random_seed(seed)
+            model = models.build(network, **build)
+            state = path.with_suffix(".state")
+            train(model, corpus, TrainingOptions(seed=seed, **options), checkpoint_dir=state)
         with files.atomic(path) as temporary:
             model.save(temporary)
     return tfq_sv.load_model(path)
@@ -280,10 +283,12 @@ def picture(
 
 def title(folders: list[Path], test: Corpus, trials: Trials) -> str:
     """Names the network, the corpus and the seeds."""
-    network, seeds = folders[0].name.split("-")[0], [int(x.name.split("-")[1]) for x in folders]
+    names = [folder.name.rsplit("-", 1) for folder in folders]
+    network = names[0][0]
+    seeds = "" if network in assets.NAMES else f", seeds {[int(seed) for _, seed in names]}"
     return (
         f"{network}, synthetic speech (espeak-ng), {len(set(test.speakers.values()))} unseen "
-        f"speakers, {len(trials):,} trials, seeds {seeds}; not VoxCeleb"
+        f"speakers, {len(trials):,} trials{seeds}; not VoxCeleb"
     )
 
 
@@ -311,8 +316,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True, help="what make-corpus made")
     parser.add_argument("--out", type=Path, required=True, help="where cells are kept")
-    parser.add_argument("--network", choices=NETWORKS, default="ResNet18")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--network", choices=[*assets.NAMES, *NETWORKS], default="resnet18-small")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning, 16 chunks of 2 s")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of fine-tuning")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of fine-tuning")

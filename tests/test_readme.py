@@ -122,7 +122,7 @@ def test_examples_of_help_have_such_flags(command: str) -> None:
 
 def test_commands_are_found() -> None:
     for page, wanted in (
-        ("README.md", "demo verify import quantize export evaluate verify"),
+        ("README.md", "verify import quantize export evaluate verify"),
         ("docs/checkpoints.md", "import info"),
         ("docs/recordings.md", "train quantize finetune export evaluate verify"),
         ("docs/recipes.md", "train train evaluate reproduce"),
