@@ -7,7 +7,7 @@
 Quantizes each layer alone, and ranks the layers' loss of EER, and of the embedding's direction
 (1 - cosine), beside the cost that each sensitivity predicts (Spearman's correlation). Then lets
 each choose the bits of whole networks of a few sizes, calibrated on a minute of speech: what counts
-in the end. Every cell is kept in its own JSON file: a run that was broken goes on. Figures hold for
+in the end. Every cell is kept in its own JSON file: an interrupted run resumes. Figures hold for
 the corpus named.
 """
 

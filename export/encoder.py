@@ -80,9 +80,9 @@ class SpeakerEncoder:
 
         Args:
             waveform: at 16 kHz in [-1, 1], (N,). A file that was exported with input="features"
-                takes these as well, (T, feat_dim); of a waveform it is told them by the front end
-                that its metadata names. Of more than a minute, the mean of windows is taken (and a
-                `UserWarning` says so), see `tfq_sv.windows`.
+                takes these as well, (T, feat_dim); it computes them from a waveform by the front
+                end that its metadata names. Of more than a minute, the mean of windows is taken
+                (and a `UserWarning` says so), see `tfq_sv.windows`.
 
         Returns:
             float32 (embed_dim,).

@@ -254,7 +254,7 @@ def require_builtin(model: Model) -> None:
     custom = [code.customCode for code in model.operatorCodes if code.customCode]
     if custom:
         names = ", ".join(sorted(name.decode() for name in custom))
-        raise InputError(f"the network uses ops that TFLite has not built in: {names}")
+        raise InputError(f"the network uses ops that are not built into TFLite: {names}")
 
 
 def _drop_tensors(subgraph: Any, signatures: list[Any]) -> None:

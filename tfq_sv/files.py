@@ -56,7 +56,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
                 sync(target.parent)
         else:
             if sys.stdout:
-                sys.stdout.flush()  # may lead there too, and stand in the middle of a line
+                sys.stdout.flush()  # may be the same stream, with a line still open
             ours = isinstance(stream, str)
             with temporary.open("rb") as content, open(stream, "wb", closefd=ours) as file:
                 shutil.copyfileobj(content, file)
@@ -69,7 +69,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Sees, before long work, whether `atomic` will be able to write there; makes nothing.
+    """Checks, before long work, that `atomic` can write there; creates nothing.
 
     Raises:
         InputError: a folder, or something under a file or under a folder that may not be written.
@@ -88,7 +88,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Sees, before long work, whether files can be written to a folder there; makes nothing.
+    """Checks, before long work, that files can be written to this folder; creates nothing.
 
     Raises:
         InputError: a file, or something under a file or under a folder that may not be written.

@@ -51,7 +51,7 @@ def min_dcf(
     c_miss: float = 1.0,
     c_fa: float = 1.0,
 ) -> float:
-    """Least detection cost over all thresholds, divided by the cost of not listening (NIST SRE).
+    """Least detection cost over all thresholds, divided by the best cost without scores (NIST SRE).
 
     >>> min_dcf([0.9, 0.8, 0.1, 0.3], [1, 1, 0, 0])
     0.0

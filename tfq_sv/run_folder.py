@@ -1,4 +1,4 @@
-"""A folder that keeps what a run has done; its label says which run, so no other resumes it."""
+"""A run's folder, with a label of its settings, so that only the same run resumes."""
 
 import hashlib
 import json

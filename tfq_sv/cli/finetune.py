@@ -1,4 +1,4 @@
-r"""train a quantized network a little more, to win back what few bits lost
+r"""fine-tune a quantized network, to recover the accuracy that few bits cost
 
 The FP32 network is the teacher: embeddings are pulled to where it puts them, so the corpus needs
 no speaker labels (a folder of any speech, in speaker folders or with lists, will do), and --corpus

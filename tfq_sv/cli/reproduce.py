@@ -3,7 +3,7 @@
 Quantizes the network in every way (8 to 1 bits by k-means, static and adaptive binary, trellises,
 mixed bits for given sizes, at once and in stages), calibrates and fine-tunes each, exports it, and
 measures it as a .tflite. K-means and trellises are measured without fine-tuning too. Every row is
-kept in --out: the same command goes on after an interruption. report.md and report.png grow with
+kept in --out: after an interruption the same command resumes. report.md and report.png grow with
 each row.
 
 --test is VoxCeleb1 as distributed, with its trial lists in it: veri_test2.txt, list_test_all2.txt

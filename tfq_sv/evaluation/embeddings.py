@@ -106,7 +106,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
 
     @staticmethod
     def check_output(path: str | os.PathLike[str]) -> None:
-        """Sees, before long work, whether `write` can write there.
+        """Checks, before long work, that `write` can write there.
 
         Raises:
             InputError: another suffix; a place that cannot be written; a file beside it of the name
@@ -126,7 +126,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
 
     @staticmethod
     def check_names(path: str | os.PathLike[str], names: Iterable[str]) -> None:
-        """Sees, before long work, whether a file can keep such names.
+        """Checks, before long work, that a file can hold such names.
 
         Raises:
             InputError: a name with a space, for Kaldi's files; with a tab or a line's end, for any.

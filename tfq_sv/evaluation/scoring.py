@@ -20,7 +20,7 @@ SCALES = {"cosine": "cosine, -1 to 1", "half": "(cosine + 1) / 2, 0 to 1"}
 """Both scales that the field uses, and how to say which."""
 
 TOP = 300
-"""Speakers of the cohort that AS-norm compares a side of a trial with: the field's number."""
+"""Speakers of the cohort that AS-norm compares a side of a trial with: the usual number."""
 
 TYPICAL_COSINE = 0.7
 """Of two recordings of one speaker; see `enrolment_scale`."""

@@ -176,7 +176,7 @@ def benchmark_files(
 
 
 def benchmark_table(found: Sequence[Benchmark]) -> Table:
-    """The table of it. Latencies: median, and quartiles in brackets."""
+    """Formats the results as a table. Latencies: median, and quartiles in brackets."""
     threads = list(found[0].latency_ms)
     rates = any(one.eer is not None for one in found)
     header = ["file", "MB", "load ms", "inflate ms"]

@@ -105,7 +105,7 @@ def sweep(
         One answer a target, in their order.
 
     Raises:
-        InputError: as `allocate_bits`; an order that has not every layer once.
+        InputError: as `allocate_bits`; an order that does not contain every layer once.
     """
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")

@@ -129,7 +129,7 @@ class FileSize:
         """Returns the file's bytes.
 
         Raises:
-            InputError: the recipe names a layer that the network has not.
+            InputError: the recipe names a layer that the network does not have.
         """
         recipe.check_layers(self.layers)
         chosen = [
@@ -144,7 +144,7 @@ class FileSize:
         return self.fixed + own + sum(map(shared_bytes, shared)) + _trellis_groups(chosen)
 
     def corrected_by(self, recipe: QuantizationRecipe, bytes: int) -> "FileSize":
-        """Returns these sizes, set right by one real file: its recipe and its bytes."""
+        """Returns these sizes, corrected by one real file: its recipe and its bytes."""
         return replace(self, fixed=self.fixed + bytes - self.total(recipe))
 
 
@@ -166,7 +166,7 @@ def predict_bytes(
         compute: as in `export_tflite`.
 
     Raises:
-        InputError: see `quantizers.quantizable`; a recipe that names a layer the model has not.
+        InputError: see `quantizers.quantizable`; a recipe names a layer the model does not have.
 
     >>> from tfq_sv import models
     >>> network = models.build("ResNet18", channels=16)

@@ -1,4 +1,4 @@
-"""Codes that keep a layer's output, not its weights: rounding errors pay for each other. NumPy.
+"""Codes that keep a layer's output, not its weights: rounding errors cancel out (GPTQ). NumPy.
 
 A layer that sums `kernel[k] * x[k]` over its inputs k errs by the squared size of
 `sum_k error[k] * x[k]`. With the inputs' second moments (the gram matrix) that error is known for

@@ -52,7 +52,7 @@ def load_classifier(
     """Reads a classifier for a corpus with these classes, which it numbers first.
 
     Classes that the corpus lacks stay: the large-margin stage runs without speed perturbation, but
-    goes on telling the perturbed speakers apart from the others.
+    still tells the perturbed speakers apart from the others.
 
     Returns:
         The classifier, and the names of all its classes.

@@ -102,7 +102,7 @@ class BatchSharding:
 
 
 def per_replica(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> Any:
-    """Gives device k, of all devices, the tensor that is made of values[k]."""
+    """Distributes values: replica k receives values[k] as a tensor."""
     return _local(strategy, lambda number: tf.constant(values[number]))
 
 

@@ -141,7 +141,7 @@ def finetune(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> float:
-    """Trains a quantized model in place, to win back what few bits lost.
+    """Fine-tunes a quantized model in place, to recover the accuracy that few bits cost.
 
     With a teacher, the FP32 network that was quantized, until its embeddings point where the
     teacher's do: no speaker label is needed. With a head, until AAM-softmax tells the speakers

@@ -309,6 +309,6 @@ def _check_same_step(start: int) -> None:
     total = int(strategy.reduce(tf.distribute.ReduceOp.SUM, everyone(), axis=None))
     if total != start * strategy.num_replicas_in_sync:
         raise InputError(
-            f"this worker stands at step {start}, others do not; the state folder must be one that "
-            "all workers see"
+            f"workers resumed from different steps (this one: {start}); the state folder must be "
+            "one that all workers see"
         )

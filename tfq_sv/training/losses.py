@@ -11,7 +11,7 @@ class AAMSoftmax(keras.layers.Layer):
     """Additive angular margin softmax (ArcFace; Deng et al., 2019), as WeSpeaker computes it.
 
     The logit of the true speaker is scale * cos(angle + margin), the others scale * cos(angle).
-    Where angle + margin would pass pi, the logit goes on falling linearly.
+    Where angle + margin would pass pi, the logit keeps falling linearly.
 
     Args:
         speakers: number of training speakers.
