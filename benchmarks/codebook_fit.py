@@ -67,7 +67,7 @@ def fit(method: str, weights: np.ndarray, bits: int) -> np.ndarray:
         return codebook.fit_equal_count(weights, bits)
     if method == "tfmot":
         return _tfmot(weights, bits)
-    if method == "kmeans1d, exact":  # its memory is 16 bytes a weight and centroid
+    if method == "kmeans1d, exact":  # its memory is 16 bytes per weight and centroid
         import kmeans1d
 
         return np.float32(kmeans1d.cluster(weights.astype(np.float64), 2**bits).centroids)

@@ -16,7 +16,7 @@ from tfq_sv.codebook import GRID_LEVELS
 from tfq_sv.quantization import trellis
 
 DEGREES, CHANNELS, INPUTS, ROUNDS = 8, 32, 8192, 25
-FORMS = {0.5: (1, 2), 1: (1, 1), 2: (2, 1), 4: (4, 1)}  # bits: (bits a code, weights a code)
+FORMS = {0.5: (1, 2), 1: (1, 1), 2: (2, 1), 4: (4, 1)}  # bits: (bits per code, weights per code)
 PEAK = {0.5: 5.0, 1: 5.0, 2: 5.0, 4: 6.0}  # in deviations: what lies beyond is rare
 
 

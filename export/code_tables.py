@@ -18,7 +18,7 @@ class CodeTables:
         self._shared: dict[tuple[str | int, ...], int] = {}
 
     def codes(self, bits: int, negated: bool = False) -> int:
-        """The codes of every row: int32 (rows, codes a row).
+        """The codes of every row: int32 (rows, codes per row).
 
         With `negated`, as many rows again, for bytes of negated channels: codes + 2**bits.
         """

@@ -329,7 +329,7 @@ def _quantize(graph: Graph, found: Mapping[int, Filter], int8: Collection[str], 
 
 
 def _steps(filter: Filter) -> npt.NDArray[np.float32]:
-    """The filter's scales: one a channel, but for a dense layer a single one where they are equal.
+    """The filter's scales: one per channel; for a dense layer a single one where they are equal.
 
     Dense filters with a scale per channel need FULLY_CONNECTED version 12, of 2024, to be read as
     int8; convolutions on the other hand are read best that way.

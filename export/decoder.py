@@ -4,7 +4,7 @@ A byte of codes is looked up in a table of 256 rows: the levels of each code in 
 is looked up in the layer's levels by a table of codes that all layers share, so that a layer stores
 no more than its codes and 2**bits levels. Codes in several planes have longer tables, with a row
 for each byte of the first plane together with the parts of the others' bytes that belong to the
-same codes: a lookup a row is much faster than arithmetic a code.
+same codes: one lookup per row is much faster than arithmetic per code.
 
 Each op and each tensor costs some 50 bytes in the file, twice, for `embed` and for `inflate`. So
 bytes and tables are given shapes by which planes of different widths meet without a RESHAPE, and
@@ -120,7 +120,7 @@ class Decoder:
         return rows
 
     def _negations(self, filter: Filter) -> int:
-        """What is added to a filter's positions, a channel: the step or 0.
+        """What is added to a filter's positions, per channel: the step or 0.
 
         All filters of a kind are served by the same ops: their signs are one row of bits.
         """

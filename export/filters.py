@@ -29,7 +29,7 @@ _TINY_SCALE = 1e-30  # for a channel whose gain is zero: runtimes want positive 
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """One constant filter of the network: codes into a layer's codebook, and a gain a channel.
+    """One constant filter of the network: codes into a layer's codebook, and one gain per channel.
 
     Attributes:
         layer: the layer's name.
@@ -170,7 +170,7 @@ def _match(
 def _gains(
     target: npt.NDArray[np.float32], kernel: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32] | None:
-    """Returns g with target = g * kernel a row, by least squares; None if there is none."""
+    """Returns g with target = g * kernel in each row, by least squares; None if there is none."""
     wide, wanted = kernel.astype(np.float64), target.astype(np.float64)
     power = (wide**2).sum(1)
     gains = (wide * wanted).sum(1) / np.where(power > 0, power, 1)

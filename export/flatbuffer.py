@@ -298,7 +298,7 @@ def _merge_buffers(model: Model) -> None:
 
 
 class _Builder(flatbuffers.Builder):
-    """Writes what is equal once: zero points alone would cost 8 bytes a channel.
+    """Writes what is equal once: zero points alone would cost 8 bytes per channel.
 
     What others refer to comes first, so that every later reference to it is a valid one. Buffers
     come before all else: a filter's scales and zero points are in the buffer that holds the head of

@@ -136,7 +136,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _buzz(rng: np.random.Generator, pitch: float) -> np.ndarray:
-    """1.2 s of harmonics that swell three times a second, with some noise."""
+    """1.2 s of harmonics that swell three times per second, with some noise."""
     time = np.arange(19200) / 16000
     phases = rng.uniform(0, 6, 20)
     parts = [np.sin(6.28 * pitch * (k + 1) * time + phases[k]) for k in range(20)]

@@ -102,7 +102,7 @@ def test_the_last_epochs_are_averaged(
     model = small()
     options = TrainingOptions(**SHORT, num_avg=2, optimizer="SGD")
     training.train(model, train_corpus, options, progress=False)
-    assert len(kept) == 9  # 18 utterances, 6 a batch, 3 epochs
+    assert len(kept) == 9  # 18 utterances, 6 per batch, 3 epochs
     for weight, a, b in zip(model.get_weights(), kept[5], kept[8], strict=True):
         np.testing.assert_allclose(weight, (a + b) / 2, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Codebooks: 2^b centroids fitted to a layer's weights, and one b-bit code a weight.
+"""Codebooks: 2^b centroids fitted to a layer's weights, and one b-bit code per weight.
 
 Everything downstream (fine-tuning, size, packing, validation) knows weights in this form only.
 NumPy alone; no TensorFlow.
@@ -37,7 +37,7 @@ class Codebook:
 
     @property
     def bits(self) -> int:
-        """Bits a code takes."""
+        """Bits per code."""
         return int(self.centroids.size).bit_length() - 1
 
     @property

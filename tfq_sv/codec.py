@@ -1,4 +1,4 @@
-"""Codes as bytes and back: exactly b bits a code. Pure NumPy.
+"""Codes as bytes and back: exactly b bits per code. Pure NumPy.
 
 A byte holds 1, 2 or 4 bits of 8, 4 or 2 codes, the first of them in its lowest bits. Codes of 3, 5,
 6 or 7 bits are cut into planes of such widths, the lowest bits of a code in the first plane:
@@ -45,7 +45,7 @@ def pack(codes: Bytes, bits: int) -> list[Bytes]:
         bits: 1-8.
 
     Returns:
-        One array a plane: uint8 (n * width / 8,), n the count rounded up so that the last plane
+        One array per plane: uint8 (n * width / 8,), n the count rounded up so that the last plane
         has whole bytes.
 
     >>> [plane.tolist() for plane in pack(np.uint8([1, 2, 3, 7]), bits=3)]

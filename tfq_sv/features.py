@@ -31,7 +31,7 @@ class FbankOptions:
 
     Attributes:
         sample_rate: Hz.
-        frame_length: samples a frame.
+        frame_length: samples per frame.
         frame_shift: samples from frame to frame.
         num_bins: mel filters.
         low_freq: lower edge of the first filter, Hz.

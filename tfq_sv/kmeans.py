@@ -98,7 +98,7 @@ def _best_means(
 
     best[k][j], the least cost of the first j bins in k groups, is the least over i of
     best[k - 1][i] + cost(i, j). The best i never falls as j grows, so all j of a level of a binary
-    subdivision search between the answers of the level above: n log n a group, in whole arrays.
+    subdivision search between the answers of the level above: n log n per group, in whole arrays.
     """
     n = counts.size
     weight = np.concatenate([[0.0], np.cumsum(counts)])

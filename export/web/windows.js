@@ -10,7 +10,7 @@ const RIPPLE = 1e-4;
  * Where the windows are: while more than 60 s are left, the first 40 s of these; then what is left.
  *
  * @param {number} length samples
- * @param {number} rate samples a second
+ * @param {number} rate samples per second
  * @returns {[number, number][]} first sample and the one after the last
  */
 export function borders(length, rate) {
@@ -28,7 +28,7 @@ export function borders(length, rate) {
  *
  * @param {(window: Float32Array) => Promise<Float32Array>} network embeds one window
  * @param {Float32Array} speech
- * @param {number} rate samples a second
+ * @param {number} rate samples per second
  * @returns {Promise<Float32Array>}
  */
 export async function embedInWindows(network, speech, rate) {

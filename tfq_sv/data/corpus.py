@@ -4,9 +4,9 @@ What can be read:
 
     folder/wav.scp, utt2spk             Kaldi's lists (spk2utt will do for utt2spk), with segments,
                                         reco2file_and_channel and `file.ark:offset` places
-    folder/raw.list                     WeSpeaker's {"key", "spk", "wav"}, one JSON object a line;
+    folder/raw.list                     WeSpeaker's {"key", "spk", "wav"}, one JSON object per line;
                                         `wav` as in a wav.scp
-    folder/shard.list                   WeSpeaker's tar files of key.wav and key.spk, a path a line
+    folder/shard.list                   WeSpeaker's tar files of key.wav and key.spk, one per line
     folder/.../speaker/.../a.wav        a tree; `speaker_level` says how the speakers are found
     folder/utt2spk and a tree           speakers by the list, keys are paths
 

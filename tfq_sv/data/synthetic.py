@@ -37,7 +37,7 @@ from tfq_sv.files import atomic, sync
 from tfq_sv.progress import tqdm
 
 RATE = 16000
-"""Samples a second of the files."""
+"""Samples per second of the files."""
 
 SESSION = 4
 """Utterances a session: a day on which the speaker's pitch and speed are a little different."""
@@ -45,8 +45,8 @@ SESSION = 4
 MOST_SPEAKERS = 10000
 """A part's speakers at most; the test part's ids start above."""
 
-# Speed (words a minute), pitch and pitch range (of 100): as the voice's file has them, and how much
-# days, and utterances of a day, spread around that.
+# Speed (words per minute), pitch and pitch range (of 100): as the voice's file has them, and how
+# much days, and utterances of a day, spread around that.
 _OWN = np.array([170.0, 50.0, 50.0])
 _DAY_SPREAD = (9.0, 3.5, 5.0)
 _UTTERANCE_SPREAD = (6.0, 2.0, 5.0)
@@ -57,7 +57,7 @@ _VOICE, _DAY, _UTTERANCE, _TRIALS = 1, 2, 3, 4
 # Reflections wrap around a circular convolution: so many seconds are made and thrown away.
 _LEAD = 0.1
 
-# Greatest common rate of espeak-ng's 22,050 and the files' 16,000 samples a second.
+# Greatest common rate of espeak-ng's 22,050 and the files' 16,000 samples per second.
 _BLOCKS = 50
 
 _WORDS = """
@@ -87,7 +87,7 @@ young youth zebra zero
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """What to make: speakers and utterances a speaker of both parts, length in seconds, seed.
+    """What to make: speakers of both parts, utterances per speaker, length in seconds, seed.
 
     A voice depends on the seed and its own number alone, so a larger corpus holds a smaller one
     of the same seed.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tfq_sv.errors import InputError
 
 RATE = 22050
-"""Samples a second that espeak-ng gives."""
+"""Samples per second that espeak-ng gives."""
 
 ACCENTS = (
     "en",
@@ -126,7 +126,7 @@ class Engine:
         Args:
             text: English.
             seed: of the engine's noise, below 2**31.
-            speed: words a minute, 80-450.
+            speed: words per minute, 80-450.
             pitch: 0-99; 50 is the voice's own.
             pitch_range: 0-99; 50 is the voice's own.
         """

@@ -53,7 +53,7 @@ class ReproductionOptions:
 
     Attributes:
         steps: of fine-tuning for every row, all stages of a row together.
-        batch_size: chunks a step.
+        batch_size: chunks per step.
         seconds: length of a chunk.
         learning_rate: peak of each schedule.
         precision: as in `FineTuningOptions`.
@@ -381,7 +381,7 @@ class _Run:
         folders = [self._out / row.folder for row in rows]
         about = (
             f"{self._model.name}, fine-tuned on {len(self._train.paths):,} utterances of "
-            f"{self._train.root.name}, {self._options.steps:,} steps a row, by distillation. "
+            f"{self._train.root.name}, {self._options.steps:,} steps per row, by distillation. "
             "Quantized rows were first calibrated to a minute of it, those in stages (MSFT) in "
             "each stage; rows that are called calibrated were not fine-tuned. "
             f"Test speech: {self._test.root.name}."

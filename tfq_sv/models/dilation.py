@@ -14,7 +14,7 @@ def native_dilation(model: keras.Model) -> Iterator[None]:
 
     TensorFlow takes each apart otherwise: it deals the frames out into batches, of a size that is
     computed at run time, convolves these, and puts them together again. That trains everywhere; in
-    a file it is a dozen operators a layer, and a shape that delegates refuse.
+    a file it is a dozen operators per layer, and a shape that delegates refuse.
 
     Args:
         model: a functional model, quantized or not.

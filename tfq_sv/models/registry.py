@@ -14,8 +14,8 @@ from tfq_sv.models.frontend import FrontEnd
 from tfq_sv.models.layers import embedding
 from tfq_sv.models.pooling import POOLINGS, pool
 
-# Keras walks graphs by recursion, a level a layer: ResNet293 is nearly 1,000 layers deep, which is
-# Python's limit. It must hold wherever such a model is built, cloned, saved or loaded.
+# Keras walks graphs by recursion, one level per layer. ResNet293 is nearly 1,000 layers deep, and
+# that is Python's limit. It must hold wherever such a model is built, cloned, saved or loaded.
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 5_000))
 
 

@@ -17,7 +17,7 @@ from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantized_model import quantizers_of
 
 Moments = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-"""A mean and a variance a channel."""
+"""A mean and a variance per channel."""
 
 
 def reestimate_batch_norm(

@@ -29,7 +29,7 @@ def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) 
 
     Args:
         kernel: (G, K, O): G groups of K inputs and O outputs. Plain layers have one group, a
-            depthwise convolution has one a channel.
+            depthwise convolution has one per channel.
         gram: (G, K, K), the inputs' second moments E[x x^T], finite.
         centroids: sorted.
 

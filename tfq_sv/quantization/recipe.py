@@ -138,7 +138,7 @@ class QuantizationRecipe:
                 )
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Writes the recipe, a layer a line."""
+        """Writes the recipe, one layer per line."""
         entries = [
             f"    {json.dumps(name)}: {json.dumps(vars(entry))}"
             for name, entry in self.layers.items()

@@ -19,7 +19,7 @@ class TrainingOptions:
 
     Attributes:
         steps: optimizer steps, unless `num_epochs` is given.
-        batch_size: chunks a step, over all devices.
+        batch_size: chunks per step, over all devices.
         seconds: length of a chunk.
         learning_rate: peak of the schedule.
         margin: final margin of the AAM-softmax.

@@ -57,7 +57,7 @@ object Wav {
         val wrong = when {
             coding != PCM || bits != 16 -> "has coding $coding of $bits bits; it must be 16-bit PCM (coding 1)"
             channels != 1 -> "has $channels channels; it must have one"
-            rate != sampleRate -> "has $rate samples a second; it must have $sampleRate"
+            rate != sampleRate -> "has $rate samples per second; it must have $sampleRate"
             else -> return
         }
         throw SpeakerException("$name $wrong: ffmpeg -i $name -ar $sampleRate -ac 1 -c:a pcm_s16le new.wav")

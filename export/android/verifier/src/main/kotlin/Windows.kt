@@ -11,7 +11,7 @@ object Windows {
     private const val CONSTANT = 1f / 32768
 
     /**
-     * Returns where the windows of [count] samples are, at [rate] samples a second. One window says that
+     * Returns where the windows of [count] samples are, at [rate] samples per second. One window says that
      * speech is embedded whole.
      */
     @JvmStatic

@@ -70,7 +70,7 @@ class WavTest {
     fun saysWhatItCannotRead() {
         val data = chunk("data", samples())
         assertTrue("2 channels" in refusal(wav(chunk("fmt ", format(channels = 2)), data)))
-        assertTrue("8000 samples a second" in refusal(wav(chunk("fmt ", format(rate = 8000)), data)))
+        assertTrue("8000 samples per second" in refusal(wav(chunk("fmt ", format(rate = 8000)), data)))
         assertTrue("coding 3 of 32 bits" in refusal(wav(chunk("fmt ", format(coding = 3, bits = 32)), data)))
         assertTrue("before their format" in refusal(wav(data)))
         assertTrue("no samples" in refusal(wav(chunk("fmt ", format()))))
