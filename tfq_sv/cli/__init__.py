@@ -32,7 +32,7 @@ COMMANDS = {
     "info": "show what a network or a .tflite is made of",
     "quantize": "turn a network's weights into codebooks of 1-8 bits",
     "search": "choose each layer's bits, so that the file has at most a wanted size",
-    "finetune": "train a quantized network a little more, to recover accuracy",
+    "finetune": "fine-tune a quantized network, to recover accuracy",
     "reproduce": "make the paper's whole table from one network: every quantization, measured",
     "compare": "compare networks at several bit widths and file sizes, on one corpus",
     "export": "write a quantized network as a standard .tflite",
@@ -48,7 +48,7 @@ COMMANDS = {
 
 COMMON_FLAGS = {
     "--json": "prints the result as JSON, and nothing else, on standard output",
-    "--quiet": "shows no progress bars; only a terminal gets them anyway",
+    "--quiet": "hides progress bars, which only a terminal shows",
 }
 """What every command takes."""
 

@@ -1,10 +1,10 @@
 """measure a network's .tflite forms: size, load time, latency, memory, error rate
 
-Beside each other: TensorFlow's converter (float32, float16, dynamic-range and full int8),
-ai-edge-quantizer's int8 and int4 if it is installed (pip install 'tfq-sv[benchmark]'), and ours at
-each bit width, as `tfq-sv quantize` makes it, on disk (embed) and inflated. All of them take
-features, so the front end is left out. With --corpus, the EER of each. Latencies come from one run,
-the forms interleaved; load times and memory from a process each.
+Compares TensorFlow's converter (float32, float16, dynamic-range and full int8), ai-edge-quantizer's
+int8 and int4 if it is installed (pip install 'tfq-sv[benchmark]'), and ours at each bit width, as
+`tfq-sv quantize` makes it, on disk (embed) and inflated. All of them take features, so the front
+end is left out. With --corpus, the EER of each. Latencies come from one run, the forms interleaved;
+load times and memory from one process each.
 
 example:
   tfq-sv benchmark --model=model.keras --bits=4,2 --corpus=corpus/test
@@ -47,7 +47,7 @@ flags.DEFINE_string(
     "model", None, "FP32 network (.keras, .h5) or a shipped name", flag_values=FLAGS
 )
 flags.DEFINE_list("bits", ["8", "4", "3", "2", "1"], "bits per weight", flag_values=FLAGS)
-flags.DEFINE_string("recipe", None, "one form more, by this recipe (.json)", flag_values=FLAGS)
+flags.DEFINE_string("recipe", None, "also measure this recipe (.json)", flag_values=FLAGS)
 flags.DEFINE_string("corpus", None, "test speech, for the EER", flag_values=FLAGS)
 flags.DEFINE_string("trials", None, "`1 enroll test` or Kaldi's form", flag_values=FLAGS)
 define_speaker_level(FLAGS)

@@ -59,8 +59,8 @@ def define_speaker_level(flag_values: flags.FlagValues, of: str = "corpus") -> N
     flags.DEFINE_integer(
         "speaker_level",
         None,
-        f"in a --{of} of folders: how deep those lie that are speakers, 1 being its own "
-        "sub-folders; by default names and structure tell",
+        f"depth of the speakers' folders in --{of}: 1 is its own sub-folders; found by names and "
+        "structure if not given",
         lower_bound=1,
         flag_values=flag_values,
     )

@@ -50,14 +50,14 @@ flags.DEFINE_list("bits", ["8", "4", "3", "2"], "widths, 1-8", flag_values=FLAGS
 flags.DEFINE_list(
     "target_mb", [], "sizes of mixed precision too, MB of 10^6 bytes", flag_values=FLAGS
 )
-flags.DEFINE_integer("steps", 0, "of fine-tuning, for each row", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_integer("steps", 0, "steps of fine-tuning per row", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_float("learning_rate", 1e-3, "peak learning rate (Adam)", flag_values=FLAGS)
 flags.DEFINE_float("minutes", 1.0, "speech to calibrate on", lower_bound=0.01, flag_values=FLAGS)
 define_chunks(FLAGS, 32, "of chunks and probes")
 flags.DEFINE_integer(
-    "probes", 32, "most batches for sensitivities", lower_bound=1, flag_values=FLAGS
+    "probes", 32, "greatest number of batches for sensitivities", lower_bound=1, flag_values=FLAGS
 )
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 REQUIRED = ("models", "train", "test", "out")
 
 

@@ -1,4 +1,4 @@
-"""Settings from a YAML file, one `flag: value` per line; flags of the command line go before.
+"""Settings from a YAML file, one `flag: value` per line; flags of the command line override them.
 
 A setting without a value is one that the command line must give. A flag that may be repeated takes
 a list.

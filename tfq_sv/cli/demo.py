@@ -48,7 +48,9 @@ flags.DEFINE_string(
     "size of the mixed file, MB of 10^6 bytes; that of 2 bits if not given",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("steps", 60, "of fine-tuning the mixed and the 1-bit file", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "steps", 60, "fine-tuning steps of the mixed and the 1-bit file", flag_values=FLAGS
+)
 flags.DEFINE_integer("test_speakers", 120, "speakers in the trials", flag_values=FLAGS)
 
 

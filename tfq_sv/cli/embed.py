@@ -1,11 +1,11 @@
 """embed recordings: Kaldi's ark and scp, or a NumPy matrix; in shards if need be
 
-Recordings are those of --corpus, or files on the command line; nobody needs to know who speaks.
+Recordings are those of --corpus, or files on the command line; speakers need not be known.
 
---out=DIR keeps the embeddings in parts (Kaldi's .ark with .scp; `cat DIR/*.scp` lists them all).
-A second run resumes where the first ended, and tfq-sv evaluate --embeddings=DIR uses them. With
---shard, each of several processes or machines embeds its share into the same folder; whoever reads
-the folder has them all. --out=FILE writes one .ark (and .scp), or one .npy (and names in .txt).
+--out=DIR keeps the embeddings in parts (Kaldi's .ark with .scp; `cat DIR/*.scp` lists them all). A
+second run resumes where the first ended, and tfq-sv evaluate --embeddings=DIR uses them. With
+--shard, each of several processes or machines embeds its share into the same folder; the folder
+then holds them all. --out=FILE writes one .ark (and .scp), or one .npy (and names in .txt).
 
 example:
   tfq-sv embed --model=model.tflite --corpus=corpus/test --out=kept
@@ -42,7 +42,7 @@ flags.DEFINE_string("corpus", None, "speech: folder, raw.list, shard.list", flag
 flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_values=FLAGS)
 flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
 define_signature(FLAGS)
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 REQUIRED = ("model", "out")
 
 

@@ -2,9 +2,9 @@
 
 The recordings are those of one person; three or more, of some seconds each, are best. One with
 little speech, too quiet, clipped, or unlike the others is refused by its name and figure, and then
-nothing changes; --nocheck takes all the same what can be used at all. A speaker of that name is
-replaced; --remove=ann forgets ann. The file belongs to the model's network, and holds biometric
-data: keep it safe.
+nothing changes; --nocheck accepts them all the same, if they can be used at all. A speaker of that
+name is replaced; --remove=ann forgets ann. The file belongs to the model's network, and holds
+biometric data: keep it safe.
 
 example:
   tfq-sv enroll --model=model.tflite --enrolled=speakers.json --speaker=ann first.wav second.flac
@@ -25,7 +25,7 @@ flags.DEFINE_string("model", None, ".tflite", flag_values=FLAGS)
 define_enrolled(FLAGS)
 flags.DEFINE_string("speaker", None, "whom to enroll", flag_values=FLAGS)
 flags.DEFINE_string("remove", None, "a speaker to forget", flag_values=FLAGS)
-flags.DEFINE_bool("check", True, "refuse recordings that do not do", flag_values=FLAGS)
+flags.DEFINE_bool("check", True, "refuse unsuitable recordings", flag_values=FLAGS)
 REQUIRED = ("model", "enrolled")
 
 

@@ -29,7 +29,7 @@ def define_threshold(flag_values: flags.FlagValues) -> None:
         "which of the model's stored thresholds: eer, far_1e-2 or far_1e-3",
         flag_values=flag_values,
     )
-    flags.DEFINE_float("threshold", None, "accept scores from here on", flag_values=flag_values)
+    flags.DEFINE_float("threshold", None, "least score that is accepted", flag_values=flag_values)
 
 
 def chosen(flag_values: flags.FlagValues) -> str | float:

@@ -100,7 +100,7 @@ flags.DEFINE_enum(
     "of printed thresholds and written scores; half is (cosine + 1) / 2",
     flag_values=FLAGS,
 )
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_values=FLAGS)
 flags.DEFINE_string(
     "trials_out", None, "write the trials, such as drawn pairs, for --trials", flag_values=FLAGS

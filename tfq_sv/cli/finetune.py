@@ -1,9 +1,9 @@
 r"""fine-tune a quantized network, to recover the accuracy that few bits cost
 
-The FP32 network is the teacher: embeddings are pulled to where it puts them, so the corpus needs
-no speaker labels (a folder of any speech, in speaker folders or with lists, will do), and --corpus
-may be given several times. With --loss=aam the corpus's speakers are told apart by AAM-softmax
-instead, from where the FP32 network has them.
+The FP32 network is the teacher: embeddings are pulled towards its own, so the corpus needs no
+speaker labels: a folder of any speech, in speaker folders or with lists, will do. --corpus may be
+given several times. --loss=aam trains AAM-softmax on the corpus's speakers instead, starting from
+their embeddings by the FP32 network.
 
 Several GPUs or machines share every batch, as in train. --musan and --rirs add noise and
 reverberation, to what the teacher hears too.
@@ -58,7 +58,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "model", None, "quantized network; with --recipe the FP32 one", flag_values=FLAGS
 )
-flags.DEFINE_string("teacher", None, "the FP32 network it was made of", flag_values=FLAGS)
+flags.DEFINE_string("teacher", None, "the FP32 network it was made from", flag_values=FLAGS)
 flags.DEFINE_multi_string("corpus", None, "folder of speech", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "where the tuned model goes (.keras)", flag_values=FLAGS)
 flags.DEFINE_string("recipe", None, "JSON of bits per layer: quantize in stages", flag_values=FLAGS)
@@ -85,7 +85,7 @@ flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_valu
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 REQUIRED = ("model", "corpus", "out")
 
 

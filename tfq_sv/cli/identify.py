@@ -1,8 +1,8 @@
 """say which enrolled speaker recordings are of, if any
 
-The best score decides, if it reaches the threshold; else the voice is nobody's that is enrolled. Of
-many enrolled speakers one is easily like a stranger: take a stricter --operating_point the more
-there are. The margin to the runner-up is printed as well.
+The best score decides, if it reaches the threshold; else no enrolled speaker is named. The more
+speakers are enrolled, the likelier one of them resembles a stranger: then take a stricter
+--operating_point. The margin to the runner-up is printed as well.
 
 example:
   tfq-sv identify --model=model.tflite --enrolled=speakers.json first.wav

@@ -44,7 +44,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string("out", None, "where the network goes (.keras)", flag_values=FLAGS)
-flags.DEFINE_string("model_name", None, "ResNet34, ...; found out if not given", flag_values=FLAGS)
+flags.DEFINE_string("model_name", None, "ResNet34, ...; detected if not given", flag_values=FLAGS)
 flags.DEFINE_bool("verify", False, "compare with PyTorch at several lengths", flag_values=FLAGS)
 REQUIRED = ("checkpoint", "out")
 

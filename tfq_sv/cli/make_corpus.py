@@ -28,12 +28,12 @@ flags.DEFINE_integer(
     "test_speakers", _DEFAULT.test_speakers, "other speakers to test on", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "utterances", _DEFAULT.utterances, "utterances of a training speaker", flag_values=FLAGS
+    "utterances", _DEFAULT.utterances, "utterances per training speaker", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "test_utterances",
     _DEFAULT.test_utterances,
-    "utterances of a test speaker",
+    "utterances per test speaker",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(

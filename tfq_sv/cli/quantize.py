@@ -2,8 +2,8 @@
 
 Every convolution and dense kernel gets its own k-means codebook (or as a recipe says). The result
 is a Keras model for tfq-sv finetune, evaluate and export. Codes are chosen to keep the layers'
-outputs rather than their weights: on noise, or with --calibrate on a minute of any speech, which is
-worth it below 4 bits, and before finetune at 1 and 2.
+outputs rather than their weights: on noise, or with --calibrate on a minute of any speech. Speech
+is worth it below 4 bits, and before finetune at 1 and 2.
 
 example:
   tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
@@ -60,7 +60,9 @@ flags.DEFINE_string("recipe", None, "JSON of bits per layer; instead of --bits",
 flags.DEFINE_string(
     "calibrate", None, "speech, no speakers needed: any folder, wav.scp or list", flag_values=FLAGS
 )
-flags.DEFINE_float("minutes", 1.0, "how much of it", lower_bound=0.05, flag_values=FLAGS)
+flags.DEFINE_float(
+    "minutes", 1.0, "minutes of speech to calibrate on", lower_bound=0.05, flag_values=FLAGS
+)
 flags.DEFINE_string("recipe_out", None, "write the recipe used here", flag_values=FLAGS)
 REQUIRED = ("model", "out")
 

@@ -54,7 +54,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("train", None, "speech to fine-tune on", flag_values=FLAGS)
 flags.DEFINE_string("test", None, "test speech with its trial lists", flag_values=FLAGS)
 define_speaker_level(FLAGS, "test")
-flags.DEFINE_list("trials", [], "trial lists, if others than those in --test", flag_values=FLAGS)
+flags.DEFINE_list("trials", [], "trial lists, if not those in --test", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder of the results", flag_values=FLAGS)
 flags.DEFINE_list(
     "target_mb",
@@ -62,15 +62,17 @@ flags.DEFINE_list(
     "sizes of mixed precision, MB of 10^6 bytes; those of 3 and 2 bits if not given",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("steps", 3000, "of fine-tuning, for each row", flag_values=FLAGS)
+flags.DEFINE_integer("steps", 3000, "steps of fine-tuning per row", flag_values=FLAGS)
 define_chunks(FLAGS, 32, "of chunks and probes")
 flags.DEFINE_float("learning_rate", 1e-3, "peak learning rate (Adam)", flag_values=FLAGS)
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
-flags.DEFINE_integer("probes", 32, "most batches for sensitivities", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "probes", 32, "greatest number of batches for sensitivities", flag_values=FLAGS
+)
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 REQUIRED = ("model", "train", "test", "out")
 
 

@@ -1,10 +1,10 @@
 """choose each layer's bits, so that the file has at most a wanted size
 
 How much each layer suffers from quantization is measured on a little speech; no labels are needed.
-Then the best bits of all layers together are found. The size is that of the finished .tflite,
-graph and all: one file is really built, to set the prediction right. Give several sizes for the
-curve of size against cost, and a test corpus for the EER at each (calibrated to a little of the
-speech, without fine-tuning). Several GPUs or machines share the work, as in train.
+Then the best bits of all layers together are found. The size is that of the finished .tflite, graph
+and all: one file is really built, to correct the prediction. Give several sizes for the curve of
+size against cost, and a test corpus for the EER at each (calibrated to a little of the speech,
+without fine-tuning). Several GPUs or machines share the work, as in train.
 
 example:
   tfq-sv search --model=model.keras --target_mb=1.0 --corpus=corpus/train --out=recipe.json
@@ -48,7 +48,7 @@ flags.DEFINE_string("model", None, "FP32 network: a path or a shipped name", fla
 flags.DEFINE_list(
     "target_mb",
     None,
-    "most that the file may have, MB of 10^6 bytes; or several",
+    "greatest file size, MB of 10^6 bytes; or several",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("corpus", None, "folder of speech to measure on", flag_values=FLAGS)
@@ -87,16 +87,18 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
 flags.DEFINE_enum("compute", "int8", ["int8", "float32"], "as in export", flag_values=FLAGS)
-flags.DEFINE_integer("probes", 32, "most batches to measure on", flag_values=FLAGS)
+flags.DEFINE_integer("probes", 32, "greatest number of batches to measure on", flag_values=FLAGS)
 define_chunks(FLAGS, 16, "of chunks and probes")
 flags.DEFINE_string("test_corpus", None, "test speech, for the EER at each size", flag_values=FLAGS)
-flags.DEFINE_string("trials", None, "its trials, as in evaluate", flag_values=FLAGS)
+flags.DEFINE_string(
+    "trials", None, "trial list of --test_corpus, as in evaluate", flag_values=FLAGS
+)
 define_speaker_level(FLAGS, "test_corpus")
 flags.DEFINE_string(
     "plot", None, "the picture (.png); beside the recipe if not given", flag_values=FLAGS
 )
 define_report(FLAGS)
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 REQUIRED = ("model", "target_mb", "corpus", "out")
 
 

@@ -2,14 +2,14 @@
 
 A corpus of your own speakers, two recordings or more of each, gives operating points: at the EER
 and at false alarm rates (FAR) of 1e-2 and 1e-3, with the share of right speakers rejected (FRR)
-there. The thresholds are those of whole recordings; the rows of 1-6 s say what the same
-thresholds do where only the loudest seconds of the tested recording are heard. Intervals (95 %)
-are from a bootstrap over speakers. The rates are of the recordings that the thresholds come from,
-so they are a little too good; other speakers, by tfq-sv evaluate, tell.
+there. The thresholds are those of whole recordings; the rows of 1-6 s say what the same thresholds
+do where only the loudest seconds of the tested recording are heard. Intervals (95 %) are from a
+bootstrap over speakers. The rates are of the recordings that the thresholds come from, so they are
+a little too good: measure other speakers with tfq-sv evaluate.
 
 Scores are calibrated as well: logistic regression turns a score, and the seconds of speech that it
 comes from, into a log-likelihood ratio (LLR), which tfq-sv verify reports where it is stored. Cllr
-says how good these are, in bits: 0 is perfect, 1 is knowing nothing.
+says how good these are, in bits: 0 is perfect, 1 is no information.
 
 example:
   tfq-sv threshold --model=model.tflite --corpus=my/recordings --store --report=threshold.html

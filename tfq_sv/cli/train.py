@@ -6,17 +6,17 @@ resumes. The classifier is kept too (model.head.npz), for a large-margin stage t
 --init.
 
 --config takes a YAML file of these flags, or a shipped recipe: resnet, resnet_lm, df_resnet,
-df_resnet_lm (WeSpeaker's for VoxCeleb); flags go before it. With --num_epochs, or a recipe, the
-learning rate falls exponentially after a warm-up, and the margin rises between two epochs;
-with --steps, the run is a short one.
+df_resnet_lm (WeSpeaker's for VoxCeleb); flags override it. With --num_epochs, or a recipe, the
+learning rate falls exponentially after a warm-up, and the margin rises between two epochs; with
+--steps, the run is a short one.
 
-With --teacher, the network learns to embed as that one does (distillation), which is any network
-or published checkpoint. Nobody needs to know the speakers; --aam_weight adds the AAM-softmax. The
-teacher embeds each recording once, whole and without noise, at every speed; its embeddings are kept
-in a folder teacher-... next to --out, for other networks too.
+With --teacher, the network learns to embed as that one does (distillation), which is any network or
+published checkpoint. No speaker labels are needed; --aam_weight adds the AAM-softmax. The teacher
+embeds each recording once, whole and without noise, at every speed; its embeddings are kept in a
+folder teacher-... next to --out, for other networks too.
 
-All GPUs of a machine are used. Several machines each run the same command with TF_CONFIG
-in their environment, and --out in a folder that all of them see.
+All GPUs of a machine are used. Several machines each run the same command with TF_CONFIG in their
+environment, and --out in a folder that all of them see.
 
 example:
   tfq-sv train --corpus=corpus/train --out=model.keras --steps=1500
@@ -71,7 +71,7 @@ flags.DEFINE_string("network", "ResNet18", "ResNet18, DF_ResNet56, ...", flag_va
 flags.DEFINE_integer(
     "channels",
     16,
-    "width of the first stage (the field: 32)",
+    "width of the first stage (usually 32)",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -83,7 +83,7 @@ flags.DEFINE_string(
 flags.DEFINE_float(
     "aam_weight",
     DEFAULT.aam_weight,
-    "of the AAM-softmax beside the teacher's loss, 1 - cosine",
+    "weight of the AAM-softmax, added to the teacher's loss",
     lower_bound=0.0,
     flag_values=FLAGS,
 )
@@ -102,12 +102,14 @@ flags.DEFINE_float("weight_decay", 0.0, "for AdamW and SGD", flag_values=FLAGS)
 flags.DEFINE_float(
     "learning_rate", DEFAULT.learning_rate, "peak of the schedule", flag_values=FLAGS
 )
-flags.DEFINE_float("final_lr", DEFAULT.final_lr, "after the last epoch", flag_values=FLAGS)
-flags.DEFINE_integer("warm_up_epoch", DEFAULT.warm_up_epoch, "of warm-up", flag_values=FLAGS)
+flags.DEFINE_float(
+    "final_lr", DEFAULT.final_lr, "learning rate after the last epoch", flag_values=FLAGS
+)
+flags.DEFINE_integer("warm_up_epoch", DEFAULT.warm_up_epoch, "epochs of warm-up", flag_values=FLAGS)
 flags.DEFINE_integer(
     "base_batch_size",
     None,
-    "learning rates are for so many chunks; scaled with --batch_size",
+    "batch size that the learning rates are for; they scale with --batch_size",
     flag_values=FLAGS,
 )
 flags.DEFINE_float("scale", DEFAULT.scale, "of the AAM-softmax", flag_values=FLAGS)
@@ -120,19 +122,22 @@ flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "fix_start_epoch", DEFAULT.fix_start_epoch, "epoch when it is --margin", flag_values=FLAGS
+    "fix_start_epoch",
+    DEFAULT.fix_start_epoch,
+    "epoch when the margin reaches --margin",
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
 )
 flags.DEFINE_bool(
-    "sync_batch_norm", True, "BatchNorm over all devices, not each its own", flag_values=FLAGS
+    "sync_batch_norm", True, "BatchNorm statistics over all devices together", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "num_workers", min(8, os.cpu_count() or 1), "threads that read", flag_values=FLAGS
 )
 flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
-flags.DEFINE_bool("strict", False, "end at the first bad recording", flag_values=FLAGS)
+flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
 REQUIRED = ("corpus", "out")
 
 

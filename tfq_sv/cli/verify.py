@@ -34,7 +34,7 @@ from tfq_sv.verification.decision import Threshold, find_threshold
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite (or a network, for two recordings)", flag_values=FLAGS)
 define_enrolled(FLAGS)
-flags.DEFINE_string("speaker", None, "who it should be, of --enrolled", flag_values=FLAGS)
+flags.DEFINE_string("speaker", None, "enrolled speaker to compare with", flag_values=FLAGS)
 define_threshold(FLAGS)
 
 
