@@ -1,6 +1,6 @@
 """Whether files verify as their Keras networks do, at each bit width, by both signatures.
 
-    python benchmarks/parity.py model.keras corpus/test --train=corpus/train --out=parity.json
+    python benchmarks/parity.py resnet18-small corpus/test --train=corpus/train --out=parity.json
 
 For each bit width the network is quantized and calibrated to a minute of training speech, without
 which few bits leave little of a network. Each line compares the file in the LiteRT interpreter with
@@ -23,6 +23,7 @@ import numpy as np
 import settings
 
 import tfq_sv
+from tfq_sv import assets
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -86,7 +87,7 @@ def main(arguments: argparse.Namespace) -> bool:
 
 
 def quantized(path: str, bits: int, train: str) -> Any:
-    network = tfq_sv.load_model(path)
+    network = assets.load(path) if path in assets.NAMES else tfq_sv.load_model(path)
     recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
     speech = batches(Corpus.read(train), batch_size=10, seconds=2.0)
     return tfq_sv.quantize(network, recipe, calibrate=itertools.islice(speech, BATCHES))
@@ -136,7 +137,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("network", help="trained, not quantized (.keras)")
+    parser.add_argument("network", help="trained, not quantized (.keras, or a shipped name)")
     parser.add_argument("corpus", help="test speech with trials.txt")
     parser.add_argument("--trials", help="another trial list")
     parser.add_argument("--train", required=True, help="training speech, for calibration")

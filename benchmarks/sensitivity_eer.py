@@ -1,8 +1,7 @@
 """Which sensitivity tells best what quantizing a layer costs in EER.
 
     tfq-sv make-corpus --out=corpus
-    tfq-sv train --corpus=corpus/train --steps=1200 --out=model-seed0.keras
-    python benchmarks/sensitivity_eer.py --networks model-seed0.keras --corpus corpus --out alone
+    python benchmarks/sensitivity_eer.py --networks resnet18-small --corpus corpus --out alone
 
 Quantizes each layer alone, and ranks the layers' loss of EER, and of the embedding's direction
 (1 - cosine), beside the cost that each sensitivity predicts (Spearman's correlation). Then lets
@@ -23,6 +22,7 @@ import tensorflow as tf
 from scipy.stats import spearmanr
 
 import tfq_sv
+from tfq_sv import assets
 from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -41,7 +41,8 @@ class Bench:
     """One trained network on one corpus; cells are computed once and kept."""
 
     def __init__(self, network: Path, corpus: Path, out: Path, probes: int) -> None:
-        self.model = tfq_sv.load_model(network)
+        shipped = str(network) in assets.NAMES
+        self.model = assets.load(str(network)) if shipped else tfq_sv.load_model(network)
         self.train = Corpus.read(corpus / "train")
         self.test = Corpus.read(corpus / "test")
         self.trials = Trials.read(corpus / "test" / "trials.txt", self.test)
