@@ -11,7 +11,7 @@ from typing import Any
 
 from tfq_sv.errors import InputError
 from tfq_sv.features import FbankOptions
-from tfq_sv.strict_json import is_number, whole
+from tfq_sv.strict_json import as_integer, is_number
 from tfq_sv.strict_json import parse as parse_json
 
 _INT32 = 2**31 - 1
@@ -68,11 +68,11 @@ def check(about: Any, path: str | os.PathLike[str] = "the file") -> dict[str, An
         if not fine:
             wrong = f"{name} is {about.get(name)!r:.60}"
             raise InputError(f"{path} has wrong metadata: {wrong}; export it again")
-    return {**about, **{name: whole(about[name]) for name in _SIZES if about.get(name)}}
+    return {**about, **{name: as_integer(about[name]) for name in _SIZES if about.get(name)}}
 
 
 def _count(value: Any) -> bool:
-    return 0 < (whole(value) or 0) <= _INT32
+    return 0 < (as_integer(value) or 0) <= _INT32
 
 
 def _thresholds(value: Any) -> bool:

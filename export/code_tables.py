@@ -27,7 +27,7 @@ class CodeTables:
 
         def make() -> int:
             if negated:
-                return self._twice(self.codes(bits), 2**bits)
+                return self._extended(self.codes(bits), 2**bits)
             codes, rows, shift = self.unpacked(widths[0]), BYTE, widths[0]
             for width in widths[1:]:
                 values = 2 ** (width * cells)
@@ -38,7 +38,7 @@ class CodeTables:
                 codes = graph.reshape(codes, [rows, cells])
             return codes
 
-        return self._once(make, "table", bits, negated)
+        return self._shared_table(make, "table", bits, negated)
 
     def parts(self, bits: int, width: int, shift: int, negated: bool) -> int:
         """What the parts of a byte add to the row, of a later plane: int32 (256, 2, 2, ...).
@@ -53,38 +53,40 @@ class CodeTables:
 
         def make() -> int:
             if negated:
-                return self._twice(self.parts(bits, width, shift, False), 2 ** (bits * 8 // first))
+                return self._extended(
+                    self.parts(bits, width, shift, False), 2 ** (bits * 8 // first)
+                )
             part = width * 8 // first  # bits of a part
-            every = codec.unpack_table(part).reshape(BYTE, *twos(8 // part))
+            every = codec.unpack_table(part).reshape(BYTE, *binary_shape(8 // part))
             values = graph.cast_int32(graph.constant(every))
             return graph.arithmetic("MUL", values, graph.constant(np.array([step], np.int32)))
 
-        return self._once(make, "parts", width, first, step, bits if negated else 0)
+        return self._shared_table(make, "parts", width, first, step, bits if negated else 0)
 
     def unpacked(self, width: int) -> int:
         """The codes in every byte: int32 (256, 8 / width)."""
         every = codec.unpack_table(width)
-        return self._once(
+        return self._shared_table(
             lambda: self._graph.cast_int32(self._graph.constant(every)), "unpacked", width
         )
 
-    def _twice(self, table: int, step: int) -> int:
+    def _extended(self, table: int, step: int) -> int:
         """A table, and once more with `step` added."""
         graph = self._graph
         more = graph.arithmetic("ADD", table, graph.constant(np.array([step], np.int32)))
         return graph.concatenate([table, more], 0)
 
-    def _once(self, make: Callable[[], int], *key: str | int) -> int:
+    def _shared_table(self, make: Callable[[], int], *key: str | int) -> int:
         """What `make` appended when it was first called with that key."""
         if key not in self._shared:
             self._shared[key] = make()
         return self._shared[key]
 
 
-def twos(cells: int) -> list[int]:
+def binary_shape(cells: int) -> list[int]:
     """The shape (2, 2, ...) of so many cells.
 
-    >>> twos(8)
+    >>> binary_shape(8)
     [2, 2, 2]
     """
     return [2] * (cells.bit_length() - 1)

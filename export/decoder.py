@@ -20,7 +20,7 @@ import numpy as np
 
 from tfq_sv import codec
 from tfq_sv.codebook import Codebook
-from tfq_sv.export.code_tables import BYTE, CodeTables, twos
+from tfq_sv.export.code_tables import BYTE, CodeTables, binary_shape
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import Graph
 from tfq_sv.export.group_decoder import GroupDecoder
@@ -66,7 +66,7 @@ class Decoder:
         if isinstance(filter.book, TrellisCodebook):
             return self._trellis.filter(filter, output)
         piece = self._group.piece(filter)
-        cells = self._alone(filter) if piece is None else piece
+        cells = self._single(filter) if piece is None else piece
         self._graph.reshape(cells, self._graph.subgraph.tensors[output].shape, output)
 
     def flat(self, filter: Filter) -> int:
@@ -79,7 +79,7 @@ class Decoder:
             self.filter(filter, piece)
         return piece
 
-    def _alone(self, filter: Filter) -> int:
+    def _single(self, filter: Filter) -> int:
         """The levels of a filter that is in no group: as many as it has weights, in any shape."""
         graph, bits = self._graph, _bits(filter)
         assert isinstance(filter.book, Codebook)
@@ -92,11 +92,11 @@ class Decoder:
             cells = graph.gather(table, self._rows(filter))
         else:
             codes = graph.gather(self._tables.codes(bits), self._rows(filter))
-            codes = self._cut(codes, filter.size)
+            codes = self._trimmed(codes, filter.size)
             codes = graph.reshape(codes, _by_channel(filter, filter.size))
             codes = graph.arithmetic("ADD", codes, self._negations(filter))
             cells = graph.gather(stored, codes)
-        return self._cut(cells, filter.size)
+        return self._trimmed(cells, filter.size)
 
     def _rows(self, filter: Filter) -> int:
         """Which row of the table holds each group of codes, int32.
@@ -107,7 +107,7 @@ class Decoder:
         graph, widths = self._graph, codec.planes(_bits(filter))
         rows, shift = -1, 0
         for width, plane in zip(widths, filter.packed(), strict=True):
-            inner, last = twos(width // widths[-1]), width == widths[-1]
+            inner, last = binary_shape(width // widths[-1]), width == widths[-1]
             count = plane.size // math.prod(inner)
             shape = _by_channel(filter, count) if _by_bytes(filter) else [count]
             found = graph.cast_int32(graph.constant(plane.reshape(*shape, *inner)))
@@ -132,19 +132,19 @@ class Decoder:
             step = graph.constant(np.array([kind.step], np.int32))
             steps = graph.gather(graph.arithmetic("MUL", self._tables.unpacked(1), step), packed)
             column = [signs.size, 1] if kind.axis == 0 else [1, signs.size]
-            steps = graph.reshape(self._cut(steps, signs.size), column)
+            steps = graph.reshape(self._trimmed(steps, signs.size), column)
             sizes = [filter.signs.size for filter in filters]
             pieces = graph.split(steps, sizes, kind.axis)
             self._steps.update(zip(filters, pieces, strict=True))
         return self._steps[filter]
 
-    def _cut(self, cells: int, count: int) -> int:
+    def _trimmed(self, cells: int, count: int) -> int:
         """Drops what fills up the last byte, in one row; as they are if there is none."""
         graph = self._graph
-        found = int(np.prod(graph.subgraph.tensors[cells].shape))
-        if found == count:
+        size = int(np.prod(graph.subgraph.tensors[cells].shape))
+        if size == count:
             return cells
-        return graph.slice(graph.reshape(cells, [found]), [0], [count])
+        return graph.slice(graph.reshape(cells, [size]), [0], [count])
 
 
 def _bits(filter: Filter) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfq_sv import codec
 from tfq_sv.codebook import Codebook
-from tfq_sv.export.code_tables import CodeTables, twos
+from tfq_sv.export.code_tables import CodeTables, binary_shape
 from tfq_sv.export.filters import Filter
 from tfq_sv.export.flatbuffer import Graph
 
@@ -61,7 +61,7 @@ class GroupDecoder:
         packed = zip(*(filter.packed() for filter in group), strict=True)
         rows, shift = -1, 0
         for width, plane in zip(widths, map(np.concatenate, packed), strict=True):
-            shape = [sum(sizes) // chunk, chunk, *twos(width // widths[-1])]
+            shape = [sum(sizes) // chunk, chunk, *binary_shape(width // widths[-1])]
             found = graph.cast_int32(graph.constant(plane.reshape(shape)))
             if shift:
                 parts = self._tables.parts(bits, width, shift, negated=False)

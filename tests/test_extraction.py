@@ -251,7 +251,7 @@ def test_embeddings_of_somebody_else(corpus: Corpus, tmp_path: Path) -> None:
     )
     result = measure(from_file(tmp_path / "x.npy", trials.utterances), corpus, trials)
     assert (result.eer, result.trials_skipped) == (0.0, 1)
-    with pytest.raises(InputError, match=r"1 utterances have no embedding, bob/1\.wav first"):
+    with pytest.raises(InputError, match=r"1 utterances have no embedding \(first: bob/1\.wav\)"):
         from_file(tmp_path / "x.npy", trials.utterances, strict=True)
     with pytest.raises(InputError, match="AS-norm needs a cohort"):
         measure(from_file(tmp_path / "x.npy", keys), corpus, trials, normalize=True)

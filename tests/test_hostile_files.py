@@ -13,7 +13,7 @@ import fuzz
 from tfq_sv.cli import train
 from tfq_sv.cli.config import apply_config
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.data.synthetic import CorpusSpec, _claim
+from tfq_sv.data.synthetic import CorpusSpec, _claim_folder
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache
 from tfq_sv.export import about
@@ -73,8 +73,8 @@ TRIES: dict[str, Callable[[Path], object]] = {
     "configuration.json": checkpoint._three_d_speaker,
     "train.yaml": lambda path: apply_config(train.FLAGS, str(path)),
     "probes.json": lambda path: probes._cached(path, {"a": 1}, 3),
-    "corpus.json": lambda path: _claim(path.parent, CorpusSpec()),
-    "drawn.json": lambda path: multi_stage._drawn(path.parent),
+    "corpus.json": lambda path: _claim_folder(path.parent, CorpusSpec()),
+    "drawn.json": lambda path: multi_stage._batches_drawn(path.parent),
     "about.json": lambda path: about.parse(path.read_bytes()),
 }
 

@@ -66,5 +66,5 @@ def test_a_whole_number_is_one_however_it_is_written(number: int) -> None:
     for text in (f"{number}", f"{float(number)!r}", f"{number}e0"):
         found = strict_json.parse(f'{{"a": {text}}}')
         assert found is not None
-        assert strict_json.whole(found["a"]) in (number, int(float(number)))
-    assert strict_json.whole(number + 0.5) in (None, int(number + 0.5))
+        assert strict_json.as_integer(found["a"]) in (number, int(float(number)))
+    assert strict_json.as_integer(number + 0.5) in (None, int(number + 0.5))

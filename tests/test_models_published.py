@@ -137,7 +137,7 @@ def test_what_the_hub_has_not(hub: list[str], tmp_path: Path) -> None:
     assert not hub
     for held in (["README.md"], ["a.pt", "b.pt"], ["model.onnx"]):
         with pytest.raises(InputError, match="should hold one of"):
-            published._wanted("hf:some/network", held)
+            published._files_to_fetch("hf:some/network", held)
 
 
 @pytest.mark.slow

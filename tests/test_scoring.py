@@ -41,7 +41,7 @@ def test_scores_equal_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_embeddings_are_named() -> None:
     trials = Trials(["a"], ["b"], np.array([True]), "one")
-    with pytest.raises(InputError, match="1 utterances have no embedding, b first"):
+    with pytest.raises(InputError, match=r"1 utterances have no embedding \(first: b\)"):
         cosine_scores({"a": np.ones(3)}, trials)
     for broken in (np.zeros(3), np.full(3, np.nan)):
         with pytest.raises(InputError, match="b: an embedding of length"):

@@ -29,7 +29,7 @@ def check_settings(
     Args:
         folder: the run's.
         settings: what the run is; values for JSON.
-        begun: whether the folder keeps something to go on from. If not, whatever run was tried
+        begun: whether the folder keeps something to resume from. If not, whatever run was tried
             there before has left nothing, and the folder is this one's.
         write: whether to write the label: of several workers, one does.
 
@@ -41,22 +41,23 @@ def check_settings(
     >>> check_settings(folder, {"steps": 10}, begun=False)
     >>> check_settings(folder, {"steps": 10}, begun=True)
     """
-    label, wanted = Path(folder) / LABEL, json.loads(json.dumps(settings))
+    label, expected = Path(folder) / LABEL, json.loads(json.dumps(settings))
     if not begun:
         if write:
             with atomic(label) as temporary:
                 temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return
     try:
-        found = dict(json.loads(label.read_text(encoding="utf-8")))
+        stored = dict(json.loads(label.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(
             f"{folder} holds a run, but no readable {LABEL}; give another folder, or delete it"
         ) from None
-    for name in [*wanted, *(found.keys() - wanted.keys())]:
-        if found.get(name) != wanted.get(name):
+    for name in [*expected, *(stored.keys() - expected.keys())]:
+        if stored.get(name) != expected.get(name):
             raise InputError(
-                f"{folder} holds a run with {_differing(name, found.get(name), wanted.get(name))};"
+                f"{folder} holds a run with "
+                f"{_differing(name, stored.get(name), expected.get(name))};"
                 " finish it with its own settings, or delete that folder"
             )
 
@@ -85,10 +86,10 @@ def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
     >>> digest([np.zeros(2), np.zeros(1)]) == digest([np.zeros(2), np.ones(1)])
     False
     """
-    found = hashlib.sha256()
+    digester = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        digester.update(np.ascontiguousarray(array).tobytes())
+    return digester.hexdigest()[:16]
 
 
 def _differing(name: str, found: Any, wanted: Any) -> str:

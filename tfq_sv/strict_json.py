@@ -25,10 +25,10 @@ def parse(text: bytes | str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and _is_flat(found, LEVELS) else None
 
 
-def whole(value: Any) -> int | None:
+def as_integer(value: Any) -> int | None:
     """A number without fraction as an integer; None if it is none.
 
-    >>> whole(80.0), whole(80.5), whole(True)
+    >>> as_integer(80.0), as_integer(80.5), as_integer(True)
     (80, None, None)
     """
     if type(value) is float and value.is_integer():

@@ -97,10 +97,10 @@ class Splitter:
         self._blocks.append(block)
         self._length += len(block)
         if self._length > WHOLE_SECONDS * self._rate:
-            held = np.concatenate(self._blocks)
-            *whole, (start, _) = borders(len(held), self._rate)
-            self._blocks, self._length = [held[start:].copy()], len(held) - start
-            yield from (held[first:last] for first, last in whole)
+            samples = np.concatenate(self._blocks)
+            *whole, (start, _) = borders(len(samples), self._rate)
+            self._blocks, self._length = [samples[start:].copy()], len(samples) - start
+            yield from (samples[first:last] for first, last in whole)
 
     def end(self) -> Floats:
         """Returns the last window."""

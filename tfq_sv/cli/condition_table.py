@@ -60,14 +60,14 @@ def _stored(encoder: Encoder, name: str) -> tuple[float, str] | None:
 def _caches(folder: str, name: str, network: str) -> dict[str, Cache]:
     """A folder for each network and condition."""
     names = [CLEAN, *(condition.name for condition in CONDITIONS)]
-    home = Path(folder) / _plain(Path(name).name)
-    return {one: Cache(home / _plain(one), f"{network} {one}") for one in names}
+    home = Path(folder) / _folder_name(Path(name).name)
+    return {one: Cache(home / _folder_name(one), f"{network} {one}") for one in names}
 
 
-def _plain(text: str) -> str:
+def _folder_name(text: str) -> str:
     """A folder's name.
 
-    >>> _plain("Opus 8 kbit/s"), _plain("level -30 dB")
+    >>> _folder_name("Opus 8 kbit/s"), _folder_name("level -30 dB")
     ('opus-8-kbit-s', 'level-30-db')
     """
     return re.sub(r"[^a-z0-9.]+", "-", text.lower())

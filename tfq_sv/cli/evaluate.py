@@ -170,17 +170,19 @@ def _compare(corpus: Corpus, trials: Trials) -> dict[str, Any]:
     from tfq_sv.export import validate
 
     reference = load_network(FLAGS.reference)
-    found = validate(FLAGS.model, reference, corpus, trials, strict=FLAGS.strict, progress=True)
-    kept = found.reference.trials
-    print(f"{len(kept):,} of {len(trials):,} trials from {trials.source}\n\n{found}")
-    systems = [System(FLAGS.reference, found.reference)]
-    for one in found.parities:
+    validation = validate(
+        FLAGS.model, reference, corpus, trials, strict=FLAGS.strict, progress=True
+    )
+    used = validation.reference.trials
+    print(f"{len(used):,} of {len(trials):,} trials from {trials.source}\n\n{validation}")
+    systems = [System(FLAGS.reference, validation.reference)]
+    for one in validation.parities:
         name = f"{FLAGS.model}, {one.signature}"
         systems.append(System(name, one.result, one.difference))
     if FLAGS.report:
-        _report(systems, trials.source, found.table())
+        _report(systems, trials.source, validation.table())
     records = [_record(system) for system in systems]
-    return {"systems": records} | _skipped(found.reference, trials)
+    return {"systems": records} | _skipped(validation.reference, trials)
 
 
 def _skipped(result: Evaluation, trials: Trials) -> dict[str, Any]:
@@ -278,23 +280,23 @@ def _check_flags() -> None:
 
 def _embeddings() -> Callable[[Corpus, list[str], str], Extraction]:
     """Returns a function that reads embeddings from a file, or extracts and perhaps keeps them."""
-    kept = FLAGS.embeddings
-    if kept and Path(kept).suffix in SUFFIXES:
-        require_file(kept, "embeddings")
-    if kept and Path(kept).is_file():
+    place = FLAGS.embeddings
+    if place and Path(place).suffix in SUFFIXES:
+        require_file(place, "embeddings")
+    if place and Path(place).is_file():
         if FLAGS.model:
-            raise InputError(f"{kept} has embeddings already; leave --model out, or name a folder")
+            raise InputError(f"{place} has embeddings already; leave --model out, or name a folder")
         strict = FLAGS.strict
-        return lambda corpus, keys, _: from_file(kept, keys, corpus=corpus, strict=strict)
+        return lambda corpus, keys, _: from_file(place, keys, corpus=corpus, strict=strict)
     (name,) = required(FLAGS, "model")
     fast = FLAGS.signature == "inflate"
     encoder = open_encoder(name, fast=fast)
-    cache = Cache(kept, fingerprint(name, encoder, fast=fast)) if kept else None
+    cache = Cache(place, fingerprint(name, encoder, fast=fast)) if place else None
 
     def extracted(corpus: Corpus, keys: list[str], progress: str) -> Extraction:
         found = extract(encoder, corpus, keys, cache=cache, strict=FLAGS.strict, progress=progress)
         if cache:
-            print(f"{kept}: {found.reused:,} of {len(keys):,} embeddings were there")
+            print(f"{place}: {found.reused:,} of {len(keys):,} embeddings were there")
         return found
 
     return extracted
@@ -311,15 +313,15 @@ def _cohort(
     corpus: Corpus,
     under_test: Embeddings,
 ) -> Cohort:
-    found = embeddings(corpus, list(corpus.paths), "cohort")
-    print_corpus(FLAGS.cohort, corpus, found.changes + found.doubts)
-    if found.skipped:
-        print_skipped(found.skipped, len(corpus.paths))
-    if not found.embeddings:
+    extraction = embeddings(corpus, list(corpus.paths), "cohort")
+    print_corpus(FLAGS.cohort, corpus, extraction.changes + extraction.doubts)
+    if extraction.skipped:
+        print_skipped(extraction.skipped, len(corpus.paths))
+    if not extraction.embeddings:
         raise InputError(f"cohort {FLAGS.cohort} has no good recording")
-    for note in overlap(found.embeddings, under_test):
+    for note in overlap(extraction.embeddings, under_test):
         print(note)
-    return Cohort.of(found.embeddings, corpus.speakers)
+    return Cohort.of(extraction.embeddings, corpus.speakers)
 
 
 def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:

@@ -144,7 +144,7 @@ def _search(
 
     network = load_network(name)
     stream = _chunks(corpus)
-    traces = _measured(network, stream, target, widths, strategy)
+    traces = _traces(network, stream, target, widths, strategy)
     skipped = stream.skipped
     if not is_chief(strategy):
         return None
@@ -164,7 +164,7 @@ def _search(
         stream = _chunks(corpus)
         rates = _error_rates(network, stream, answers)
         skipped |= stream.skipped
-    found = []
+    records = []
     for number, (wanted, answer) in enumerate(zip(targets, answers, strict=True)):
         file = target
         if len(targets) > 1:
@@ -178,7 +178,7 @@ def _search(
         record = {"recipe": str(file), "target": wanted, "bytes": answer.bytes, "cost": answer.cost}
         if rates:
             record |= {"eer": rates[number].eer, "interval": rates[number].interval}
-        found.append(record)
+        records.append(record)
     title = f"{name}: {FLAGS.sensitivity}, {FLAGS.method}"
     allocation_figure(traces, answers, plot, title, rates)
     print(f"picture {plot}")
@@ -189,7 +189,7 @@ def _search(
         caption = (
             f"Sensitivity ({FLAGS.sensitivity}), measured on {corpus.root}; bits for each size."
         )
-        page.table(_answers(targets, answers, rates)).picture(plot, caption)
+        page.table(_size_table(targets, answers, rates)).picture(plot, caption)
         page.text(SENSITIVITY).table(layers).write(FLAGS.report)
         print(f"wrote {FLAGS.report}")
     if skipped:
@@ -197,7 +197,7 @@ def _search(
     return {
         "sensitivity": FLAGS.sensitivity,
         "method": FLAGS.method,
-        "answers": found,
+        "answers": records,
         "skipped": reasons(skipped),
     }
 
@@ -212,7 +212,7 @@ def _chunks(corpus: Corpus) -> Batches:
     )
 
 
-def _measured(
+def _traces(
     network: Any, chunks: Batches, target: Path, widths: Sequence[float] | None, strategy: Any
 ) -> Any:
     """Measures, or resumes what an earlier call has measured."""
@@ -239,7 +239,7 @@ def _file_bytes(network: Any, recipe: Any) -> int:
     return len(built.data)
 
 
-def _answers(
+def _size_table(
     targets: Sequence[int], answers: Sequence[Any], rates: Sequence[Evaluation] | None
 ) -> Table:
     """What each size gave, in numbers."""

@@ -105,9 +105,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     points = rows["whole"]
     assert points
     speakers = len(corpus.speaker_ids)
-    lines = _say(points, thresholds, speakers)
-    calibration, told = _calibrated([trials for parts in every.values() for trials in parts])
-    lines.append(told)
+    lines = _recommendation(points, thresholds, speakers)
+    calibration, message = _calibrated([trials for parts in every.values() for trials in parts])
+    lines.append(message)
     table = _table(rows, thresholds)
     print(f"{name}: {len(result.trials):,} trials, {result.trials.source}, {speakers} speakers")
     print(f"\n{table}\n\n" + "\n".join(lines))
@@ -207,7 +207,7 @@ def _table(rows: dict[str, Points | None], thresholds: dict[str, float]) -> Tabl
     return Table(header, cells)
 
 
-def _say(points: Points, thresholds: dict[str, float], speakers: int) -> list[str]:
+def _recommendation(points: Points, thresholds: dict[str, float], speakers: int) -> list[str]:
     """The recommendation, and what is not sure yet."""
     choice, reason = operating_points.recommended(points)
     lines = [f"recommended: {choice}, {thresholds[choice]:.4f}: {reason}"]

@@ -97,28 +97,30 @@ def _enrolled(arguments: Sequence[str]) -> dict[str, Any]:
         )
     (path,) = arguments
     verifier = open_verifier(model, file)
-    found = verifier.verify(name, path, chosen(FLAGS))
-    warnings: dict[str, str] = {path: found.doubt} if found.doubt else {}
-    if found.doubt:
-        print(f"{path}: warning: perhaps no speech: {found.doubt}")
-    print(f"score      {found.score:.4f}  (against {name}'s recordings; cosine, -1 to 1)")
-    if found.llr is not None:
-        print(f"LLR        {found.llr:+.2f}  (natural logarithm; above 0 rather one speaker)")
-    print_threshold(found.threshold)
+    verification = verifier.verify(name, path, chosen(FLAGS))
+    warnings: dict[str, str] = {path: verification.doubt} if verification.doubt else {}
+    if verification.doubt:
+        print(f"{path}: warning: perhaps no speech: {verification.doubt}")
+    print(f"score      {verification.score:.4f}  (against {name}'s recordings; cosine, -1 to 1)")
+    if verification.llr is not None:
+        print(
+            f"LLR        {verification.llr:+.2f}  (natural logarithm; above 0 rather one speaker)"
+        )
+    print_threshold(verification.threshold)
     print_network(verifier.encoder)
-    print(f"decision   {'accepted' if found.accepted else 'rejected'}: {name}")
-    _warn(warnings, model, verifier.encoder, found.threshold)
+    print(f"decision   {'accepted' if verification.accepted else 'rejected'}: {name}")
+    _warn(warnings, model, verifier.encoder, verification.threshold)
     return {
         "speaker": name,
-        "score": found.score,
-        "llr": found.llr,
-        "threshold": found.threshold.value,
-        "same_speaker": found.accepted,
+        "score": verification.score,
+        "llr": verification.llr,
+        "threshold": verification.threshold.value,
+        "same_speaker": verification.accepted,
         "warnings": warnings,
     }
 
 
 def _warn(warnings: dict[str, str], model: str, encoder: Any, threshold: Threshold | None) -> None:
     """Adds what print_warnings says of the model."""
-    if said := print_warnings(encoder, threshold):
-        warnings[model] = "; ".join(said)
+    if messages := print_warnings(encoder, threshold):
+        warnings[model] = "; ".join(messages)

@@ -102,7 +102,7 @@ def read(path: str | Source, *, start: float = 0.0, seconds: float | None = None
     channels, rate = _decoded(source, lambda file: decoding.decode(file, first, length))
     if not np.isfinite(channels).all():
         raise BadAudioError("NaN", f"{source} holds NaN or infinite samples")
-    samples, mixed, _ = _choice(source, channels)
+    samples, mixed, _ = _to_mono(source, channels)
     if whole:  # a part of a good file may well be short or silent
         _check_length(source, len(samples), rate)
         _check_sound(source, samples)
@@ -257,11 +257,11 @@ class _WindowSink:
             self._pending.append(block)
             if self._frames < windows.WHOLE_SECONDS * self._rate:
                 return
-            block = self._choose()
+            block = self._first_mono()
         self._add(block, last=False)
 
     def end(self) -> Windows[Any]:
-        rest = self._choose() if self._mixed is None else np.zeros((0, 1), np.float32)
+        rest = self._first_mono() if self._mixed is None else np.zeros((0, 1), np.float32)
         _check_length(self._source, self._frames, self._rate)
         self._add(rest, last=True)
         self._window(self._splitter.end())
@@ -270,11 +270,11 @@ class _WindowSink:
         changes = (*(self._mixed or ()), *_resampled(self._rate))
         return Windows(self._found, self._windows, self._frames / self._rate, changes)
 
-    def _choose(self) -> npt.NDArray[np.float32]:
+    def _first_mono(self) -> npt.NDArray[np.float32]:
         """Decides by what is there so far how many channels become one; returns that one."""
-        held = np.concatenate(self._pending)
+        channels = np.concatenate(self._pending)
         self._pending = []
-        mono, self._mixed, self._channel = _choice(self._source, held)
+        mono, self._mixed, self._channel = _to_mono(self._source, channels)
         return mono[:, None]
 
     def _add(self, block: npt.NDArray[np.float32], *, last: bool) -> None:
@@ -328,14 +328,14 @@ def _decoded(source: Source, decoder: Callable[[Path | Member], T]) -> T:
         raise _unreadable(source, error.strerror or error) from None
 
 
-def _choice(
+def _to_mono(
     source: Source, channels: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...], int | None]:
     """One channel of many (N, channels), what was done, and which it is; None for their mix."""
     count = channels.shape[1]
-    wanted = _channel(source, count)
-    if wanted is not None:
-        return channels[:, wanted], (), wanted
+    chosen = _channel(source, count)
+    if chosen is not None:
+        return channels[:, chosen], (), chosen
     if count == 1:
         return channels[:, 0], (), None
     mix = channels.mean(axis=1)

@@ -210,9 +210,9 @@ def _chunk(
         return read(source, seconds, place), 0
     number = int(rng.integers(len(augmentation.speeds)))
     speed = augmentation.speeds[number]
-    wanted = round(seconds * audio.SAMPLE_RATE)
-    samples = read(source, math.ceil(wanted * speed) / audio.SAMPLE_RATE, place)
-    return augmentation(samples, speed, rng)[:wanted], number
+    length = round(seconds * audio.SAMPLE_RATE)
+    samples = read(source, math.ceil(length * speed) / audio.SAMPLE_RATE, place)
+    return augmentation(samples, speed, rng)[:length], number
 
 
 @lru_cache(maxsize=4)

@@ -48,7 +48,7 @@ class Codec:
         >>> CODECS["GSM 6.10"](np.zeros(500, np.float32)).shape
         (500,)
         """
-        return _sent(samples, self.rate, self.delay, self._coded)
+        return _through_codec(samples, self.rate, self.delay, self._coded)
 
     def _coded(self, low: Samples) -> tuple[Samples, int]:
         content = io.BytesIO()
@@ -80,7 +80,7 @@ class Amr:
 
     def __call__(self, samples: Samples) -> Samples:
         """Samples at 16 kHz (N,) -> (N,): coded, decoded, and in time with what came in."""
-        return _sent(samples, self.rate, self.delay, self._coded)
+        return _through_codec(samples, self.rate, self.delay, self._coded)
 
     def _coded(self, low: Samples) -> tuple[Samples, int]:
         import av
@@ -113,7 +113,7 @@ def _amr() -> dict[str, Callable[[Samples], Samples]]:
     return {AMR: Amr(12200)} if known else {}
 
 
-def _sent(
+def _through_codec(
     samples: Samples, rate: int, delay: int, coded: Callable[[Samples], tuple[Samples, int]]
 ) -> Samples:
     """Samples at 16 kHz (N,) -> (N,) through a codec of another rate, in time."""

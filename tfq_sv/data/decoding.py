@@ -134,7 +134,7 @@ def stream(source: Path | Member, start: float, seconds: float | None, sink: Sin
     """
     guarded = _Guarded(sink)
     try:
-        _either(
+        _with_fallback(
             source,
             lambda file, size: _sound(file, size, start, seconds, guarded),
             lambda file, kind: _av_sound(file, kind, start, seconds, guarded),
@@ -145,10 +145,10 @@ def stream(source: Path | Member, start: float, seconds: float | None, sink: Sin
 
 def header(source: Path | Member) -> tuple[int, int, int]:
     """Returns frames, rate in Hz and channels; raises as `decode`."""
-    return _either(source, _sound_header, _av_header)
+    return _with_fallback(source, _sound_header, _av_header)
 
 
-def _either(
+def _with_fallback(
     source: Path | Member,
     sound: Callable[[Any, int], T],
     av_sound: Callable[[Any, str], T],
@@ -261,28 +261,28 @@ def _known_frames(sound: soundfile.SoundFile, size: int) -> int | None:
 def _sound(file: Any, size: int, start: float, seconds: float | None, sink: Sink) -> None:
     with _opened(file, size) as sound:
         rate = sound.samplerate
-        known = _known_frames(sound, size)
+        total = _known_frames(sound, size)
         first = int(start * rate)
-        if known is not None:
-            first = min(first, known)
+        if total is not None:
+            first = min(first, total)
         if first:
             _skip(sound, first)
-        wanted = None if known is None else known - first
+        limit = None if total is None else total - first
         if seconds is not None:
             asked = int(np.ceil(seconds * rate))
-            wanted = asked if wanted is None else min(wanted, asked)
+            limit = asked if limit is None else min(limit, asked)
         sink.begin(rate, sound.channels)
         count = 0
-        for block in _blocks(sound, wanted):
+        for block in _blocks(sound, limit):
             count += len(block)
             sink.take(block)
-        if wanted and not count and sound.format == "FLAC":
+        if limit and not count and sound.format == "FLAC":
             raise NotAudioError("its frames are damaged")
         # An MP3, whose header alone says its length.
-        if known is not None and wanted is not None and wanted - count > _TAIL * rate:
+        if total is not None and limit is not None and limit - count > _TAIL * rate:
             end = (first + count) / rate
             raise CutShortError(
-                f"{known / rate:.2f} s of sound are announced, it ends by {end:.2f}"
+                f"{total / rate:.2f} s of sound are announced, it ends by {end:.2f}"
             )
 
 

@@ -106,19 +106,24 @@ def _wav(head: bytes, size: int) -> bytes | None:
         name, length = struct.unpack("<4sI", head[place : place + 8])
         if name == b"data":
             begin = place + 8
-            left = size - begin
+            remaining = size - begin
             if head[:4] == b"RF64":
                 at = head.find(b"ds64", 12, place)
                 stated = struct.unpack_from("<q", head, at + 16)[0] if at > 0 else length
             else:
                 stated = length
             unknown = stated <= 0 or stated >= 2**62
-            if not unknown or left <= 0 or head[begin : begin + 4] in _CHUNKS or left > 2**32 - 9:
+            if (
+                not unknown
+                or remaining <= 0
+                or head[begin : begin + 4] in _CHUNKS
+                or remaining > 2**32 - 9
+            ):
                 return None
             # As a plain WAV, whatever it was: the size of RF64 stands in another chunk.
             return (
                 b"RIFF" + struct.pack("<I", min(size - 8, 2**32 - 1)) + head[8:place]
-                + struct.pack("<4sI", b"data", left) + head[begin:]
+                + struct.pack("<4sI", b"data", remaining) + head[begin:]
             )  # fmt: skip
         place += 8 + length + length % 2
     return None
@@ -129,10 +134,10 @@ def _caf(head: bytes, size: int) -> bytes | None:
     while place + 12 <= len(head):
         name, length = struct.unpack(">4sq", head[place : place + 12])
         if name == b"data":
-            left = size - place - 12
-            if length > 0 or left <= 4:
+            remaining = size - place - 12
+            if length > 0 or remaining <= 4:
                 return None
-            return head[: place + 4] + struct.pack(">q", left) + head[place + 12 :]
+            return head[: place + 4] + struct.pack(">q", remaining) + head[place + 12 :]
         if length < 0:
             return None
         place += 12 + length

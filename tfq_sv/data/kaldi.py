@@ -56,7 +56,7 @@ def read_places(root: Path) -> dict[str, Path | Member | Segment]:
     """
     listed = read_pairs(root / "wav.scp", comments=True)
     sides = _sides(root / "reco2file_and_channel")
-    recordings = _sided(recordings_of(root / "wav.scp", listed), sides)
+    recordings = _with_sides(recordings_of(root / "wav.scp", listed), sides)
     segments = root / "segments"
     if segments.is_file():
         return _segments(segments, recordings, sides)
@@ -182,7 +182,7 @@ def _sides(path: Path) -> dict[str, tuple[str, int]]:
     return sides
 
 
-def _sided(
+def _with_sides(
     recordings: Mapping[str, Path | Member], sides: Mapping[str, tuple[str, int]]
 ) -> dict[str, Path | Member | Segment]:
     """The recordings, those that are a side of a file among them."""
@@ -221,13 +221,13 @@ def _segments(
             raise InputError(f"{path}:{number}: wav.scp {lists}")
         if key in found:
             raise InputError(f"{path}:{number}: {key} is a duplicate")
-        found[key] = _part(recordings[recording], first, None if last == -1 else last, channel)
+        found[key] = _segment(recordings[recording], first, None if last == -1 else last, channel)
     if not found:
         raise InputError(f"{path} lists no utterance")
     return found
 
 
-def _part(
+def _segment(
     recording: Path | Member | Segment, start: float, end: float | None, channel: int | None
 ) -> Segment:
     """A part of a recording, on the side that the recording is where `channel` is None."""

@@ -73,10 +73,10 @@ def _shares(possible: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64
     if possible.sum() <= limit:
         return possible
     order = np.argsort(possible, kind="stable")
-    shares, left = np.zeros_like(possible), limit
+    shares, remaining = np.zeros_like(possible), limit
     for place, i in enumerate(order.tolist()):
-        shares[i] = min(int(possible[i]), left // (len(order) - place))
-        left -= int(shares[i])
+        shares[i] = min(int(possible[i]), remaining // (len(order) - place))
+        remaining -= int(shares[i])
     return shares
 
 

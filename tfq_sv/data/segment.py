@@ -41,5 +41,5 @@ class Segment:
         """Where a part of the segment is in the recording: its start and its length, in seconds."""
         if self.end is None:
             return self.start + start, seconds
-        left = max(0.0, self.end - self.start - start)
-        return self.start + start, left if seconds is None else min(seconds, left)
+        remaining = max(0.0, self.end - self.start - start)
+        return self.start + start, remaining if seconds is None else min(seconds, remaining)

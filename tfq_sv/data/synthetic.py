@@ -157,7 +157,7 @@ def make_corpus(
     if workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
     root = Path(out)
-    _claim(root, spec)
+    _claim_folder(root, spec)
     parts = [_Part(root / "test", 1, MOST_SPEAKERS + 1, spec.test_speakers, spec.test_utterances)]
     if train:
         parts.insert(0, _Part(root / "train", 0, 1, spec.speakers, spec.utterances))
@@ -166,7 +166,7 @@ def make_corpus(
     with tqdm(
         total=total, initial=total - len(jobs), unit="speaker", disable=not progress
     ) as progress_bar:
-        for _ in _each(partial(_make_speaker, spec), jobs, workers):
+        for _ in _run_jobs(partial(_make_speaker, spec), jobs, workers):
             progress_bar.update()
     for part in parts:
         for rest in (part.folder / "wav").glob(".*.part*"):  # of killed runs
@@ -215,7 +215,7 @@ def is_female(index: int) -> bool:
     return index % 2 == 1
 
 
-def _claim(root: Path, spec: CorpusSpec) -> None:
+def _claim_folder(root: Path, spec: CorpusSpec) -> None:
     """Marks the folder as this corpus, or raises InputError if it holds another."""
     settings = asdict(spec) | {"engine": f"espeak-ng {voices.engine_version()}"}
     label = root / "corpus.json"
@@ -248,7 +248,7 @@ def _claim(root: Path, spec: CorpusSpec) -> None:
         path.write_text(json.dumps(description, indent=2) + "\n")
 
 
-def _each(
+def _run_jobs(
     make: Callable[[tuple[_Part, int]], None], jobs: Sequence[tuple[_Part, int]], workers: int
 ) -> Iterator[None]:
     """Does the jobs in this process or in several; yields after each."""

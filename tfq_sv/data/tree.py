@@ -155,18 +155,20 @@ class _Walker:
     def notes(self) -> list[str]:
         notes = []
         if self.tools:
-            notes.append(f"left out, tools' folders: {_some(self.tools)}")
+            notes.append(f"left out, tools' folders: {_first_few(self.tools)}")
         if self.skipped:
-            notes.append(f"left out, links to folders that are read anyway: {_some(self.skipped)}")
+            notes.append(
+                f"left out, links to folders that are read anyway: {_first_few(self.skipped)}"
+            )
         if self.repeated:
             again = [f"{name} (is {same})" for name, same in self.repeated]
-            notes.append(f"left out, the same file under a second name: {_some(again)}")
+            notes.append(f"left out, the same file under a second name: {_first_few(again)}")
         if self.closed:
-            notes.append(f"left out, folders that cannot be read: {_some(self.closed)}")
+            notes.append(f"left out, folders that cannot be read: {_first_few(self.closed)}")
         return notes
 
 
-def _some(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(printable(name) for name in sorted(names)[:3]) + more
 

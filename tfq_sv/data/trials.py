@@ -72,10 +72,14 @@ class Trials:
         An enrolment keeps the utterances that remain, and is dropped when none do.
         """
         utterances = frozenset(utterances)  # of a list, each look-up would go through all of it
-        left = {
+        remaining = {
             model: [k for k in keys if k not in utterances] for model, keys in self.models.items()
         }
-        lost = {model for model, keys in left.items() if not keys} if left else set(utterances)
+        lost = (
+            {model for model, keys in remaining.items() if not keys}
+            if remaining
+            else set(utterances)
+        )
         kept = [
             i
             for i, (enroll, test) in enumerate(zip(self.enroll, self.test, strict=True))
@@ -86,7 +90,7 @@ class Trials:
             enroll=[self.enroll[i] for i in kept],
             test=[self.test[i] for i in kept],
             labels=self.labels[kept],
-            models={model: keys for model, keys in left.items() if keys},
+            models={model: keys for model, keys in remaining.items() if keys},
         )
 
     def check(self) -> None:

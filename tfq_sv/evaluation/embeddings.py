@@ -72,7 +72,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         """Row of each name, int64; raises InputError if some have none."""
         missing = sorted({name for name in names if name not in self._rows})
         if missing:
-            raise InputError(f"{len(missing)} utterances have no embedding, {missing[0]} first")
+            raise InputError(f"{len(missing)} utterances have no embedding (first: {missing[0]})")
         return np.fromiter((self._rows[name] for name in names), np.int64, len(names))
 
     def mean(self) -> npt.NDArray[np.float32]:
@@ -99,7 +99,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         if target.suffix in (".ark", ".scp"):
             self._write_kaldi(target.with_suffix(".ark"), target.with_suffix(".scp"))
             return
-        with _both(target.with_suffix(".txt"), target) as (names, matrix):
+        with _atomic_pair(target.with_suffix(".txt"), target) as (names, matrix):
             with matrix.open("wb") as file:
                 np.save(file, self.matrix)
             names.write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
@@ -144,7 +144,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
     def _write_kaldi(self, ark: Path, scp: Path) -> None:
         import kaldiio  # only where Kaldi's files are written
 
-        with _both(scp, ark) as (list_, archive):
+        with _atomic_pair(scp, ark) as (list_, archive):
             kaldiio.save_ark(str(archive), self, scp=str(list_))
             # The list names the archive as it will be called.
             list_.write_text(list_.read_text().replace(f" {archive}:", f" {ark}:"))
@@ -199,7 +199,7 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
 
 
 @contextmanager
-def _both(names: Path, values: Path) -> Iterator[tuple[Path, Path]]:
+def _atomic_pair(names: Path, values: Path) -> Iterator[tuple[Path, Path]]:
     """Gives temporary paths of two files that are of use together only.
 
     The file of names is empty while the other is replaced: whenever the process is killed, no

@@ -182,23 +182,23 @@ def measure(
     normalize: bool = False,
 ) -> Evaluation:
     """Measures embeddings on trials; as `evaluate`, which makes them first."""
-    kept = trials.without(extraction.skipped) if extraction.skipped else trials
-    if not len(kept):
+    used = trials.without(extraction.skipped) if extraction.skipped else trials
+    if not len(used):
         first = next(iter(extraction.skipped.values()))
         raise InputError(f"no trial is left of {len(trials)} from {trials.source}: {first}")
-    kept.check()
+    used.check()
     embeddings = extraction.embeddings - cohort.mean if cohort else extraction.embeddings
     normalized = None
     if normalize:
         if cohort is None:
             raise InputError("AS-norm needs a cohort")
-        normalized = as_norm(embeddings, kept, cohort.speakers)
-    scores = normalized.scores if normalized else cosine_scores(embeddings, kept)
-    rate, threshold = eer(scores, kept.labels)
-    whose = kept.speakers(corpus)
-    interval = eer_interval(scores, kept.labels, whose) if whose else None
-    cost = min_dcf(scores, kept.labels)
-    skipped = len(trials) - len(kept)
+        normalized = as_norm(embeddings, used, cohort.speakers)
+    scores = normalized.scores if normalized else cosine_scores(embeddings, used)
+    rate, threshold = eer(scores, used.labels)
+    whose = used.speakers(corpus)
+    interval = eer_interval(scores, used.labels, whose) if whose else None
+    cost = min_dcf(scores, used.labels)
+    skipped = len(trials) - len(used)
     return Evaluation(
-        rate, interval, threshold, cost, scores, kept, extraction, skipped, normalized
+        rate, interval, threshold, cost, scores, used, extraction, skipped, normalized
     )

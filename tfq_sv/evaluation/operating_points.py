@@ -108,12 +108,12 @@ def check_speakers(corpus: Corpus) -> None:
 
 def tested_on(trials: Trials, utterances: Collection[str]) -> Trials:
     """The trials of single recordings whose tested one is among some utterances."""
-    kept = np.array([key in utterances for key in trials.test], bool)
+    chosen = np.array([key in utterances for key in trials.test], bool)
     enroll, test = (
-        [key for key, keep in zip(keys, kept, strict=True) if keep]
+        [key for key, keep in zip(keys, chosen, strict=True) if keep]
         for keys in (trials.enroll, trials.test)
     )
-    return Trials(enroll, test, trials.labels[kept], trials.source)
+    return Trials(enroll, test, trials.labels[chosen], trials.source)
 
 
 def with_references(trials: Trials, corpus: Corpus, count: int) -> Trials:

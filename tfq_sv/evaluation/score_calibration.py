@@ -137,13 +137,13 @@ class ScoredTrials:
     def among(self, speakers: frozenset[str]) -> "ScoredTrials":
         """The trials both of whose speakers are among some."""
         both = zip(*self.speakers, strict=True)
-        kept = np.array([a in speakers and b in speakers for a, b in both], bool)
+        chosen = np.array([a in speakers and b in speakers for a, b in both], bool)
         first, second = (
-            [name for name, keep in zip(names, kept, strict=True) if keep]
+            [name for name, keep in zip(names, chosen, strict=True) if keep]
             for names in self.speakers
         )
         columns = (self.scores, self.labels, self.seconds, self.references)
-        scores, labels, seconds, references = (column[kept] for column in columns)
+        scores, labels, seconds, references = (column[chosen] for column in columns)
         return ScoredTrials(scores, labels, seconds, references, (first, second))
 
 

@@ -8,7 +8,7 @@ import tf_keras as keras
 
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.file_size import FileSize
-from tfq_sv.mixed_precision.forms import Form, forms, recipe_for, rounded, shown
+from tfq_sv.mixed_precision.forms import Form, form_text, forms, recipe_for, rounded
 from tfq_sv.mixed_precision.problem import MixedPrecisionProblem
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
@@ -179,10 +179,10 @@ def quantization_costs(
             )
     for name in layers:
         given = traces[name]
-        values = given if isinstance(given, Mapping) else dict.fromkeys(choices, _known(given))
+        values = given if isinstance(given, Mapping) else dict.fromkeys(choices, _cautious(given))
         for choice in choices:
             if choice not in values:
-                raise InputError(f"layer {name!r} has no cost at {shown(choice)}")
+                raise InputError(f"layer {name!r} has no cost at {form_text(choice)}")
             if not np.isfinite(values[choice]) or values[choice] < 0:
                 raise InputError(
                     f"the sensitivity of layer {name!r} is {values[choice]}; it must be 0 or more"
@@ -194,7 +194,7 @@ def quantization_costs(
             table[name] = {choice: float(given[choice]) for choice in choices}
         else:
             kernel = getattr(layer, str(kernel_attribute(layer)))
-            weight = _known(given) / int(kernel.shape.num_elements()) / 2
+            weight = _cautious(given) / int(kernel.shape.num_elements()) / 2
             table[name] = {choice: weight * kernel_error(layer, choice) for choice in choices}
     return table
 
@@ -212,7 +212,7 @@ def kernel_error(layer: keras.layers.Layer, form: Form) -> float:
     return float(np.sum(np.square(kernel - rounded(layer, form), dtype=np.float64)))
 
 
-def _known(trace: float) -> float:
+def _cautious(trace: float) -> float:
     """No layer is free because few probes were made."""
     error = getattr(trace, "standard_error", trace)
     if np.isnan(error):  # of a single probe

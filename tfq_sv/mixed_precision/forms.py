@@ -53,10 +53,10 @@ def form(entry: LayerRecipe) -> Form:
     return f"trellis_{entry.bits:g}" if entry.kind == "trellis" else int(entry.bits)
 
 
-def shown(form: Form) -> str:
+def form_text(form: Form) -> str:
     """Returns a form for a message.
 
-    >>> shown(2), shown("trellis_2")
+    >>> form_text(2), form_text("trellis_2")
     ('2 bits', 'trellis_2')
     """
     return form if isinstance(form, str) else f"{form} bits"

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
-from tfq_sv.mixed_precision.forms import Form, forms, rounded, shown
+from tfq_sv.mixed_precision.forms import Form, form_text, forms, rounded
 from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
 from tfq_sv.models import narrow_strides
 from tfq_sv.models.entry import one_embedding
@@ -74,7 +74,7 @@ def hessian_traces(
     """
     strategy = strategy or tf.distribute.get_strategy()
     run = ProbeRun(model, batches, options or ProbeOptions(), strategy, cache, progress)
-    twin = _on(strategy, model)
+    twin = _distributed(strategy, model)
     kernels = _kernels(twin)
 
     def probe(features: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -134,7 +134,7 @@ def fisher_traces(
     """
     strategy = strategy or tf.distribute.get_strategy()
     run = ProbeRun(model, batches, options or ProbeOptions(), strategy, cache, progress)
-    twin = _on(strategy, model)
+    twin = _distributed(strategy, model)
     kernels = _kernels(twin)
 
     def probe(features: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -188,7 +188,7 @@ def embedding_distortions(
     strategy = strategy or tf.distribute.get_strategy()
     options = options or ProbeOptions(max_probes=8)
     run = ProbeRun(model, batches, options, strategy, cache, progress)
-    twin = _on(strategy, model)
+    twin = _distributed(strategy, model)
     layers, kernels = quantizable(twin), _kernels(twin)
     widths = forms(bits, trellis=trellis)
     choices = [(layer, width) for layer in kernels for width in widths]
@@ -210,9 +210,9 @@ def embedding_distortions(
         return strategy.run(lambda *each: tf.stack(each), values)
 
     def probe(features: Any, _labels: Any, _number: Any) -> Any:
-        shown = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
+        form_text = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
         target, distances = embed(features), []
-        for layer, width in shown:
+        for layer, width in form_text:
             kernel = kernels[layer]
             weights = kernel.numpy()
             if (layer, width) not in values_of:
@@ -225,7 +225,7 @@ def embedding_distortions(
         return stacked(distances)
 
     settings = {"measure": "distortion", "bits": widths}
-    names = [f"{layer} at {shown(width)}" for layer, width in choices]
+    names = [f"{layer} at {form_text(width)}" for layer, width in choices]
     values = run.make(probe, names, settings)
     table: dict[str, dict[Form, Estimate]] = {layer: {} for layer in kernels}
     for (layer, width), estimate in zip(choices, estimates(values), strict=True):
@@ -289,7 +289,7 @@ def _distance(embeddings: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.reduce_sum(tf.square(left - right), axis=1)) / 2
 
 
-def _on(strategy: tf.distribute.Strategy, model: keras.Model) -> keras.Model:
+def _distributed(strategy: tf.distribute.Strategy, model: keras.Model) -> keras.Model:
     """The model on the strategy's devices: itself, on this one alone."""
     with strategy.scope():
         return in_precision(plain_layers(model), "fp32")

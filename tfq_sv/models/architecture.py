@@ -75,7 +75,7 @@ def pooling_of(checkpoint: Checkpoint) -> str:
     return str(section(checkpoint, "model_args").get("pooling_func", usual))
 
 
-def some(keys: list[str]) -> str:
+def first_few(keys: list[str]) -> str:
     """Names the first of some keys, for a message."""
     return keys[0] + (f" and {len(keys) - 1} more keys" if len(keys) > 1 else "")
 
@@ -125,7 +125,7 @@ def _network(checkpoint: Checkpoint) -> str | None:
     if not any(depths):
         raise InputError(
             f"{checkpoint.path} is of no known family ({', '.join(_FAMILIES)}): it holds "
-            f"{some(list(state))}"
+            f"{first_few(list(state))}"
         )
     return None
 

@@ -57,7 +57,7 @@ def one_embedding(model: keras.Model, answer: Any) -> tf.Tensor:
     Raises:
         InputError: there are several.
     """
-    return tf.cast(_only(model, answer), tf.float32)
+    return tf.cast(_single_output(model, answer), tf.float32)
 
 
 def embedding_shape(model: keras.Model) -> tuple[Any, ...]:
@@ -66,10 +66,10 @@ def embedding_shape(model: keras.Model) -> tuple[Any, ...]:
     Raises:
         InputError: there are several.
     """
-    return tuple(_only(model, model.output).shape)
+    return tuple(_single_output(model, model.output).shape)
 
 
-def _only(model: keras.Model, answer: Any) -> Any:
+def _single_output(model: keras.Model, answer: Any) -> Any:
     outputs = tf.nest.flatten(answer)
     if len(outputs) != 1:
         names = list(answer) if isinstance(answer, dict) else list(model.output_names)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from tfq_sv.errors import InputError
-from tfq_sv.models.architecture import architecture, some
+from tfq_sv.models.architecture import architecture, first_few
 from tfq_sv.models.checkpoint import CONFIG, Checkpoint, read_checkpoint
 from tfq_sv.models.registry import build
 
@@ -59,15 +59,15 @@ load_wespeaker = load_checkpoint
 def to_keras(checkpoint: Checkpoint, model_name: str | None = None) -> keras.Model:
     """Builds the network that a checkpoint is of, and fills it; see `load_checkpoint`."""
     model = build(**architecture(checkpoint, model_name))
-    left = dict(checkpoint.state)
+    unused = dict(checkpoint.state)
     missing, layers, values = [], [], []
     for layer in model.layers:
-        found = []
+        tensors = []
         for key, weight in zip(_keys(layer), layer.weights, strict=True):
-            if key not in left:
+            if key not in unused:
                 missing.append(key)
                 continue
-            value = left.pop(key)
+            value = unused.pop(key)
             turned = _turned(layer, value)
             if turned.shape != tuple(weight.shape):
                 assumed = f"; without {CONFIG}, 80 mel bins and the usual pooling are assumed"
@@ -75,14 +75,16 @@ def to_keras(checkpoint: Checkpoint, model_name: str | None = None) -> keras.Mod
                     f"{checkpoint.path}: {key} has the shape {value.shape}, {model.name} expects "
                     f"{_shape(layer, value, weight)}{'' if checkpoint.config else assumed}"
                 )
-            found.append(turned)
-        if len(found) == len(layer.weights):
+            tensors.append(turned)
+        if len(tensors) == len(layer.weights):
             layers.extend(layer.weights)
-            values.extend(found)
+            values.extend(tensors)
     if missing:
-        raise InputError(f"{checkpoint.path} lacks {some(missing)} of {model.name}")
-    if left:
-        raise InputError(f"{checkpoint.path} holds {some(list(left))}, unknown to {model.name}")
+        raise InputError(f"{checkpoint.path} lacks {first_few(missing)} of {model.name}")
+    if unused:
+        raise InputError(
+            f"{checkpoint.path} holds {first_few(list(unused))}, unknown to {model.name}"
+        )
     keras.backend.batch_set_value(list(zip(layers, values, strict=True)))
     return model
 

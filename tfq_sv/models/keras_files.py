@@ -94,7 +94,7 @@ def check(path: Path, config: Any) -> None:
     tfq_sv.errors.InputError: a.keras is not loaded: its layer 'squash' is a Lambda, and only ...
     """
     for layer, item in _objects(config):
-        if wrong := _wrong(item):
+        if wrong := _forbidden(item):
             raise InputError(
                 f"{path} is not loaded: its layer {layer!r:.100} is a {wrong}, and only Keras' own "
                 "layers and those that your program registers "
@@ -165,7 +165,7 @@ def _objects(config: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
             todo += [(layer, value) for value in item.values()]
 
 
-def _wrong(item: Mapping[str, Any]) -> str | None:
+def _forbidden(item: Mapping[str, Any]) -> str | None:
     """What an object is, if it may not be loaded."""
     name, module, registered = (item.get(k) for k in ("class_name", "module", "registered_name"))
     inner = item.get("config")

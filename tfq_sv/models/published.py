@@ -143,7 +143,7 @@ def _from_hub(name: str) -> Published:
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
         about = hub.HfApi(endpoint=endpoint).model_info(repository)
-        files = _wanted(name, [item.rfilename for item in about.siblings or ()])
+        files = _files_to_fetch(name, [item.rfilename for item in about.siblings or ()])
         places = [
             hub.hf_hub_download(repository, file, revision=about.sha, endpoint=endpoint)
             for file in files
@@ -160,15 +160,15 @@ def _from_hub(name: str) -> Published:
     return Published(root, _licence(about), f"{name}, commit {about.sha}")
 
 
-def _wanted(name: str, files: Sequence[str]) -> list[str]:
+def _files_to_fetch(name: str, files: Sequence[str]) -> list[str]:
     """The weights that `load_checkpoint` would take of a folder, and their configuration."""
     weights = [file for file in USUAL if file in files][:1]
     weights = weights or [x for x in files if "/" not in x and Path(x).suffix in READ]
     if len(weights) != 1:
-        held = ", ".join(weights) or "none"
+        listed = ", ".join(weights) or "none"
         raise InputError(
             f"{name} should hold one of {', '.join(USUAL)} or a single file of weights; found "
-            f"{held}; fetch the one you mean and give --checkpoint=FILE"
+            f"{listed}; fetch the one you mean and give --checkpoint=FILE"
         )
     return [*weights, *(file for file in CONFIGS if file in files)]
 

@@ -81,7 +81,7 @@ def equalize(model: keras.Model) -> None:
         for call, incoming, outgoing in scaled.values()
         if kernel_attribute(call.layer)
     ]
-    logs = _least(kernels, scales.count)
+    logs = _solve(kernels, scales.count)
     for call, incoming, outgoing in scaled.values():
         _rescale(call, logs[scales.roots(incoming)], logs[scales.roots(outgoing)])
 
@@ -133,7 +133,7 @@ def _trace(model: keras.Model, scales: _Scales) -> dict[str, tuple[Call, Ids, Id
     scaled: dict[str, tuple[Call, Ids, Ids]] = {}
     for call in calls(model):
         incoming = [tensors[key] for key in call.inputs]
-        outgoing = _through(call, incoming, scales)
+        outgoing = _output_channels(call, incoming, scales)
         if outgoing is None:
             for ids in incoming:
                 scales.fix(ids)
@@ -156,7 +156,7 @@ def _holds_scales(layer: Any) -> bool:
     return bool(kernel_attribute(layer)) and not isinstance(layer, TRANSPOSED)
 
 
-def _through(call: Call, incoming: list[Ids], scales: _Scales) -> Ids | None:
+def _output_channels(call: Call, incoming: list[Ids], scales: _Scales) -> Ids | None:
     """The channels that a layer gives for those that it gets; None: no channel may be scaled."""
     layer = call.layer
     if isinstance(layer, TRANSPOSED):
@@ -238,7 +238,7 @@ class _Kernel:
         return float(np.log(mean) + 2 * incoming.mean() - 2 * outgoing.mean())
 
 
-def _least(kernels: list[_Kernel], count: int) -> Array:
+def _solve(kernels: list[_Kernel], count: int) -> Array:
     """The logarithms of all scales, number 0's is 0."""
 
     def objective(logs: Array) -> tuple[float, Array]:
@@ -248,8 +248,10 @@ def _least(kernels: list[_Kernel], count: int) -> Array:
         return value, gradient[1:]
 
     options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-6, "ftol": 1e-8}
-    found = minimize(objective, np.zeros(count - 1), jac=True, method="L-BFGS-B", options=options)
-    return np.concatenate([[0.0], found.x])
+    solution = minimize(
+        objective, np.zeros(count - 1), jac=True, method="L-BFGS-B", options=options
+    )
+    return np.concatenate([[0.0], solution.x])
 
 
 def _rescale(call: Call, incoming: Array, outgoing: Array) -> None:

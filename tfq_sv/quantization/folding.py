@@ -129,7 +129,7 @@ class _Graph:
         self.repeated = {name for name, count in counts.items() if count > 1}
         self._outputs = {str(id(tensor)) for tensor in model.outputs}
 
-    def alone(self, call: Call) -> bool:
+    def is_single_call(self, call: Call) -> bool:
         """Whether the layer is called once, and has one input and one output."""
         single = len(call.inputs) == len(call.outputs) == 1
         return single and call.layer.name not in self.repeated
@@ -144,21 +144,23 @@ class _Graph:
 
 
 def _norms(model: keras.Model) -> list[_Norm]:
-    graph, found = _Graph(model), []
+    graph, norms = _Graph(model), []
     for call in graph.calls:
         if not isinstance(call.layer, kinds.BatchNormalization) or not call.first:
             continue
         maker = graph.makers.get(call.inputs[0])
         if maker and _takes_norm(maker) and graph.taken_once(call.inputs[0]):
             continue
-        usual = graph.alone(call) and list(call.layer.axis) == [call.rank - 1]
-        before = _before(graph, call) if usual and call.layer.scale else None
-        after = _after(graph, call.outputs[0], 0) if usual else None
-        if before is None and any(isinstance(x.layer, kinds.Dense) for x, _ in after or ()):
+        usual = graph.is_single_call(call) and list(call.layer.axis) == [call.rank - 1]
+        gain_target = _gain_target(graph, call) if usual and call.layer.scale else None
+        shift_targets = _shift_targets(graph, call.outputs[0], 0) if usual else None
+        if gain_target is None and any(
+            isinstance(x.layer, kinds.Dense) for x, _ in shift_targets or ()
+        ):
             # The converter would multiply gains alone into the kernel, and lose its codes.
-            after = None
-        found.append(_Norm(call, before, tuple(after or ())))
-    return found
+            shift_targets = None
+        norms.append(_Norm(call, gain_target, tuple(shift_targets or ())))
+    return norms
 
 
 def _takes_norm(call: Call) -> bool:
@@ -167,13 +169,13 @@ def _takes_norm(call: Call) -> bool:
     return bool(kernel_attribute(call.layer)) and linear
 
 
-def _before(graph: _Graph, call: Call) -> Call | None:
+def _gain_target(graph: _Graph, call: Call) -> Call | None:
     """The convolution before a BatchNorm's ReLU, if it can take the gains."""
     gains, _ = scale_and_shift(call.layer)
     relu = graph.makers.get(call.inputs[0])
     if relu is None or not (gains > 0).all() or not graph.taken_once(call.inputs[0]):
         return None
-    if _is_relu(relu.layer) and graph.alone(relu) and graph.taken_once(relu.inputs[0]):
+    if _is_relu(relu.layer) and graph.is_single_call(relu) and graph.taken_once(relu.inputs[0]):
         producer = graph.makers.get(relu.inputs[0])
         linear = producer is not None and _takes_norm(producer)
     else:
@@ -183,7 +185,7 @@ def _before(graph: _Graph, call: Call) -> Call | None:
         producer is None
         or not linear
         or not _is_convolution(producer.layer)
-        or not graph.alone(producer)
+        or not graph.is_single_call(producer)
     ):
         return None
     return producer
@@ -201,23 +203,23 @@ def _is_convolution(layer: keras.layers.Layer) -> bool:
     return usual and layer.data_format == "channels_last"
 
 
-def _after(graph: _Graph, key: str, first: int) -> list[tuple[Call, int]] | None:
+def _shift_targets(graph: _Graph, key: str, first: int) -> list[tuple[Call, int]] | None:
     """The layers whose biases can take a shift of channels from `first` on; None if not all can."""
     if graph.given_out(key) or not graph.takers[key]:
         return None
-    found: list[tuple[Call, int]] = []
+    targets: list[tuple[Call, int]] = []
     for call in graph.takers[key]:
         if call.layer.name in graph.repeated:
             return None
         if _takes_shift(call.layer):
-            found.append((call, first))
+            targets.append((call, first))
             continue
         offset = _passes_shift(call, key)
-        further = None if offset is None else _after(graph, call.outputs[0], first + offset)
+        further = None if offset is None else _shift_targets(graph, call.outputs[0], first + offset)
         if further is None:
             return None
-        found += further
-    return found
+        targets += further
+    return targets
 
 
 def _takes_shift(layer: keras.layers.Layer) -> bool:

@@ -110,7 +110,9 @@ class QuantizationRecipe:
         """
         file = require_file(path, "recipe")
         try:
-            content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+            content = json.loads(
+                file.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_names
+            )
             layers = {name: LayerRecipe(**entry) for name, entry in content["layers"].items()}
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
@@ -149,7 +151,7 @@ class QuantizationRecipe:
             )
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; of a name that is there again, the last value would count, unseen."""
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -62,18 +62,18 @@ def load_classifier(
     """
     try:
         with np.load(path) as file:
-            known, centers = [str(name) for name in file["speakers"]], file["centers"]
+            stored, centers = [str(name) for name in file["speakers"]], file["centers"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         raise InputError(f"{path} is not a classifier that tfq-sv train wrote") from None
-    place = {name: i for i, name in enumerate(known)}
+    place = {name: i for i, name in enumerate(stored)}
     lacking = [name for name in names if name not in place]
     if lacking:
         raise InputError(
-            f"{path} lacks {len(lacking)} of {len(names)} speakers, {lacking[0]} first; to begin "
+            f"{path} lacks {len(lacking)} of {len(names)} speakers (first: {lacking[0]}); to begin "
             "with a new classifier, move that file away"
         )
     wanted = set(names)
-    order = [*names, *(name for name in known if name not in wanted)]
+    order = [*names, *(name for name in stored if name not in wanted)]
     head = AAMSoftmax(len(order), scale)
     head.build((None, centers.shape[0]))
     head.centers.assign(tf.constant(centers[:, [place[name] for name in order]]))

@@ -246,21 +246,21 @@ class _Step:
         sharding = BatchSharding(self._strategy, features.shape[0])
         rows = sharding.rows
         parts = sharding.shard(features[rows], labels[rows])
-        return float(self._on_all_devices(*parts))
+        return float(self._distributed_step(*parts))
 
     @tf.function(reduce_retracing=True)
-    def _on_all_devices(self, features: Any, labels: Any) -> tf.Tensor:
-        losses = self._strategy.run(self._on_one, (features, labels))
+    def _distributed_step(self, features: Any, labels: Any) -> tf.Tensor:
+        losses = self._strategy.run(self._replica_step, (features, labels))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
-    def _on_one(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def _replica_step(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with narrow_strides.avoided(self._student), tf.GradientTape() as tape:
             answer = self._student(features, training=self.batch_statistics)
             embeddings = one_embedding(self._student, answer)
             if self._teacher is not None:
                 answer = self._teacher(features, training=False)
-                wanted = tf.stop_gradient(one_embedding(self._teacher, answer))
-                loss = cosine_distillation(embeddings, wanted)
+                target = tf.stop_gradient(one_embedding(self._teacher, answer))
+                loss = cosine_distillation(embeddings, target)
             elif self._head is not None:
                 loss = self._head(embeddings, labels)[0]
             loss = loss / self._strategy.num_replicas_in_sync  # gradients are summed over devices
@@ -314,11 +314,11 @@ def speaker_head(
 
 
 def _check_alike(model: keras.Model, teacher: keras.Model) -> None:
-    shapes, wanted = [(x.input_shape, embedding_shape(x)) for x in (model, teacher)]
-    if shapes != wanted:
+    shapes, expected = [(x.input_shape, embedding_shape(x)) for x in (model, teacher)]
+    if shapes != expected:
         raise InputError(
-            f"the teacher maps {wanted[0]} to {wanted[1]}, the model {shapes[0]} to {shapes[1]}; "
-            "they must be alike"
+            f"the teacher maps {expected[0]} to {expected[1]}, the model {shapes[0]} to "
+            f"{shapes[1]}; they must be alike"
         )
 
 

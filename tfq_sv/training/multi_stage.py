@@ -96,7 +96,7 @@ def multi_stage_finetune(
         begun = any(folder.glob("stage-*.keras")) or any(folder.glob("stage-*/checkpoint"))
         check_settings(folder, settings, begun=begun, write=is_chief(strategy))
         if begun:
-            drawn = _drawn(folder)
+            drawn = _batches_drawn(folder)
     student, behind = model, 0
     for number, part in enumerate(parts, start=1):
         finished = folder / f"stage-{number}.keras" if folder is not None else None
@@ -178,7 +178,7 @@ def _next_stage(
     return after
 
 
-def _drawn(folder: Path) -> list[int]:
+def _batches_drawn(folder: Path) -> list[int]:
     if not (folder / _DRAWN).exists():
         return []
     try:

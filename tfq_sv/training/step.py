@@ -68,18 +68,18 @@ class TrainingStep:
         if self._head is not None:
             values["margin"] = self._margin(number)
             self._head.margin.assign(values["margin"])
-        found = self._on_all_devices(tf.constant(number), *self._sharding.shard(*batch))
-        values |= {name: float(value) for name, value in found.items()}
+        losses = self._distributed_step(tf.constant(number), *self._sharding.shard(*batch))
+        values |= {name: float(value) for name, value in losses.items()}
         return values | {"learning_rate": float(tf.convert_to_tensor(self.optimizer.learning_rate))}
 
     @tf.function
-    def _on_all_devices(self, number: tf.Tensor, *batch: Any) -> dict[str, tf.Tensor]:
+    def _distributed_step(self, number: tf.Tensor, *batch: Any) -> dict[str, tf.Tensor]:
         strategy = self._sharding.strategy
-        found = strategy.run(self._on_one, (number, *batch))
+        losses = strategy.run(self._replica_step, (number, *batch))
         add = tf.distribute.ReduceOp.SUM
-        return {name: strategy.reduce(add, value, axis=None) for name, value in found.items()}
+        return {name: strategy.reduce(add, value, axis=None) for name, value in losses.items()}
 
-    def _on_one(
+    def _replica_step(
         self,
         number: tf.Tensor,
         waveforms: tf.Tensor,

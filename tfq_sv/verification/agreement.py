@@ -43,14 +43,14 @@ def outsiders(units: npt.NDArray[np.floating], threshold: float) -> dict[int, fl
     >>> outsiders(np.array([[1.0, 0.0], [-0.6, 0.8], [0.8, 0.6]]), threshold=0.7)
     {1: -0.291...}
     """
-    left, out = list(range(len(units))), {}
-    while len(left) > 1:
-        scores = {i: score(units[[j for j in left if j != i]], units[i]) for i in left}
-        lowest = min(reversed(left), key=scores.__getitem__)
+    remaining, out = list(range(len(units))), {}
+    while len(remaining) > 1:
+        scores = {i: score(units[[j for j in remaining if j != i]], units[i]) for i in remaining}
+        lowest = min(reversed(remaining), key=scores.__getitem__)
         if scores[lowest] >= threshold:
             break
         out[lowest] = scores[lowest]
-        left.remove(lowest)
+        remaining.remove(lowest)
     return dict(sorted(out.items()))
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, require_file
-from tfq_sv.strict_json import is_number, parse, whole
+from tfq_sv.strict_json import as_integer, is_number, parse
 
 FORMAT = "tfq-sv enrolment"
 VERSION = 1
@@ -85,22 +85,22 @@ def loads(
     content = parse(text)
     if content is None or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a file of enrolled speakers; enroll again")
-    version = whole(content.get("version"))
+    version = as_integer(content.get("version"))
     if version is not None and version > VERSION:
         raise InputError(
             f"{path} has version {version}, and this tfq-sv reads up to {VERSION}; upgrade tfq-sv"
         )
     if version is None or version < 1:
-        raise _wrong(path, "version", content.get("version"))
+        raise _invalid(path, "version", content.get("version"))
     if not isinstance(content.get("network"), str):
-        raise _wrong(path, "network", content.get("network"))
+        raise _invalid(path, "network", content.get("network"))
     if content["network"] != network:
         raise InputError(
             f"{path} was enrolled with another network, whose embeddings do not compare; "
             "enroll again"
         )
-    if whole(content.get("embed_dim")) != embed_dim:
-        raise _wrong(path, "embed_dim", content.get("embed_dim"))
+    if as_integer(content.get("embed_dim")) != embed_dim:
+        raise _invalid(path, "embed_dim", content.get("embed_dim"))
     return _speakers(content.get("speakers"), embed_dim, path)
 
 
@@ -126,15 +126,15 @@ def _speakers(
     entries: Any, embed_dim: int, path: str | os.PathLike[str]
 ) -> dict[str, list[Reference]]:
     if not isinstance(entries, list):
-        raise _wrong(path, "speakers", entries)
+        raise _invalid(path, "speakers", entries)
     found: dict[str, list[Reference]] = {}
     for entry in entries:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         if not isinstance(name, str) or not name or not _unicode(name) or name in found:
-            raise _wrong(path, "name", name)
+            raise _invalid(path, "name", name)
         references = entry.get("references")
         if not isinstance(references, list) or not references:
-            raise _wrong(path, "references", references)
+            raise _invalid(path, "references", references)
         found[name] = [_reference(reference, embed_dim, path) for reference in references]
     return found
 
@@ -143,15 +143,15 @@ def _reference(entry: Any, embed_dim: int, path: str | os.PathLike[str]) -> Refe
     entry = entry if isinstance(entry, Mapping) else {}
     seconds, values = entry.get("seconds"), entry.get("embedding")
     if not is_number(seconds) or seconds < 0:
-        raise _wrong(path, "seconds", seconds)
+        raise _invalid(path, "seconds", seconds)
     if not isinstance(values, list) or len(values) != embed_dim or not all(map(is_number, values)):
-        raise _wrong(path, "embedding", values)
+        raise _invalid(path, "embedding", values)
     if abs(math.hypot(*values) - 1) > _LENGTH_TOLERANCE:
-        raise _wrong(path, "embedding", values)
+        raise _invalid(path, "embedding", values)
     return Reference(np.array(values, np.float32), float(seconds))
 
 
-def _wrong(path: str | os.PathLike[str], field: str, value: Any) -> InputError:
+def _invalid(path: str | os.PathLike[str], field: str, value: Any) -> InputError:
     shown = json.dumps(value)
     return InputError(f"{path} is damaged: {field} is {shown:.60}; enroll again")
 
