@@ -109,6 +109,7 @@ def test_the_table_of_codebooks(
     mixed = ["2 bit mixed, fine-tuned", "2 bit mixed, MSFT"]
     cells = ["float", "2 bit, calibrated", "1 bit sign(w), fine-tuned", *mixed]
     arguments = ["codebook_eer.py", f"--corpus={corpus_dir}", f"--out={tmp_path}", "--steps=1"]
+    arguments.append("--network=ResNet18")
     monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "0", "--cells", *cells])
     table.main()
     said = capsys.readouterr().out

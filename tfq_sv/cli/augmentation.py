@@ -1,10 +1,22 @@
-"""Flags of the commands that train: noise, reverberation and codecs on the training speech."""
+"""Flags of the commands that train: noise, reverberation, codecs on the speech; precision."""
 
 from absl import flags
 
 from tfq_sv.cli.common import print_skipped
 from tfq_sv.errors import InputError
 from tfq_sv.training.augment import Augmenter, find_noises, find_rirs
+from tfq_sv.training.options import PRECISIONS
+
+
+def define_precision(flag_values: flags.FlagValues) -> None:
+    """Defines --precision, for commands that train."""
+    flags.DEFINE_enum(
+        "precision",
+        "fp32",
+        PRECISIONS,
+        "fp16 and bf16: convolutions in 16 bits",
+        flag_values=flag_values,
+    )
 
 
 def define_augmentation(flag_values: flags.FlagValues) -> None:

@@ -49,6 +49,11 @@ def define_signature(flag_values: flags.FlagValues) -> None:
     )
 
 
+def define_strict(flag_values: flags.FlagValues) -> None:
+    """Defines --strict, for commands that skip bad recordings."""
+    flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=flag_values)
+
+
 def define_speaker_level(flag_values: flags.FlagValues, of: str = "corpus") -> None:
     """Defines --speaker_level, for commands that need to know who speaks.
 

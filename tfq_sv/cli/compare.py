@@ -21,6 +21,7 @@ from tfq_sv.cli.common import (
     bit_widths,
     check_network,
     define_chunks,
+    define_strict,
     load_network,
     megabytes,
     no_positional,
@@ -57,7 +58,7 @@ define_chunks(FLAGS, 32, "of chunks and probes")
 flags.DEFINE_integer(
     "probes", 32, "greatest number of batches for sensitivities", lower_bound=1, flag_values=FLAGS
 )
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_strict(FLAGS)
 REQUIRED = ("models", "train", "test", "out")
 
 

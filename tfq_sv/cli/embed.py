@@ -23,6 +23,7 @@ from absl import flags
 from tfq_sv.cli.common import (
     check_network,
     define_signature,
+    define_strict,
     fingerprint,
     open_encoder,
     print_corpus,
@@ -42,7 +43,7 @@ flags.DEFINE_string("corpus", None, "speech: folder, raw.list, shard.list", flag
 flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_values=FLAGS)
 flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
 define_signature(FLAGS)
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_strict(FLAGS)
 REQUIRED = ("model", "out")
 
 

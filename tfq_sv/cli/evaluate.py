@@ -29,6 +29,7 @@ from tfq_sv.cli.common import (
     define_report,
     define_signature,
     define_speaker_level,
+    define_strict,
     fingerprint,
     is_tflite,
     load_network,
@@ -100,7 +101,7 @@ flags.DEFINE_enum(
     "of printed thresholds and written scores; half is (cosine + 1) / 2",
     flag_values=FLAGS,
 )
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_strict(FLAGS)
 flags.DEFINE_bool("store", False, "write the thresholds into the .tflite", flag_values=FLAGS)
 flags.DEFINE_string(
     "trials_out", None, "write the trials, such as drawn pairs, for --trials", flag_values=FLAGS

@@ -28,12 +28,18 @@ from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
+from tfq_sv.cli.augmentation import (
+    augmenter,
+    define_augmentation,
+    define_precision,
+    print_bad_additions,
+)
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     check_network,
     define_chunks,
     define_speaker_level,
+    define_strict,
     load_network,
     no_positional,
     number,
@@ -50,7 +56,6 @@ from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, require_file
 from tfq_sv.run_folder import remove
 from tfq_sv.training.augment import Augmenter
-from tfq_sv.training.options import PRECISIONS
 
 UTTERANCES_A_CENTER = 8
 
@@ -82,10 +87,8 @@ define_speaker_level(FLAGS)
 define_chunks(FLAGS, 32, "of data order and augmentation")
 define_augmentation(FLAGS)
 flags.DEFINE_float("learning_rate", 5e-4, "peak learning rate (Adam)", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
-)
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_precision(FLAGS)
+define_strict(FLAGS)
 REQUIRED = ("model", "corpus", "out")
 
 

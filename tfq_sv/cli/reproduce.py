@@ -21,11 +21,13 @@ from typing import Any
 
 from absl import flags
 
+from tfq_sv.cli.augmentation import define_precision
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     check_network,
     define_chunks,
     define_speaker_level,
+    define_strict,
     load_network,
     megabytes,
     no_positional,
@@ -39,7 +41,6 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.files import check_folder
-from tfq_sv.training.options import PRECISIONS
 
 VOXCELEB = {
     "Vox1-O": "veri_test2.txt",
@@ -65,14 +66,12 @@ flags.DEFINE_list(
 flags.DEFINE_integer("steps", 3000, "steps of fine-tuning per row", flag_values=FLAGS)
 define_chunks(FLAGS, 32, "of chunks and probes")
 flags.DEFINE_float("learning_rate", 1e-3, "peak learning rate (Adam)", flag_values=FLAGS)
-flags.DEFINE_enum(
-    "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
-)
+define_precision(FLAGS)
 flags.DEFINE_integer(
     "probes", 32, "greatest number of batches for sensitivities", flag_values=FLAGS
 )
 flags.DEFINE_enum("input", "waveform", ["waveform", "features"], "as in export", flag_values=FLAGS)
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_strict(FLAGS)
 REQUIRED = ("model", "train", "test", "out")
 
 

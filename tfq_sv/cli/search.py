@@ -27,6 +27,7 @@ from tfq_sv.cli.common import (
     define_chunks,
     define_report,
     define_speaker_level,
+    define_strict,
     load_network,
     megabytes,
     no_positional,
@@ -98,7 +99,7 @@ flags.DEFINE_string(
     "plot", None, "the picture (.png); beside the recipe if not given", flag_values=FLAGS
 )
 define_report(FLAGS)
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_strict(FLAGS)
 REQUIRED = ("model", "target_mb", "corpus", "out")
 
 

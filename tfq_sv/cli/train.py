@@ -33,12 +33,18 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfq_sv.cli.augmentation import augmenter, define_augmentation, print_bad_additions
+from tfq_sv.cli.augmentation import (
+    augmenter,
+    define_augmentation,
+    define_precision,
+    print_bad_additions,
+)
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
     check_network,
     define_chunks,
     define_speaker_level,
+    define_strict,
     fingerprint,
     load_network,
     no_positional,
@@ -57,7 +63,7 @@ from tfq_sv.files import atomic, check_folder
 from tfq_sv.origin import Origin, speech_of
 from tfq_sv.run_folder import remove
 from tfq_sv.training.augment import SPEEDS, Augmenter
-from tfq_sv.training.options import OPTIMIZERS, PRECISIONS, TrainingOptions
+from tfq_sv.training.options import OPTIMIZERS, TrainingOptions
 
 if TYPE_CHECKING:
     from tfq_sv.training.distillation import TeacherEmbeddings
@@ -127,9 +133,7 @@ flags.DEFINE_integer(
     "epoch when the margin reaches --margin",
     flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-    "precision", "fp32", PRECISIONS, "fp16 and bf16: convolutions in 16 bits", flag_values=FLAGS
-)
+define_precision(FLAGS)
 flags.DEFINE_bool(
     "sync_batch_norm", True, "BatchNorm statistics over all devices together", flag_values=FLAGS
 )
@@ -137,7 +141,7 @@ flags.DEFINE_integer(
     "num_workers", min(8, os.cpu_count() or 1), "threads that read", flag_values=FLAGS
 )
 flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
-flags.DEFINE_bool("strict", False, "stop at the first bad recording", flag_values=FLAGS)
+define_strict(FLAGS)
 REQUIRED = ("corpus", "out")
 
 
