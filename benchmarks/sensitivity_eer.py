@@ -99,7 +99,7 @@ class Bench:
 
 
 def correlations(bench: Bench, bits: int) -> list[list[str]]:
-    """A row a measure: how its costs rank beside what was lost."""
+    """A row per measure: how its costs rank beside what was lost."""
     base = bench.cell("float", lambda: bench.measured(bench.model)[0])
     lost = np.array(bench.alone(bits)) - [base, 0.0]
     rows = []
@@ -119,7 +119,7 @@ def correlations(bench: Bench, bits: int) -> list[list[str]]:
 
 
 def choices(bench: Bench) -> list[list[str]]:
-    """A row a size and measure: the network whose bits it chose; uniform bits beside them."""
+    """A row per size and measure: the network whose bits it chose; uniform bits beside them."""
     sizes = FileSize.of(bench.model)
     uniform = {bits: QuantizationRecipe.uniform(bench.model, bits) for bits in (1, 2, 3)}
     whole = {float(bits): sizes.total(recipe) for bits, recipe in uniform.items()}

@@ -178,7 +178,7 @@ def musan(tmp_path: Path) -> Path:
         for number, folder in enumerate(folders):
             file = root / kind / folder / f"{kind}-{folder}-{number:04d}.wav"
             write(file, tone(TONES[kind], 0.6 + number))
-            (file.parent / "ANNOTATIONS").write_text("one line a file\n")
+            (file.parent / "ANNOTATIONS").write_text("one line per file\n")
     (root / "README").write_text("MUSAN\n")
     return root
 

@@ -110,7 +110,7 @@ def test_the_empirical_fisher_is_the_mean_squared_gradient() -> None:
                 one = losses(model(BATCH[0][i : i + 1], training=False), BATCH[1][i : i + 1])
             squares.append(np.sum(np.square(tape.gradient(one, kernel))))
         assert abs(traces[name] - np.mean(squares)) <= 4 * traces[name].standard_error + 1e-6
-    with pytest.raises(InputError, match="needs a loss an utterance"):
+    with pytest.raises(InputError, match="needs one loss per utterance"):
         tfq_sv.fisher_traces(model, [BATCH], loss=head(), progress=False)
 
 

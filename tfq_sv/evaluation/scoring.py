@@ -206,7 +206,7 @@ def write_det(path: str | os.PathLike[str], scores: npt.ArrayLike, labels: npt.A
 
 @dataclass(frozen=True, eq=False)
 class _Sides:
-    """The embeddings that trials need, each once: unit vectors, lengths, and a row a trial."""
+    """The embeddings that trials need, each once: unit vectors, lengths, and a row per trial."""
 
     units: npt.NDArray[np.float32]
     lengths: npt.NDArray[np.float64]

@@ -102,7 +102,7 @@ def sweep(
     layers as sections take them, `sensitivity_order(traces)` if None.
 
     Returns:
-        One answer a target, in their order.
+        One answer per target, in their order.
 
     Raises:
         InputError: as `allocate_bits`; an order that does not contain every layer once.

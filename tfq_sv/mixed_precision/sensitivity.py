@@ -130,7 +130,7 @@ def fisher_traces(
         Layer name -> trace, with its `standard_error`, in the model's order.
 
     Raises:
-        InputError: as `hessian_traces`; a loss that gives no value an utterance.
+        InputError: as `hessian_traces`; a loss that gives no value per utterance.
     """
     strategy = strategy or tf.distribute.get_strategy()
     run = ProbeRun(model, batches, options or ProbeOptions(), strategy, cache, progress)
@@ -145,7 +145,7 @@ def fisher_traces(
                 embeddings = one_embedding(twin, twin(features, training=False))
             values = loss(embeddings, labels) if loss else tf.math.l2_normalize(embeddings, 1)
             if values.shape.rank == 0:
-                raise InputError("the Fisher information needs a loss an utterance: (B,), no mean")
+                raise InputError("the Fisher information needs one loss per utterance, (B,)")
             total = _dot(values, *_signs([tf.shape(values)], key))
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         count = tf.cast(tf.shape(features)[0], tf.float32)

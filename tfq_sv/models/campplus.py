@@ -67,7 +67,7 @@ def _head(image: Any, channels: int) -> Any:
 def _layer(x: Any, name: str, growth: int, dilation: int, segments: Any) -> Any:
     """One layer of a dense block: its own `growth` channels, masked by their context.
 
-    The mask is the same for all frames of a segment: it is computed once a segment, then copied.
+    The mask is the same for all frames of a segment: it is computed once per segment, then copied.
     """
     context, spread = segments
     x = norm(x, f"{name}.nonlinear1.batchnorm", relu=True)
