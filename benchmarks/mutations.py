@@ -53,14 +53,14 @@ MUTATIONS = [
     Mutation(
         "calibration: no kernel correction",
         f"{_QUANTIZATION}/calibration.py",
-        "target = corrected(kernel, gram, cross)",
+        "target = compensated_kernel(kernel, gram, cross)",
         "target = kernel",
         (f"{_PART}[correction]",),
     ),
     Mutation(
         "calibration: no alternation",
         f"{_QUANTIZATION}/calibration.py",
-        "rounded, centroids = alternate(target, gram, centroids)",
+        "rounded, centroids = fit_to_output(target, gram, centroids)",
         "rounded = reconstruct(target, gram, centroids)",
         (f"{_PART}[centroids]",),
     ),

@@ -56,7 +56,7 @@ class Validation:
         return self.table()
 
     def table(self) -> Table:
-        """Returns the table of it."""
+        """Returns the results as a table."""
         header = ["system", "EER %", "minDCF", "minus Keras, 95 %", "cosine", "worst"]
         header += ["score change", "flips"]
         rows = [[REFERENCE, f"{100 * self.reference.eer:.3f}", f"{self.reference.min_dcf:.4f}"]]

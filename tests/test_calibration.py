@@ -49,7 +49,7 @@ def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
-def plain_alternate(kernel: Any, gram: Any, centroids: Any) -> Any:
+def plain_fit(kernel: Any, gram: Any, centroids: Any) -> Any:
     return gptq.reconstruct(kernel, gram, centroids), centroids
 
 
@@ -89,9 +89,9 @@ def test_each_part_of_calibration_pays(
 ) -> None:
     """Each switched off by itself leaves the network farther from the float one."""
     if part == "correction":
-        monkeypatch.setattr(calibration, "corrected", lambda kernel, gram, cross: kernel)
+        monkeypatch.setattr(calibration, "compensated_kernel", lambda kernel, gram, cross: kernel)
     elif part == "centroids":
-        monkeypatch.setattr(calibration, "alternate", plain_alternate)
+        monkeypatch.setattr(calibration, "fit_to_output", plain_fit)
     elif part == "statistics":
         monkeypatch.setattr(calibration, "_set", lambda layer, moments: None)
     else:
@@ -285,13 +285,13 @@ def test_an_interrupted_calibration_leaves_the_model_as_it_was(
     )
     before, fitted = quantized.get_weights(), []
 
-    def alternate(*arguments: Any) -> Any:
+    def fit_to_output(*arguments: Any) -> Any:
         if len(fitted) == 3:
             raise KeyboardInterrupt
         fitted.append(arguments)
-        return gptq.alternate(*arguments)
+        return gptq.fit_to_output(*arguments)
 
-    monkeypatch.setattr(calibration, "alternate", alternate)
+    monkeypatch.setattr(calibration, "fit_to_output", fit_to_output)
     with pytest.raises(KeyboardInterrupt):
         tfq_sv.calibrate(quantized, progress=False)
     for a, b in zip(before, quantized.get_weights(), strict=True):

@@ -9,7 +9,7 @@ from tfq_sv.data.speaker_level import UnknownSpeakersError, find_level, level_at
 
 def speakers(*files: str) -> list[str]:
     level = find_level("c", files)
-    kept = [f for f in files if not any(f.startswith(f"{out}/") for out in level.left_out)]
+    kept = [f for f in files if not any(f.startswith(f"{out}/") for out in level.excluded)]
     return sorted({level.speaker(file)[1].split("/")[0] for file in kept})
 
 

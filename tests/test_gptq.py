@@ -13,8 +13,8 @@ import tfq_sv
 from tfq_sv import codebook
 from tfq_sv.quantization import patches
 from tfq_sv.quantization.gptq import (
-    alternate,
-    corrected,
+    compensated_kernel,
+    fit_to_output,
     latent_weights,
     output_error,
     reconstruct,
@@ -75,7 +75,7 @@ def test_by_turns_codes_and_centroids_fit_better(bits: int) -> None:
     gram = (0.15 + 0.85 * np.kron(near, np.eye(12)))[None]
     start = codebook.snap(codebook.fit(kernel, bits))
     once = output_error(kernel, reconstruct(kernel, gram, start), gram)
-    rounded, centroids = alternate(kernel, gram, start)
+    rounded, centroids = fit_to_output(kernel, gram, start)
     assert output_error(kernel, rounded, gram) < 0.95 * once
     assert np.isin(rounded, centroids.astype(np.float64)).all()
     assert np.all(np.diff(centroids) >= 0)
@@ -87,7 +87,7 @@ def test_by_turns_near_the_best_codes_and_centroids() -> None:
     for seed in range(20):
         kernel, gram = problem(1, 8, 1, seed)
         start = codebook.snap(codebook.fit(kernel, 1))
-        ours += output_error(kernel, alternate(kernel, gram, start)[0], gram)
+        ours += output_error(kernel, fit_to_output(kernel, gram, start)[0], gram)
         once += output_error(kernel, reconstruct(kernel, gram, start), gram)
         errors = []
         for codes in itertools.product([0.0, 1.0], repeat=8):
@@ -101,7 +101,7 @@ def test_by_turns_near_the_best_codes_and_centroids() -> None:
 
 def test_a_centroid_that_no_weight_has_is_no_hindrance() -> None:
     kernel = np.array([[[0.0], [0.1], [1.0]]])
-    rounded, centroids = alternate(kernel, np.eye(3)[None], np.float32([0, 1, 1, 1]))
+    rounded, centroids = fit_to_output(kernel, np.eye(3)[None], np.float32([0, 1, 1, 1]))
     assert np.isfinite(centroids).all()
     assert np.isin(rounded, centroids.astype(np.float64)).all()
 
@@ -109,8 +109,8 @@ def test_a_centroid_that_no_weight_has_is_no_hindrance() -> None:
 def test_inputs_that_are_all_zero_leave_the_nearest_codes() -> None:
     """As of a layer behind a ReLU that is never positive."""
     kernel, centroids = np.array([[[0.1], [0.9]]]), np.float32([0, 1])
-    rounded, found = alternate(
-        corrected(kernel, *2 * [np.zeros((1, 2, 2))]), np.zeros((1, 2, 2)), centroids
+    rounded, found = fit_to_output(
+        compensated_kernel(kernel, *2 * [np.zeros((1, 2, 2))]), np.zeros((1, 2, 2)), centroids
     )
     assert rounded.ravel().tolist() == [0, 1]
     assert found.tolist() == [0, 1]
@@ -206,7 +206,7 @@ def test_corrected_is_ridge_regression_on_the_wanted_outputs() -> None:
     kernel = rng.normal(size=(2, 5, 3))
     gram = np.einsum("gnk,gnj->gkj", found, found) / 60
     cross = np.einsum("gnk,gnj->gkj", found, wanted - found) / 60
-    result = corrected(kernel, gram, cross)
+    result = compensated_kernel(kernel, gram, cross)
     for x, y, before, after, moments in zip(found, wanted, kernel, result, gram, strict=True):
         # As many more rows that ask for no change.
         ridge = np.sqrt(60 * 0.1 * np.trace(moments) / 5) * np.eye(5)

@@ -226,10 +226,10 @@ class Corpus:
                 raise
             notes.append(f"speakers are not known: {error}")
             return cls(root, Files(root, files), {}, tuple(notes))
-        if at.left_out:
-            inside = tuple(f"{folder}/" for folder in at.left_out)
+        if at.excluded:
+            inside = tuple(f"{folder}/" for folder in at.excluded)
             files = {name: path for name, path in files.items() if not name.startswith(inside)}
-            notes.append(f"left out, no speakers' folders: {', '.join(at.left_out)}")
+            notes.append(f"left out, no speakers' folders: {', '.join(at.excluded)}")
         if at.note:
             notes.append(at.note)
         keys, speakers = _keys(root, files, at)

@@ -37,12 +37,12 @@ class Level:
     Attributes:
         containers: the folders, below the corpus folder, that hold the speakers' folders; "" is
             the corpus folder itself.
-        left_out: folders that are no speech.
+        excluded: folders that are no speech.
         note: the reading chosen, for people; empty where it is the plain one.
     """
 
     containers: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     note: str = ""
 
     def speaker(self, name: str) -> tuple[str, str]:
@@ -95,7 +95,7 @@ def find_level(root: str, files: Iterable[str]) -> Level:
     if any(name.lower() not in ("wav", "aac") for name in names):
         listed = ", ".join(containers[:6]) + (", ..." if len(containers) > 6 else "")
         note = f"speakers: the folders in {listed}; {_CHOICE}"
-    return Level(tuple(containers), tuple(finder.left_out), note)
+    return Level(tuple(containers), tuple(finder.excluded), note)
 
 
 def level_at(root: str, files: Iterable[str], level: int) -> Level:
@@ -128,7 +128,7 @@ def same_speaker_parts(containers: Iterable[str]) -> bool:
 class _Finder:
     def __init__(self, root: str) -> None:
         self.root = root
-        self.left_out: list[str] = []
+        self.excluded: list[str] = []
         self.note = ""
 
     def below(self, folder: _Folder, *, known: bool) -> list[str]:
@@ -139,7 +139,7 @@ class _Finder:
             alone = len(folder.folders) == 1
             nobody = names_of.is_nobody(name) and not child.folders and not alone
             if nobody or names_of.is_noise(name):
-                self.left_out.append(child.path)
+                self.excluded.append(child.path)
             else:
                 children.append(child)
         if folder.files:

@@ -17,7 +17,13 @@ from tfq_sv.progress import tqdm
 from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
 from tfq_sv.quantization.equalization import equalize
-from tfq_sv.quantization.gptq import Array, alternate, corrected, latent_weights, reconstruct
+from tfq_sv.quantization.gptq import (
+    Array,
+    compensated_kernel,
+    fit_to_output,
+    latent_weights,
+    reconstruct,
+)
 from tfq_sv.quantization.graph import Call, inputs_of_calls
 from tfq_sv.quantization.patches import in_pieces, second_moments, ungrouped
 from tfq_sv.quantization.quantized_model import before_calibration, quantizers_of, rounded
@@ -101,12 +107,12 @@ def calibrate(
     memory until then.
 
     Channels are scaled first, so that the weights of each kernel are as even as they can be
-    (`equalization.equalize`): the function stays. Then comes one pass, layer by layer, through
-    this network and the float one, which the latent weights still are. Each layer gets what the
-    layers before it, already fitted, give it. Its kernel is corrected for what they lost
-    (`gptq.corrected`), its codebook is fitted with each weight counting as much as its input is
-    strong, codes and centroids are chosen to keep its output (`gptq.alternate`), and each
-    BatchNorm's statistics are moved by what quantization changed in its input. No label, no
+    (`equalization.equalize`): the function stays. Then comes one pass, layer by layer, through this
+    network and the float one, which the latent weights still are. Each layer gets what the layers
+    before it, already fitted, give it. Its kernel is corrected for what they lost
+    (`gptq.compensated_kernel`), its codebook is fitted with each weight counting as much as its
+    input is strong, codes and centroids are chosen to keep its output (`gptq.fit_to_output`), and
+    each BatchNorm's statistics are moved by what quantization changed in its input. No label, no
     gradient. Fine-tuning afterwards changes codes; these codebooks stay.
 
     Without speech, smooth noise takes its place, and in both networks each BatchNorm normalizes by
@@ -288,7 +294,7 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     kernel = in_pieces(latent.numpy().astype(np.float64), layer)
     gram, cross = second_moments(layer, inputs, wanted, *kernel.shape[:2])
     _check(gram, cross)
-    target = corrected(kernel, gram, cross)
+    target = compensated_kernel(kernel, gram, cross)
     latent.assign(ungrouped(target, layer, shape))
     if isinstance(quantizer, Trellis):
         if len(target) > 1:  # pieces: their scales would differ
@@ -307,7 +313,7 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     if quantizer.fixed_levels:
         rounded = reconstruct(target, gram, centroids)
     else:
-        rounded, centroids = alternate(target, gram, centroids)
+        rounded, centroids = fit_to_output(target, gram, centroids)
         quantizer.centroids.assign(centroids)
     latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
 

@@ -46,7 +46,7 @@ def reconstruct(kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]) 
     return _Rounding(gram)(kernel, centroids)
 
 
-def alternate(
+def fit_to_output(
     kernel: Array, gram: Array, centroids: npt.NDArray[np.float32]
 ) -> tuple[Array, npt.NDArray[np.float32]]:
     """Returns a kernel on centroids, and these, fitted to the layer's output in alternation.
@@ -63,7 +63,7 @@ def alternate(
         Float64 (G, K, O), and sorted float32 centroids that its values are on.
 
     >>> kernel, gram = np.array([[[0.0], [0.2], [1.0]]]), np.eye(3)[None]
-    >>> rounded, centroids = alternate(kernel, gram, np.float32([0, 1]))
+    >>> rounded, centroids = fit_to_output(kernel, gram, np.float32([0, 1]))
     >>> centroids.round(2)
     array([0.1, 1. ], dtype=float32)
     """
@@ -80,7 +80,7 @@ def alternate(
     return best, centroids
 
 
-def corrected(kernel: Array, gram: Array, cross: Array) -> Array:
+def compensated_kernel(kernel: Array, gram: Array, cross: Array) -> Array:
     """Returns the kernel that makes up best for what went wrong in the layers before.
 
     Of its own inputs x it makes, by least squares, what `kernel` makes of the float network's
@@ -94,7 +94,7 @@ def corrected(kernel: Array, gram: Array, cross: Array) -> Array:
     Source: Li et al., GPTAQ, ICML 2025, with a ridge.
 
     >>> x = np.array([[[2.0]]])  # twice what the float network has
-    >>> corrected(np.array([[[1.0]]]), x * x, x * (1 - x)).round(2).item()
+    >>> compensated_kernel(np.array([[[1.0]]]), x * x, x * (1 - x)).round(2).item()
     0.55
     """
     ridge = _RIDGE * np.einsum("gkk->g", gram) / gram.shape[1] + 1e-12
