@@ -1,6 +1,6 @@
 """What it would cost to fold a BatchNorm's gains into the kernel behind its ReLU.
 
-    python benchmarks/forward_gains.py --network=campplus_cn_en_common.pt
+    python benchmarks/forward_gains.py --network=campplus.keras
 
 CAM++ has BatchNorm, ReLU, convolution. Positive gains pass the ReLU and could be a factor of the
 kernel's inputs, before it is quantized; the file would hold one vector of floats less for each.
