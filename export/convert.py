@@ -193,15 +193,15 @@ def build(
     with tqdm(total=4, desc="export", unit="part", disable=not progress) as bar:
         with folding.folded(float_model):
             converted = float32.convert(float_model, input)
-        network, found = float_network(converted, books, input)
+        network, filters = float_network(converted, books, input)
         bar.update()
-        inner, places = inflated(copy.deepcopy(network), found, int8, lengths)
+        inner, places = inflated(copy.deepcopy(network), filters, int8, lengths)
         bar.update()
         outer = copy.deepcopy(network)
-        _embed(outer, found, int8)
+        _embed(outer, filters, int8)
         fixed.add(outer, lengths)
         bar.update()
-        add_inflate(outer, inner, places, found.values(), kind)
+        add_inflate(outer, inner, places, filters.values(), kind)
         bar.update()
     standard = {
         "format": seal.VERSION,

@@ -113,22 +113,24 @@ def validate(
         name: SpeakerEncoder(path, fast=name == "inflate", check_speech=False)
         for name in signatures
     }
-    found: dict[str, Extraction] = {
+    extractions: dict[str, Extraction] = {
         name: extract(
             encoder, corpus, trials.utterances, strict=strict, progress=name if progress else None
         )
         for name, encoder in encoders.items()
     }
-    skipped = {key: e for extraction in found.values() for key, e in extraction.skipped.items()}
+    skipped = {
+        key: e for extraction in extractions.values() for key, e in extraction.skipped.items()
+    }
     results = {
         name: measure(Extraction(extraction.embeddings, skipped), corpus, trials)
-        for name, extraction in found.items()
+        for name, extraction in extractions.items()
     }
     expected = results.pop(REFERENCE)
     keys = [key for key in trials.utterances if key not in skipped]
     vectors = {
         name: extraction.embeddings.matrix[extraction.embeddings.rows(keys)]
-        for name, extraction in found.items()
+        for name, extraction in extractions.items()
     }
     parities = [
         _parity(name, result, expected, corpus, _cosines(vectors[REFERENCE], vectors[name]))

@@ -99,19 +99,19 @@ def segments(weights: Sequence[int]) -> list[tuple[int, bool] | None]:
     >>> segments([288, 9216, 4608, 2048, 1_000_000])
     [None, (0, True), (0, False), (0, True), None]
     """
-    found: list[tuple[int, bool] | None] = []
+    keys: list[tuple[int, bool] | None] = []
     filled = {True: [0, 0, 0], False: [0, 0, 0]}  # segment, weights and layers in it
     for count in weights:
         long = count % _CHUNK == 0
         if count % _SHORT_CHUNK or count > (_LONGEST if long else _LONGEST_ODD):
-            found.append(None)
+            keys.append(None)
             continue
         state = filled[long]
         if state[1] + count > _SEGMENT or state[2] == _MOST_GROUPED:
             state[:] = state[0] + 1, 0, 0
         state[1:] = state[1] + count, state[2] + 1
-        found.append((state[0], long))
-    return found
+        keys.append((state[0], long))
+    return keys
 
 
 def _shifts(width: int) -> Bytes:

@@ -19,10 +19,10 @@ def parse(text: bytes | str) -> dict[str, Any] | None:
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        found = json.loads(text, parse_constant=_refuse, parse_int=_integer)
+        value = json.loads(text, parse_constant=_refuse, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and _is_flat(found, LEVELS) else None
+    return value if isinstance(value, dict) and _is_flat(value, LEVELS) else None
 
 
 def as_integer(value: Any) -> int | None:

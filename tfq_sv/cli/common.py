@@ -254,13 +254,13 @@ def read_corpus(
     Bad files are skipped and listed; if `strict`, the first one ends it.
     """
     corpus = Corpus.read(folder, speaker_level=speaker_level, unlabelled=unlabelled)
-    found = survey(corpus.paths, strict=strict, progress="checking audio")
-    if len(found.bad) == len(corpus.paths):
-        raise InputError(f"{folder} has no good recording: {next(iter(found.bad.values()))}")
-    print_corpus(folder, corpus, found.changes)
-    if found.bad:
-        print_skipped(found.bad, len(corpus.paths))
-    return corpus.without(found.bad)
+    probed = survey(corpus.paths, strict=strict, progress="checking audio")
+    if len(probed.bad) == len(corpus.paths):
+        raise InputError(f"{folder} has no good recording: {next(iter(probed.bad.values()))}")
+    print_corpus(folder, corpus, probed.changes)
+    if probed.bad:
+        print_skipped(probed.bad, len(corpus.paths))
+    return corpus.without(probed.bad)
 
 
 def read_corpora(folders: Sequence[str], **options: Any) -> Corpus:

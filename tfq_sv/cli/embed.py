@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     keys = list(corpus.paths)
     first, last = (len(keys) * i // shares for i in (number - 1, number))
     keys = keys[first:last]
-    found = extract(
+    extraction = extract(
         encoder,
         corpus,
         keys,
@@ -76,21 +76,21 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         progress="embedding",
         hold=file,
     )
-    print_corpus(folder, corpus, found.changes + found.doubts)
-    if found.skipped:
-        print_skipped(found.skipped, len(keys))
-    if not found.count:
+    print_corpus(folder, corpus, extraction.changes + extraction.doubts)
+    if extraction.skipped:
+        print_skipped(extraction.skipped, len(keys))
+    if not extraction.count:
         raise InputError(f"{folder}: no recording of {len(keys)} could be embedded")
     if file:
-        found.embeddings.write(out)
+        extraction.embeddings.write(out)
     share = f", share {number} of {shares}" if shares > 1 else ""
-    reused = f"; {found.reused:,} were there" if found.reused else ""
-    print(f"wrote {out}: {found.count:,} embeddings{share}{reused}")
+    reused = f"; {extraction.reused:,} were there" if extraction.reused else ""
+    print(f"wrote {out}: {extraction.count:,} embeddings{share}{reused}")
     return {
         "out": out,
-        "embeddings": found.count,
-        "reused": found.reused,
-        "skipped": reasons(found.skipped),
+        "embeddings": extraction.count,
+        "reused": extraction.reused,
+        "skipped": reasons(extraction.skipped),
     }
 
 

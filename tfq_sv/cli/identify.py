@@ -41,16 +41,16 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             "no recording: tfq-sv identify --model=model.tflite --enrolled=speakers.json voice.wav"
         )
     verifier = open_verifier(model, file)
-    found = {path: verifier.identify(path, chosen(FLAGS)) for path in arguments}
-    threshold = next(iter(found.values())).threshold
+    identifications = {path: verifier.identify(path, chosen(FLAGS)) for path in arguments}
+    threshold = next(iter(identifications.values())).threshold
     print_threshold(threshold)
     print_network(verifier.encoder)
-    for path, result in found.items():
+    for path, result in identifications.items():
         print(f"{path}: {_say(result)}")
         if result.doubt:
             print(f"{path}: warning: perhaps no speech: {result.doubt}")
     print_warnings(verifier.encoder, threshold)
-    return {path: _record(result) for path, result in found.items()}
+    return {path: _record(result) for path, result in identifications.items()}
 
 
 def _say(result: Identification) -> str:

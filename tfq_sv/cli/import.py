@@ -108,16 +108,17 @@ def _verify(checkpoint: "Checkpoint", model: "keras.Model") -> float:
     from tfq_sv.models import verification
     from tfq_sv.reports.table import Table
 
-    found = verification.verify(checkpoint, model, progress=True)
+    differences = verification.verify(checkpoint, model, progress=True)
     rows = [
-        [str(a.frames), f"{a.difference:.1e}", f"{a.largest:.3g}", f"{a.cosine:.7f}"] for a in found
+        [str(a.frames), f"{a.difference:.1e}", f"{a.largest:.3g}", f"{a.cosine:.7f}"]
+        for a in differences
     ]
     head = ["frames", "max abs difference to PyTorch", "largest coefficient", "least cosine"]
     print(Table(head, rows))
-    worst = max((a.relative for a in found), key=lambda x: (x != x, x))  # NaN is the worst
+    worst = max((a.relative for a in differences), key=lambda x: (x != x, x))  # NaN is the worst
     if not worst <= TOLERANCE:
         raise InputError(
             f"{checkpoint.path}: embeddings differ from PyTorch's by up to {worst:.1e} of the "
             f"largest coefficient, more than {TOLERANCE}; nothing was written"
         )
-    return max(a.difference for a in found)
+    return max(a.difference for a in differences)

@@ -59,11 +59,11 @@ def store(
     """
     from tfq_sv.export import write_about
 
-    found = described(result, corpus)
-    write_about(name, **found, calibration=calibration)
+    fields = described(result, corpus)
+    write_about(name, **fields, calibration=calibration)
     print(f"  stored the thresholds in {name}  ({SCALES['cosine']})")
-    for point, entry in found["thresholds"].items():
+    for point, entry in fields["thresholds"].items():
         value = entry["threshold"]
         print(f"    {point}  " + ("too few trials to say" if value is None else f"{value:.4f}"))
-    if warning := threshold_warning(found):
+    if warning := threshold_warning(fields):
         print(f"warning: {warning}")

@@ -210,11 +210,11 @@ class Corpus:
 
     @classmethod
     def _from_tree(cls, root: Path, level: int | None, *, unlabelled: bool) -> "Corpus":
-        found = tree.walk(root, SUFFIXES)
-        if not found.files:
+        listing = tree.walk(root, SUFFIXES)
+        if not listing.files:
             raise InputError(f"{root} holds no {', '.join(sorted(SUFFIXES))} file")
-        files, copies = _without_copies(found.files)
-        notes = [*found.notes]
+        files, copies = _without_copies(listing.files)
+        notes = [*listing.notes]
         if copies:
             notes.append(f"left out, the same recording in another form: {copies:,} files")
         if kaldi.has_speakers(root):

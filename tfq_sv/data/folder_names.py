@@ -115,8 +115,8 @@ def copy_of(name: str) -> str | None:
     >>> copy_of("ann - Copy"), copy_of("copy of ann"), copy_of("ann (2)"), copy_of("ann")
     ('ann', 'ann', 'ann', None)
     """
-    found = _COPY.fullmatch(name)
-    return (found["of"] or found["first"]) if found else None
+    match = _COPY.fullmatch(name)
+    return (match["of"] or match["first"]) if match else None
 
 
 def is_split(name: str) -> bool:

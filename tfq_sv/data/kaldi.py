@@ -137,12 +137,12 @@ def recordings_of(source: Path, listed: Mapping[str, str]) -> dict[str, Path | M
     entries: dict[Path, list[tuple[int, str]]] = {}
     bases: dict[str, Path] = {}
     for key, value in listed.items():
-        found = _OFFSET.fullmatch(value)
+        match = _OFFSET.fullmatch(value)
         path = located(source.parent, value)
-        if found and not path.exists():
-            name = found[1]
+        if match and not path.exists():
+            name = match[1]
             archive = bases.setdefault(name, located(source.parent, name))
-            entries.setdefault(archive, []).append((int(found[2]), key))
+            entries.setdefault(archive, []).append((int(match[2]), key))
         recordings[key] = path
     for archive, places in entries.items():
         if not archive.is_file():
@@ -198,7 +198,7 @@ def _segments(
     recordings: Mapping[str, Path | Member | Segment],
     sides: Mapping[str, tuple[str, int]],
 ) -> dict[str, Path | Member | Segment]:
-    found: dict[str, Path | Member | Segment] = {}
+    places: dict[str, Path | Member | Segment] = {}
     for number, line in read_lines(path, comments=True):
         fields = line.split()
         try:
@@ -219,12 +219,12 @@ def _segments(
                 f"lists neither {recording} nor {file}" if file else f"does not list {recording}"
             )
             raise InputError(f"{path}:{number}: wav.scp {lists}")
-        if key in found:
+        if key in places:
             raise InputError(f"{path}:{number}: {key} is a duplicate")
-        found[key] = _segment(recordings[recording], first, None if last == -1 else last, channel)
-    if not found:
+        places[key] = _segment(recordings[recording], first, None if last == -1 else last, channel)
+    if not places:
         raise InputError(f"{path} lists no utterance")
-    return found
+    return places
 
 
 def _segment(
@@ -292,16 +292,16 @@ def shared_recordings(
 ) -> list[str]:
     """Says how many utterances are another speaker's utterance too, if any are."""
     first: dict[object, str] = {}
-    found = []
+    shared = []
     for key, place in places.items():
         where = (place.archive, place.offset) if isinstance(place, Member) else place
         other = first.setdefault(where, key)
         if speakers[key] != speakers[other]:
-            found.append(f"{key} is {other}")
-    if not found:
+            shared.append(f"{key} is {other}")
+    if not shared:
         return []
     return [
-        f"warning: {len(found):,} utterances are another speaker's too (first: {found[0]}); a "
+        f"warning: {len(shared):,} utterances are another speaker's too (first: {shared[0]}); a "
         "reco2file_and_channel says which channel is whose"
     ]
 

@@ -300,10 +300,10 @@ def _embedded(
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
     if key not in corpus.paths:
         raise _unknown(corpus, key)
-    found = embed_recording(encoder, corpus.paths[key])
-    doubt = found.doubt.split(":")[0]
+    result = embed_recording(encoder, corpus.paths[key])
+    doubt = result.doubt.split(":")[0]
     doubts = (f"warning, perhaps no speech: {doubt}",) if doubt else ()
-    return found.embedding, found.changes, doubts
+    return result.embedding, result.changes, doubts
 
 
 def _unknown(corpus: Corpus, key: str) -> BadAudioError:

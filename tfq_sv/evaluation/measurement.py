@@ -135,8 +135,8 @@ def _portable(source: str) -> str:
     >>> _portable("90 pairs of my/test (seed 0)")
     '90 pairs of test (seed 0)'
     """
-    if found := re.fullmatch(r"(\d+ pairs (?:drawn from|of) )(.*)( \(seed \d+\))", source):
-        return f"{found[1]}{PurePath(found[2]).name}{found[3]}"
+    if match := re.fullmatch(r"(\d+ pairs (?:drawn from|of) )(.*)( \(seed \d+\))", source):
+        return f"{match[1]}{PurePath(match[2]).name}{match[3]}"
     return PurePath(source).name
 
 

@@ -170,14 +170,14 @@ def _cached(cache: str | os.PathLike[str] | None, run: Mapping[str, Any], count:
     if cache is None or not Path(cache).exists():
         return np.empty((0, count))
     try:
-        found = json.loads(Path(cache).read_text(encoding="utf-8"))
-        values = np.array(found.pop("probes"), np.float64).reshape(-1, count)
+        content = json.loads(Path(cache).read_text(encoding="utf-8"))
+        values = np.array(content.pop("probes"), np.float64).reshape(-1, count)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{cache} holds no probes of a sensitivity; delete it") from None
     for name, value in run.items():
-        if found.get(name) != value:
+        if content.get(name) != value:
             raise InputError(
-                f"{cache} is of another run: its {name} is {found.get(name)!r}, not {value!r}; "
+                f"{cache} is of another run: its {name} is {content.get(name)!r}, not {value!r}; "
                 "delete it to measure again, or repeat that run with its own settings"
             )
     return values

@@ -122,20 +122,22 @@ def _prefix(file: Path, keys: Iterable[str]) -> str:
     """Returns what is before every key of the network: "" or "model.", for instance."""
     keys = list(keys)
     for kernel in _FIRST_KERNELS:
-        found = sorted(
+        prefixes = sorted(
             (key.removesuffix(kernel) for key in keys if f".{key}".endswith(f".{kernel}")),
             key=lambda prefix: prefix.count("."),
         )
         # Blocks, which are numbered, have such keys as well, one or more levels further down.
-        found = [prefix for prefix in found if not prefix.rstrip(".").split(".")[-1].isdecimal()]
+        prefixes = [
+            prefix for prefix in prefixes if not prefix.rstrip(".").split(".")[-1].isdecimal()
+        ]
         # Another network lies beside the first, a part of it below.
-        found = [x for x in found if x == found[0] or not x.startswith(found[0])]
-        if len(found) > 1:
+        prefixes = [x for x in prefixes if x == prefixes[0] or not x.startswith(prefixes[0])]
+        if len(prefixes) > 1:
             raise InputError(
-                f"{file} holds several networks ({', '.join(found)}); save the state dict of one"
+                f"{file} holds several networks ({', '.join(prefixes)}); save the state dict of one"
             )
-        if found:
-            return found[0].removesuffix("front.")  # of a SimAM ResNet
+        if prefixes:
+            return prefixes[0].removesuffix("front.")  # of a SimAM ResNet
     return ""
 
 

@@ -96,14 +96,14 @@ def _block(x: Any, layer: str, dilation: int, bottleneck: int) -> Any:
 def _res2(x: Any, name: str, dilation: int) -> Any:
     """Each group but the last is convolved, together with what the group before it became."""
     *groups, last = ChannelGroups(name=f"{name}.split")(x)
-    found: list[Any] = []
+    outputs: list[Any] = []
     for index, group in enumerate(groups):
-        y = layers.Add(name=f"{name}.adds.{index}")([found[-1], group]) if found else group
+        y = layers.Add(name=f"{name}.adds.{index}")([outputs[-1], group]) if outputs else group
         width = y.shape[-1]
         y = frame_conv(y, f"{name}.convs.{index}", width, 3, dilation=dilation, bias=True)
         y = layers.ReLU(name=f"{name}.relus.{index}")(y)
-        found.append(norm(y, f"{name}.bns.{index}"))
-    return layers.Concatenate(name=f"{name}.concatenate")([*found, last])
+        outputs.append(norm(y, f"{name}.bns.{index}"))
+    return layers.Concatenate(name=f"{name}.concatenate")([*outputs, last])
 
 
 def _squeeze_excitation(x: Any, name: str, bottleneck: int) -> Any:

@@ -74,13 +74,13 @@ def reestimate_batch_norm(
             own.add(features)
             if theirs:
                 theirs.add(features)
-    found = own.means()
+    means = own.means()
     if theirs:
         was = theirs.means()
-        found = {name: moved(known[name], was[name], now) for name, now in found.items()}
-    if not all(np.isfinite(value).all() for value in itertools.chain(*found.values())):
+        means = {name: moved(known[name], was[name], now) for name, now in means.items()}
+    if not all(np.isfinite(value).all() for value in itertools.chain(*means.values())):
         raise InputError("the dataset for BatchNorm gives activations that are not finite")
-    for name, (mean, variance) in found.items():
+    for name, (mean, variance) in means.items():
         layers[name].moving_mean.assign(mean)
         layers[name].moving_variance.assign(variance)
     return model

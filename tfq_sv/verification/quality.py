@@ -61,12 +61,12 @@ def problem(samples: npt.NDArray[np.floating]) -> str:
     reason = no_speech(samples)
     if reason:
         return f"perhaps no speech: {reason}"
-    found = measure(samples)
-    if found.seconds < LEAST_SECONDS:
-        return f"{found.seconds:.1f} s of speech; at least {LEAST_SECONDS:g} s is needed"
-    if found.level < LEAST_LEVEL:
-        return f"too quiet: {found.level:.0f} dB; at least {LEAST_LEVEL:g} dB of full scale"
-    if found.clipped > MOST_CLIPPED:
-        share = f"{100 * found.clipped:.1f} % of the samples"
+    quality = measure(samples)
+    if quality.seconds < LEAST_SECONDS:
+        return f"{quality.seconds:.1f} s of speech; at least {LEAST_SECONDS:g} s is needed"
+    if quality.level < LEAST_LEVEL:
+        return f"too quiet: {quality.level:.0f} dB; at least {LEAST_LEVEL:g} dB of full scale"
+    if quality.clipped > MOST_CLIPPED:
+        share = f"{100 * quality.clipped:.1f} % of the samples"
         return f"clipped: {share} are at full scale; at most {100 * MOST_CLIPPED:g} %"
     return ""
