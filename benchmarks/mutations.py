@@ -24,7 +24,7 @@ import tf_keras
 ROOT = Path(__file__).parents[1]
 _OWN = (ROOT, ROOT / "benchmarks", Path())
 _IMPORTED = (hypothesis, sklearn, tensorflow, tensorflow_model_optimization, tf_keras)
-_OPTIONS = ["-xq", "-m", "not slow", "-p", "no:cacheprovider"]
+_OPTIONS = ["-xq", "-p", "no:cacheprovider"]
 _QUANTIZATION, _CALIBRATION = "tfq_sv/quantization", "tests/test_calibration.py"
 _GPTQ, _METRICS, _CODEBOOK = "tests/test_gptq.py", "tests/test_metrics.py", "tests/test_codebook.py"
 _PART = f"{_CALIBRATION}::test_each_part_of_calibration_pays"

@@ -10,6 +10,7 @@ from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
+from tfq_sv.quantization.batch_norm import moved
 
 
 def test_statistics_are_means_over_the_batches() -> None:
@@ -45,6 +46,18 @@ def test_two_bits_come_nearer_to_the_float_network(
     for name, book in tfq_sv.codebooks(quantized).items():
         np.testing.assert_array_equal(book.codes, books[name].codes)
         np.testing.assert_array_equal(book.centroids, books[name].centroids)
+
+
+def test_a_kernel_twice_as_large_gives_four_times_the_variance() -> None:
+    """Of all training data, too: ratios carry over, differences do not."""
+    layer = keras.layers.BatchNormalization(epsilon=0.0)
+    layer.build((None, 2))
+    layer.moving_mean.assign([1.0, -1.0])
+    layer.moving_variance.assign([2.0, 0.5])
+    was = np.array([0.5, 0.0]), np.array([3.0, 0.1])
+    mean, variance = moved(layer, was, (was[0] + 0.25, 4 * was[1]))
+    np.testing.assert_allclose(mean, [1.25, -0.75])
+    np.testing.assert_allclose(variance, [8.0, 2.0], rtol=1e-6)
 
 
 @pytest.mark.slow

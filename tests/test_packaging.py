@@ -11,9 +11,12 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 CACHES = shutil.ignore_patterns("__pycache__", "node_modules", "build", "*.egg-info", ".*_cache")
@@ -229,17 +232,42 @@ def test_the_runtime_wheel_is_part_of_the_full_one(runtime: Path, environment: P
     assert not folders & {"training", "quantization", "models", "experiments"}
 
 
-def test_constraints_satisfy_what_the_package_asks_for() -> None:
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
+def constraints() -> dict[str, str]:
+    """Name -> version."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def direct_dependencies() -> list[Requirement]:
+    """What `make` installs with the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *extras["demo"], *extras["dev"]]:
-        asked = Requirement(text)
-        assert asked.specifier.contains(pins[canonicalize_name(asked.name)]), text
+    return [Requirement(x) for x in [*project["dependencies"], *extras["demo"], *extras["dev"]]]
+
+
+def test_constraints_satisfy_what_the_package_asks_for() -> None:
+    pins = constraints()
+    for asked in direct_dependencies():
+        assert asked.specifier.contains(pins[canonicalize_name(asked.name)]), asked
+
+
+def test_constraints_name_what_dependencies_need() -> None:
+    """One that is left out is the newest, and changes what others get."""
+    pins, needed = constraints(), set[str]()
+    installed = {canonicalize_name(x.name): x for x in metadata.distributions()}
+    left = [canonicalize_name(asked.name) for asked in direct_dependencies()]
+    while left:
+        name = left.pop()
+        if name in needed:
+            continue
+        needed.add(name)
+        version = installed[name].version.partition("+")[0] if name in installed else ""
+        if version != pins.get(name, version):
+            pytest.skip("other versions are installed than those of constraints.txt")
+        asked = [Requirement(text) for text in installed[name].requires or []]
+        here = [x for x in asked if x.marker is None or x.marker.evaluate({"extra": ""})]
+        left += [canonicalize_name(x.name) for x in here]
+    assert needed <= pins.keys()
 
 
 def test_the_address_gets_into_metadata_readme_notebooks_and_citation(tmp_path: Path) -> None:
