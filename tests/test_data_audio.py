@@ -206,6 +206,27 @@ def test_aac_is_read_whatever_its_name_says(suffix: str, tmp_path: Path) -> None
         assert len(audio.read(member).samples) == pytest.approx(16000, abs=2048)
 
 
+@pytest.mark.parametrize(("layout", "channels"), [("5.1", 6), ("7.1", 8)])
+def test_aac_of_many_channels(layout: str, channels: int, tmp_path: Path) -> None:
+    """PyAV reads past the planes of eight channels or more, and may crash."""
+    av = pytest.importorskip("av")
+    gains = np.linspace(0.5, 1, channels, dtype=np.float32)
+    frame = av.AudioFrame.from_ndarray(
+        np.outer(tone(16000), gains).astype(np.float32).reshape(1, -1), "flt", layout
+    )
+    frame.sample_rate = 16000
+    with av.open(str(tmp_path / "x.m4a"), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout=layout)
+        stream.bit_rate = 128_000 * channels
+        for planar in av.AudioResampler(format="fltp").resample(frame):
+            container.mux(stream.encode(planar))
+        container.mux(stream.encode(None))
+    recording = audio.read(tmp_path / "x.m4a")
+    assert recording.changes == (f"{channels} channels mixed down",)
+    assert len(recording.samples) == pytest.approx(16000, abs=2048)
+    assert np.isfinite(recording.samples).all()
+
+
 def test_tags_that_are_not_utf_8(tmp_path: Path) -> None:
     """Found by mutation: PyAV decodes them strictly."""
     path = tmp_path / "x.m4a"

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import fuzz
 
 from tfq_sv.cli import train
 from tfq_sv.cli.config import apply_config
+from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec, _claim_folder
 from tfq_sv.errors import InputError
@@ -44,6 +46,18 @@ def test_a_result_or_one_clear_line(group: str, names: list[str], tmp_path: Path
         for number in range(40):
             kind, said = fuzz.try_one(reader, tmp_path / f"{name}-{number}", [0, number])
             assert kind in ("read", "refused"), f"{name} {number}: {said}"
+
+
+FOUND = Path(__file__).parent / "data" / "hostile"
+
+
+@pytest.mark.parametrize("path", sorted(FOUND.iterdir()), ids=lambda path: path.name)
+def test_what_once_broke_something(path: Path) -> None:
+    """Files that benchmarks/fuzz.py found."""
+    pytest.importorskip("av")
+    for call in (audio.probe, audio.read):
+        with suppress(InputError):
+            call(path)
 
 
 @pytest.mark.slow

@@ -325,10 +325,16 @@ def _sound_header(file: Any, size: int) -> tuple[int, int, int]:
 def _av_blocks(container: Any, stream: Any) -> Iterator[npt.NDArray[np.float32]]:
     import av
 
-    plain = av.AudioResampler(format="fltp")
+    # Not one plane per channel: PyAV reads past the last one of eight or more.
+    packed = av.AudioResampler(format="flt")
+    first = None
     for frame in container.decode(stream):
-        for part in plain.resample(frame):
-            yield part.to_ndarray().T
+        form = frame.sample_rate, len(frame.layout.channels)
+        first = first or form
+        if form != first:
+            raise NotAudioError("its rate or its number of channels changes on the way")
+        for part in packed.resample(frame):
+            yield part.to_ndarray().reshape(-1, form[1])
 
 
 @contextmanager
