@@ -11,11 +11,13 @@ import tf_keras as keras
 
 import tfq_sv
 from tfq_sv import assets, cli
+from tfq_sv.assets import __main__ as shipping
 from tfq_sv.cli import demo
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec
 from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Evaluation, KerasEncoder, evaluate
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder
@@ -61,6 +63,29 @@ def test_the_demo_is_of_a_network_that_knows_its_speech() -> None:
 def test_shipped_networks_are_small() -> None:
     for name in assets.NAMES:
         assert (Path(assets.__file__).parent / f"{name}.h5.gz").stat().st_size <= 2_000_000
+
+
+def test_a_shipped_network_has_as_many_bits_as_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keras.Sequential([keras.layers.Dense(64, input_shape=(64,))])
+    model.save(tmp_path / "model.keras")
+    sizes = []
+    for bits in (10, 9):
+        shipping.pack(str(tmp_path / "model.keras"), str(tmp_path / "small.h5.gz"))
+        packed = (tmp_path / "small.h5.gz").read_bytes()
+        sizes.append(len(packed))
+        with h5py.File(io.BytesIO(gzip.decompress(packed))) as file:
+            kernel = file["model_weights/dense/dense/kernel:0"][()].astype(np.float32)
+        exact = model.get_weights()[0]
+        error = np.abs(kernel / exact - 1)[np.abs(exact) > 0.01].max()
+        assert 2.0 ** -(bits + 1) < error < 2.0 ** -(bits - 1)
+        monkeypatch.setattr(shipping, "LIMIT", len(packed) - 1)
+    assert sizes[1] < sizes[0]
+    monkeypatch.setattr(shipping, "LIMIT", 100)
+    with pytest.raises(InputError, match=r"takes [\d,]+ bytes; a shipped one, 100"):
+        shipping.pack(str(tmp_path / "model.keras"), str(tmp_path / "none.h5.gz"))
+    assert not (tmp_path / "none.h5.gz").exists()
 
 
 def test_shipped_networks_open_in_old_versions_too() -> None:
