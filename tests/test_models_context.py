@@ -8,9 +8,12 @@ import tensorflow as tf
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 
+from tfq_sv import models
+from tfq_sv.evaluation.measurement import KerasEncoder
 from tfq_sv.export import export_float32
+from tfq_sv.features import fbank
 from tfq_sv.models.context import MatMul, Segments
-from tfq_sv.models.dilation import native_dilation
+from tfq_sv.models.dilation import all_native, has_dilation, native_dilation, traced
 from tfq_sv.models.sequence import frame_conv
 
 
@@ -53,3 +56,30 @@ def test_native_dilation_computes_the_same_and_ends() -> None:
     kinds, outside = traced()
     assert "SpaceToBatchND" in kinds
     np.testing.assert_allclose(inside, outside, atol=1e-5)
+
+
+def test_dilated_layers_compute_the_same_at_any_length() -> None:
+    """TensorFlow's optimizer confuses the sizes of such graphs where their length is open."""
+    network = models.build("ECAPA_TDNN_c512", channels=16)
+    encoder, rng = KerasEncoder(network), np.random.default_rng(0)
+    for length in (16000, 8000, 24160):
+        waveform = (0.1 * rng.normal(size=length)).astype(np.float32)
+        expected = network(fbank(waveform)[None])[0]
+        np.testing.assert_allclose(encoder.embed(waveform), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_traces_of_dilated_layers_keep_their_length(native: bool) -> None:
+    entry = keras.Input((None, 4))
+    kind = keras.layers.Conv2D if native else keras.layers.DepthwiseConv2D
+    size = {"filters": 4} if native else {}
+    y = keras.layers.Reshape((1, -1, 4))(entry)
+    y = kind(kernel_size=(1, 3), dilation_rate=(1, 2), **size)(y)
+    model = keras.Model(entry, y)
+    assert has_dilation(model)
+    assert all_native(model) == native
+    lengths = set()
+    step = traced(lambda x: lengths.add(x.shape[1]) or model(x), model)
+    for length in (10, 11, 12, 11):
+        step(np.zeros((1, length, 4), np.float32))
+    assert lengths == {10, 11, 12}

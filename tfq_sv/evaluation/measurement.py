@@ -40,6 +40,7 @@ class KerasEncoder:
         import tensorflow as tf
 
         from tfq_sv.models import front_end, origin_of
+        from tfq_sv.models.dilation import all_native, native_dilation, traced
         from tfq_sv.models.entry import as_entry, one_embedding, takes_waveform
 
         self.fbank, self._raw = front_end(model), takes_waveform(model)
@@ -47,10 +48,13 @@ class KerasEncoder:
         shape = [1, None] if self._raw else [1, None, self.fbank.num_bins]
 
         def call(entry: tf.Tensor) -> tf.Tensor:
-            return one_embedding(model, model(as_entry(model, entry), training=False))
+            with native_dilation(model):
+                return one_embedding(model, model(as_entry(model, entry), training=False))
 
-        # One trace for every length.
-        self._call = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.float32)])
+        if all_native(model):  # one trace for every length
+            self._call = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.float32)])
+        else:
+            self._call = traced(call, model)
 
     def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,); long ones as `tfq_sv.windows`."""

@@ -7,6 +7,7 @@ over probes; a probe is one batch, and the batches are restarted when they end.
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.forms import Form, form_text, forms, rounded
 from tfq_sv.mixed_precision.probes import Estimate, ProbeOptions, ProbeRun, estimates
 from tfq_sv.models import narrow_strides
+from tfq_sv.models.dilation import traced
 from tfq_sv.models.entry import one_embedding
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import tqdm
@@ -194,12 +196,10 @@ def embedding_distortions(
     choices = [(layer, width) for layer in kernels for width in widths]
     values_of: dict[tuple[str, Form], npt.NDArray[np.float32]] = {}
 
-    @tf.function(reduce_retracing=True)
-    def embed(features: Any) -> Any:
+    def embedded(features: Any) -> Any:
         return strategy.run(lambda x: one_embedding(twin, twin(x, training=False)), (features,))
 
-    @tf.function(reduce_retracing=True)
-    def distance(features: Any, target: Any) -> Any:
+    def distance_to(features: Any, target: Any) -> Any:
         def on_one(features: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
             return _distance(one_embedding(twin, twin(features, training=False)), target)
 
@@ -208,6 +208,8 @@ def embedding_distortions(
     @tf.function(reduce_retracing=True)
     def stacked(values: Any) -> Any:
         return strategy.run(lambda *each: tf.stack(each), values)
+
+    embed, distance = traced(embedded, twin), traced(distance_to, twin)
 
     def probe(features: Any, _labels: Any, _number: Any) -> Any:
         form_text = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
@@ -249,7 +251,7 @@ def _traces(
 ) -> dict[str, Estimate]:
     seed = run.options.seed
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @partial(traced, model=run.model, autograph=False)
     def on_all_devices(features: Any, labels: Any, number: Any) -> Any:
         def on_one(features: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
             return probe(features, labels, tf.stack([seed, number]))

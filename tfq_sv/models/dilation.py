@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -30,11 +31,42 @@ def native_dilation(model: keras.Model) -> Iterator[None]:
             del layer.convolution_op
 
 
+def traced(
+    function: Callable[..., Any], model: keras.Model, *, autograph: bool = True
+) -> Callable[..., Any]:
+    """`tf.function`, whose graphs are of any length unless a model in them has dilated layers.
+
+    TensorFlow (2.21, on CPUs) computes several dilated convolutions wrongly where the graph leaves
+    the number of frames open: its optimizer confuses the sizes that it deals frames out by. With
+    such layers, each length gets a graph of its own, also where a gradient rules out
+    `native_dilation`.
+    """
+    flexible = not has_dilation(model)
+    made: Callable[..., Any] = tf.function(function, reduce_retracing=flexible, autograph=autograph)
+    return made
+
+
+def has_dilation(model: keras.Model) -> bool:
+    """Whether any layer is dilated, those of layers and of models within included."""
+    return any(_dilation(layer) > 1 for layer in model.submodules)
+
+
+def all_native(model: keras.Model) -> bool:
+    """Whether `native_dilation` reaches every dilated layer."""
+    layers = [getattr(layer, "layer", layer) for layer in model.layers]
+    native = {id(layer) for layer in layers if _is_dilated(layer)}
+    return all(id(layer) in native for layer in model.submodules if _dilation(layer) > 1)
+
+
+def _dilation(layer: Any) -> int:
+    return int(np.max(getattr(layer, "dilation_rate", 1)))
+
+
 def _is_dilated(layer: keras.layers.Layer) -> bool:
     return (
         type(layer) is keras.layers.Conv2D
         and layer.data_format == "channels_last"
-        and any(rate > 1 for rate in layer.dilation_rate)
+        and _dilation(layer) > 1
     )
 
 

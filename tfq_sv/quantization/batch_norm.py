@@ -13,6 +13,7 @@ import tf_keras as keras
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import model_input
+from tfq_sv.models.dilation import traced
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantized_model import quantizers_of
 
@@ -95,7 +96,7 @@ class _BatchStatistics:
             v for x in self._layers.values() for v in (x.moving_mean, x.moving_variance)
         ]
         self._sums, self._count = [np.zeros(v.shape) for v in self._variables], 0
-        self._step = tf.function(lambda x: model(x, training=True), reduce_retracing=True)
+        self._step = traced(lambda x: model(x, training=True), model)
 
     def add(self, features: tf.Tensor) -> None:
         self._step(features)

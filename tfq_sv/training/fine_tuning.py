@@ -14,6 +14,7 @@ import tf_keras as keras
 from tfq_sv.data.stream import Stream
 from tfq_sv.errors import InputError
 from tfq_sv.models import model_input, narrow_strides
+from tfq_sv.models.dilation import traced
 from tfq_sv.models.entry import embedding_shape, one_embedding
 from tfq_sv.quantization.batch_norm import reestimate_batch_norm
 from tfq_sv.quantization.quantized_model import quantizers_of
@@ -241,6 +242,7 @@ class _Step:
         self._variables = sum((x.trainable_variables for x in kept.values()), self._variables)
         self._optimizer.build(self._variables)
         self.state = tf.train.Checkpoint(model=student, optimizer=self._optimizer, **kept)
+        self._distributed_step = traced(self._on_all_replicas, student)
 
     def __call__(self, features: tf.Tensor, labels: tf.Tensor) -> float:
         sharding = BatchSharding(self._strategy, features.shape[0])
@@ -248,8 +250,7 @@ class _Step:
         parts = sharding.shard(features[rows], labels[rows])
         return float(self._distributed_step(*parts))
 
-    @tf.function(reduce_retracing=True)
-    def _distributed_step(self, features: Any, labels: Any) -> tf.Tensor:
+    def _on_all_replicas(self, features: Any, labels: Any) -> tf.Tensor:
         losses = self._strategy.run(self._replica_step, (features, labels))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
@@ -299,10 +300,10 @@ def speaker_head(
     head.margin.assign(margin)
     sums = np.zeros((speakers, embedding_shape(teacher)[-1]))
 
-    @tf.function(reduce_retracing=True)
-    def embed(features: tf.Tensor) -> tf.Tensor:
+    def embedded(features: tf.Tensor) -> tf.Tensor:
         return tf.math.l2_normalize(one_embedding(teacher, teacher(features, training=False)), 1)
 
+    embed = traced(embedded, teacher)
     for batch in dataset:
         labels = _labels(batch, head, len(batch[0])).numpy()
         np.add.at(sums, labels, embed(model_input(teacher, batch)).numpy())
