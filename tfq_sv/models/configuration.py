@@ -45,7 +45,7 @@ def _read(checkpoint: Checkpoint, bins: int) -> FbankOptions:
         raise refuse("normalised variance", "mean normalisation")
     rate = dataset.get("resample_rate", 16000)
     if rate != WESPEAKER.sample_rate:
-        raise refuse(f"{rate} Hz", f"{WESPEAKER.sample_rate} Hz")
+        raise refuse(f"{rate!r:.60} Hz", f"{WESPEAKER.sample_rate} Hz")
     settings = {
         # `raw_wav`, `num_frms` and `feat_dim` say how to train; the rest is the front end.
         **section(checkpoint, "feature_args"),
@@ -55,7 +55,7 @@ def _read(checkpoint: Checkpoint, bins: int) -> FbankOptions:
         settings.pop(ignored, None)
     found = settings.pop("num_mel_bins", bins)
     if found != bins:
-        raise refuse(f"{found} mel bins for a network of feat_dim {bins}", "equal numbers")
+        raise refuse(f"{found!r:.60} mel bins for a network of feat_dim {bins}", "equal numbers")
     per_ms = WESPEAKER.sample_rate / 1000
     length, shift = settings.pop("frame_length", 25), settings.pop("frame_shift", 10)
     for name, value in (("frame_length", length), ("frame_shift", shift)):

@@ -116,9 +116,9 @@ def _unreachable(item: Mapping[str, Any]) -> Any:
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         return None  # Sequential's layers have no inputs; Keras refuses what is no layer
     todo = {str(layer.get("name")): layer.get("inbound_nodes") or [] for layer in layers}
-    # What has no inputs is there already, and a model within this one has a node of its own.
+    # A model within this one has a node of its own.
     models = {str(layer.get("name")) for layer in layers if layer.get("class_name") in _MODELS}
-    reached = {name: int(name in models or not nodes) for name, nodes in todo.items()}
+    reached = {name: int(name in models) for name in todo}
     inputs = {str(x.get("name")) for x in layers if x.get("class_name") == "InputLayer"}
 
     def is_ready(reference: list[Any]) -> bool:
@@ -133,7 +133,8 @@ def _unreachable(item: Mapping[str, Any]) -> Any:
                 todo[name] = nodes = nodes[1:]
                 reached[name] += 1
                 progress = True
-    return next((name for name, nodes in todo.items() if nodes), None)
+    never = (name for name in todo if todo[name] or not (reached[name] or name in inputs))
+    return next(never, None)
 
 
 def _references(node: Any, names: Container[str]) -> Iterator[list[Any]]:
