@@ -77,7 +77,8 @@ TASKS = {
     ),
     "evaluate --embeddings": Task(
         "evaluate --model={inputs}/net.keras --corpus={inputs}/corpus/test --embeddings=kept "
-        "--scores_out=scores"
+        "--scores_out=scores",
+        grows=("kept/*.scp",),  # as above
     ),
     "evaluate --store": Task(
         "evaluate --model=small.tflite --corpus={inputs}/corpus/test --store",

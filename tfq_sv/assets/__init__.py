@@ -13,11 +13,16 @@ _REAL = (
     "distilled from CAM++ (3D-Speaker, zh-en) on speechocean762 (train), LibriSpeech and synthetic "
     "speech"
 )
-SPEECH = {"resnet18-real": _REAL, "resnet18-small": SYNTHETIC, "df_resnet56-small": SYNTHETIC}
+SPEECH = {
+    "resnet18-real": _REAL,
+    "df_resnet56-real": _REAL,
+    "resnet18-small": SYNTHETIC,
+    "df_resnet56-small": SYNTHETIC,
+}
 """Shipped networks, and what each was trained on."""
 
 NAMES = tuple(SPEECH)
-FILES = ("resnet18-real.tflite",)
+FILES = ("resnet18-real.tflite", "df_resnet56-real.tflite")
 """Shipped files for LiteRT, quantized, with their thresholds."""
 
 
