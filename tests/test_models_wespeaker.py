@@ -288,6 +288,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         "text.pt": b"not a checkpoint",
         "empty.pt": b"",
         "truncated.pt": whole[: len(whole) // 2],
+        "directory.pt": whole.replace(b"PK\x01\x02", b"PX\x01\x02"),
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)

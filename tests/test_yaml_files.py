@@ -42,6 +42,15 @@ def test_a_billion_laughs_are_one_clear_line(
         read(file)
 
 
+@pytest.mark.parametrize("opening", ["[", "{", "[ {\n"])
+def test_brackets_without_end_are_refused_at_once(opening: str, tmp_path: Path) -> None:
+    """Found by mutation: PyYAML took more than 4 s to give up."""
+    file = tmp_path / "a.yaml"
+    file.write_text("steps: " + opening * 20_000)
+    with pytest.raises(InputError, match="its brackets nest too deeply"):
+        yaml_files.read(file)
+
+
 def test_usual_aliases_are_read(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: &a {b: 1}\nc: [*a, *a, {<<: *a, d: 2}]\n")

@@ -1,5 +1,6 @@
 """YAML from elsewhere: plain values, and no more of them than the file seems to hold."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST = 100_000
 """Values, with each alias counted as what it repeats."""
+
+_NESTED = re.compile(r"(?:[\[{]\s*){200}")  # PyYAML takes seconds before it gives up
 
 
 def read(file: Path, loader: "type[yaml.SafeLoader] | None" = None) -> Any:
@@ -28,7 +31,10 @@ def read(file: Path, loader: "type[yaml.SafeLoader] | None" = None) -> Any:
     import yaml
 
     try:
-        parser = (loader or yaml.SafeLoader)(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if _NESTED.search(text):
+            raise InputError(f"{file} is not YAML: its brackets nest too deeply")
+        parser = (loader or yaml.SafeLoader)(text)
         node = parser.get_single_node()
         if node is not None and _size(node, {}) > MOST:
             raise InputError(f"{file} repeats more than {MOST:,} values by aliases; write them out")

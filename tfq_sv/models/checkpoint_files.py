@@ -157,13 +157,17 @@ def _refuse_programs(file: Path) -> None:
         raise InputError(f"{file} is an ONNX program, whose weights have no names; {take}")
     if not zipfile.is_zipfile(file):
         return
-    with zipfile.ZipFile(file) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise InputError(
-                f"{file} is a TorchScript program, which is not run; {take}, or save its weights "
-                f"where you trust it: torch.save(torch.jit.load({file.name!r}).state_dict(), "
-                "'avg_model.pt')"
-            )
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # damaged: torch says how
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise InputError(
+            f"{file} is a TorchScript program, which is not run; {take}, or save its weights "
+            f"where you trust it: torch.save(torch.jit.load({file.name!r}).state_dict(), "
+            "'avg_model.pt')"
+        )
 
 
 class _Inert:
