@@ -68,7 +68,7 @@ def test_shipped_networks_are_small() -> None:
 def test_a_shipped_network_has_as_many_bits_as_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = keras.Sequential([keras.layers.Dense(64, input_shape=(64,))])
+    model = keras.Sequential([keras.layers.Dense(64, input_shape=(64,), name="dense")])
     model.save(tmp_path / "model.keras")
     sizes = []
     for bits in (10, 9):
