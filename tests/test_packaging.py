@@ -254,7 +254,8 @@ def test_constraints_satisfy_what_the_package_asks_for() -> None:
 def test_constraints_name_what_dependencies_need() -> None:
     """One that is left out is the newest, and changes what others get."""
     pins, needed = constraints(), set[str]()
-    installed = {canonicalize_name(x.name): x for x in metadata.distributions()}
+    found = reversed([*metadata.distributions()])  # the first counts: setuptools brings others
+    installed = {canonicalize_name(x.name): x for x in found}
     left = [canonicalize_name(asked.name) for asked in direct_dependencies()]
     while left:
         name = left.pop()
