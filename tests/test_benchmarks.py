@@ -11,8 +11,11 @@ import pytest
 import tf_keras as keras
 from train_small import small
 
+from tfq_sv.data import audio
+from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.training.augment import Augmenter, find_noises, find_rirs
 from tfq_sv.verification import decision
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -162,6 +165,25 @@ def test_what_tells_the_loss_of_eer(
     monkeypatch.setattr(script.tfq_sv, "quantize", None)  # nothing is left to do
     script.main(networks=[tmp_path / "network.keras"], **settings)
     assert capsys.readouterr().out == said
+
+
+def test_training_takes_the_noises_and_rooms(
+    train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    noises = importlib.import_module("noises")
+    monkeypatch.setattr(noises, "COUNT", 2)
+    monkeypatch.setattr(noises, "SECONDS", 1)
+    folders = {"noises": tmp_path / "noises", "rooms": tmp_path / "rooms"}
+    noises.main(argparse.Namespace(corpus=str(train_corpus.root), seed=0, **folders))
+    kinds, rooms = find_noises(folders["noises"]), find_rirs(folders["rooms"])
+    assert [len(kinds[kind]) for kind in ("noise", "speech", "music")] == [2, 2, 2]
+    chunk = audio.read(kinds["speech"][0]).samples
+    for changed in (Augmenter(noises=kinds, probability=1), Augmenter(rirs=rooms, probability=1)):
+        result = changed(chunk, 1.0, np.random.default_rng(0))
+        assert np.isfinite(result).all()
+        assert np.abs(result - chunk).max() > 0
+        assert not changed.skipped
 
 
 def test_scores_against_references_are_those_of_decisions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,9 +212,9 @@ def embedding_distortions(
     embed, distance = traced(embedded, twin), traced(distance_to, twin)
 
     def probe(features: Any, _labels: Any, _number: Any) -> Any:
-        form_text = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
+        bar = tqdm(choices, desc="layers and widths", leave=False, disable=not progress)
         target, distances = embed(features), []
-        for layer, width in form_text:
+        for layer, width in bar:
             kernel = kernels[layer]
             weights = kernel.numpy()
             if (layer, width) not in values_of:

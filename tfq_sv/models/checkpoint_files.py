@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -160,8 +161,9 @@ def _refuse_programs(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return  # damaged: torch says how
+    # What zipfile raises on damaged directories; torch.load then says what is wrong.
+    except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError):
+        return
     if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(
             f"{file} is a TorchScript program, which is not run; {take}, or save its weights "
