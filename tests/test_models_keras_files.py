@@ -276,6 +276,24 @@ def test_weights_lie_in_the_file_itself(form: str, kind: str, tmp_path: Path) ->
         tfq_sv.load_model(tmp_path / form)
 
 
+@pytest.mark.parametrize("form", FORMS[:2])
+def test_a_file_at_which_hdf5_hangs_is_refused(form: str, tmp_path: Path) -> None:
+    """Read in this process, the attribute of tests/data/hangs.h5 would never end."""
+    damaged = (Path(__file__).parent / "data" / "hangs.h5").read_bytes()
+    path = tmp_path / form
+    network().save(path)
+    if form == "model.h5":
+        path.write_bytes(damaged)
+    else:
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in (members | {"model.weights.h5": damaged}).items():
+                new.writestr(name, content)
+    with pytest.raises(InputError, match=rf"{form} is damaged: HDF5 cannot get through it"):
+        tfq_sv.load_model(path)
+
+
 def test_a_keras_file_has_three_members(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     network().save(path)

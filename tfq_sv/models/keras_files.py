@@ -23,9 +23,7 @@ import tf_keras as keras
 from tf_keras.src.saving.serialization_lib import ObjectSharingScope  # it has no public name
 
 from tfq_sv.errors import InputError
-
-MAX_BYTES = 1 << 30
-"""Weights and configuration that a file may unpack to: ten times ResNet293's."""
+from tfq_sv.models import hdf5
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = frozenset({"metadata.json", _CONFIG, _WEIGHTS})
@@ -77,10 +75,10 @@ def load(path: Path) -> keras.Model:
         return _load_saved_model(path)
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
         return _load_archive(path)
+    hdf5.check(path)
     with h5py.File(path, "r") as file:
         _check_version(path, file.attrs.get("keras_version"))
         config = json.loads(file.attrs["model_config"])
-        _check_weights(path, file)
     check(path, config)
     return keras.models.load_model(path, compile=False)
 
@@ -230,8 +228,7 @@ def _load_archive(path: Path) -> keras.Model:
                 f"{path} cannot be unpacked to {folder} ({error.strerror}); free some space there, "
                 "or name another folder in TMPDIR"
             ) from error
-        with h5py.File(weights, "r") as file:
-            _check_weights(path, file)
+        hdf5.check(Path(weights), path)
         if isinstance(config, dict):
             config.pop("compile_config", None)  # is not loaded
         check(path, config)
@@ -275,28 +272,4 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
             raise InputError(
                 f"{path} holds {member.filename!r:.60}; expected {', '.join(sorted(_MEMBERS))}"
             )
-    _check_size(path, sum(member.file_size for member in archive.infolist()))
-
-
-def _check_weights(path: Path, file: h5py.File) -> None:
-    """Refuses what HDF5 would fetch from another file, and sizes that no network has."""
-    sizes: list[int] = []
-
-    def is_elsewhere(name: str, link: Any) -> str | None:
-        item = file[name] if isinstance(link, h5py.HardLink) else None
-        elsewhere = isinstance(link, h5py.ExternalLink)
-        if isinstance(item, h5py.Dataset):
-            elsewhere = item.external is not None or item.is_virtual
-            sizes.append(item.nbytes)
-        return name if elsewhere else None  # a name ends the visit
-
-    if name := file.visititems_links(is_elsewhere):
-        raise InputError(f"{path} is not loaded: its {name!r:.100} lies in another file")
-    _check_size(path, sum(sizes))
-
-
-def _check_size(path: Path, size: int) -> None:
-    if size > MAX_BYTES:
-        raise InputError(
-            f"{path} would unpack to {size:,} bytes of weights; expected {MAX_BYTES:,} at most"
-        )
+    hdf5.check_size(path, sum(member.file_size for member in archive.infolist()))
