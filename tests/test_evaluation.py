@@ -2,11 +2,13 @@ import gzip
 import html
 import io
 import json
+import logging
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 import tfq_sv
@@ -34,6 +36,18 @@ def test_the_keras_encoder_is_front_end_and_model(
         expected = network(fbank(samples[:length])[None])[0]
         embedded = KerasEncoder(network).embed(samples[:length])
         np.testing.assert_allclose(embedded, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_tensorflow_has_nothing_to_say_on_the_keras_encoder(network: keras.Model) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    tf.get_logger().addHandler(handler)
+    try:
+        KerasEncoder(network).embed(np.ones(8000, np.float32))
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert not [record.getMessage() for record in said]
 
 
 @pytest.mark.slow

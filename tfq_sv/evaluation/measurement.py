@@ -47,7 +47,7 @@ class KerasEncoder:
         self.origin = origin_of(model)
         shape = [1, None] if self._raw else [1, None, self.fbank.num_bins]
 
-        def call(entry: tf.Tensor) -> tf.Tensor:
+        def call(entry: Any) -> Any:  # `tf` in an annotation would stop AutoGraph
             with native_dilation(model):
                 return one_embedding(model, model(as_entry(model, entry), training=False))
 
