@@ -1,4 +1,4 @@
-"""What it would cost to fold a BatchNorm's gains into the kernel behind its ReLU.
+"""What it would cost to fold a BatchNorm's gains into the kernel after its ReLU.
 
     python benchmarks/forward_gains.py --network=campplus.keras
 

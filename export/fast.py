@@ -194,7 +194,7 @@ def _quantized(quantizer: Any, ranges: Any = None) -> bytes:
     with _quiet():
         data = bytes(quantizer.quantize(ranges).quantized_model)
     model = flatbuffer.read(data)
-    for buffer in model.buffers:  # it puts those of larger models behind the FlatBuffer
+    for buffer in model.buffers:  # in larger models they follow the FlatBuffer
         if buffer.offset > 1:
             content = data[buffer.offset : buffer.offset + buffer.size]
             buffer.data, buffer.offset, buffer.size = np.frombuffer(content, np.uint8), 0, 0

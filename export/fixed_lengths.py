@@ -38,7 +38,7 @@ def add(model: Model, lengths: Mapping[str, int]) -> None:
 
 
 def remove(model: Model) -> None:
-    """Removes what `add` appended to a model that has nothing behind it."""
+    """Removes what `add` appended at the end of a model."""
     for signature in [x for x in model.signatureDefs if _key(x).startswith("embed_")]:
         model.signatureDefs.remove(signature)
         del model.subgraphs[signature.subgraphIndex :]

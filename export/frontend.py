@@ -102,9 +102,9 @@ def _frames(waveform: Any, options: FbankOptions) -> Any:
         waveform = tf.pad(waveform, [[0, 0], [length // 2, length // 2]])
     elif not options.snip_edges:
         start = shift // 2 - length // 2
-        # Just enough behind for the last frame.
-        behind = length - shift + shift // 2 + start
-        waveform = tf.pad(waveform, [[0, 0], [-start, behind]], "SYMMETRIC")
+        # Just enough after the end for the last frame.
+        after = length - shift + shift // 2 + start
+        waveform = tf.pad(waveform, [[0, 0], [-start, after]], "SYMMETRIC")
     common = int(np.gcd(length, shift))
     block = max(size for size in range(1, _BLOCK + 1) if common % size == 0)
     identity = np.eye(block, dtype=np.float32).reshape(1, block, 1, block)

@@ -1,4 +1,4 @@
-"""export/android, on the JVM: its own tests, with LiteRT's Python package behind its Interpreter.
+"""export/android, on the JVM: its own tests, with LiteRT's Python package under its Interpreter.
 
 Needs a Java runtime, 17 or later. The compiler and Kotlin's libraries are those of the Kotlin
 kernel for Jupyter, the only ones on PyPI. The microphone is a stub; the sample app is compiled

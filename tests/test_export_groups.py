@@ -60,7 +60,7 @@ def test_segments_are_small_and_in_order(weights: list[int]) -> None:
 
 
 def deep(depth: int) -> Any:
-    """A residual chain of narrow convolutions, each with a BatchNorm behind it."""
+    """A residual chain of narrow convolutions, each with a BatchNorm after it."""
     features = layers.Input((None, 16))
     x = layers.Reshape((1, -1, 16))(features)
     x = layers.Conv2D(32, 1, name="stem")(x)

@@ -69,7 +69,7 @@ def test_near_the_best_of_all_codes() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 3])
 def test_by_turns_codes_and_centroids_fit_better(bits: int) -> None:
     kernel, _ = problem(1, 108, 16)
-    # Inputs as behind a ReLU: smooth over 3 x 3 taps, and 12 channels of one sign.
+    # Inputs as after a ReLU: smooth over 3 x 3 taps, and 12 channels of one sign.
     taps = np.stack(np.unravel_index(np.arange(9), (3, 3)), axis=1)
     near = 0.8 ** np.abs(taps[:, None] - taps).sum(axis=-1)
     gram = (0.15 + 0.85 * np.kron(near, np.eye(12)))[None]
@@ -107,7 +107,7 @@ def test_a_centroid_that_no_weight_has_is_no_hindrance() -> None:
 
 
 def test_inputs_that_are_all_zero_leave_the_nearest_codes() -> None:
-    """As of a layer behind a ReLU that is never positive."""
+    """As of a layer after a ReLU that is never positive."""
     kernel, centroids = np.array([[[0.1], [0.9]]]), np.float32([0, 1])
     rounded, found = fit_to_output(
         compensated_kernel(kernel, *2 * [np.zeros((1, 2, 2))]), np.zeros((1, 2, 2)), centroids

@@ -2,7 +2,7 @@
 
 As `speechbrain.lobes.features.Fbank` computes them, with the mean of the sentence subtracted:
 
-- frames centred on multiples of the shift, with zeros before and behind the signal;
+- frames centred on multiples of the shift, with zeros before and after the signal;
 - a periodic Hamming window, and the power of an FFT that is as long as the frame;
 - triangles in Hz around centres at equal steps of mel = 2595 log10(1 + Hz / 700); both sides of a
   triangle are as wide as its left one;

@@ -93,7 +93,7 @@ class Evaluation:
     normalized: NormalizedScores | None = None
 
     def thresholds(self) -> dict[str, Any]:
-        """What a file keeps, so that an app can decide: thresholds and the trials behind them.
+        """What a file keeps, so that an app can decide: thresholds, and the trials they come from.
 
         Raw cosines: at the EER, and where one in a hundred and one in a thousand nontarget trials
         is accepted (null where the trials are too few to say). Where an enrolment has several

@@ -316,7 +316,7 @@ def _segments(kernels: Sequence[_Kernel]) -> list[_Segment | None]:
 def _folded(
     layer: keras.layers.Layer, channels: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The gains and the bias that the converter gives a layer: those of the BatchNorm behind it."""
+    """The gains and the bias that the converter gives a layer: those of the BatchNorm after it."""
     bias = layer.bias.numpy() if layer.use_bias else np.zeros(channels)
     norm = _folded_norm(layer)
     if norm is None:

@@ -30,7 +30,7 @@ def reestimate_batch_norm(
 ) -> keras.Model:
     """Replaces BatchNorm's moving statistics, in place, by means over the batches given.
 
-    Few-bit kernels shift the activations behind them, while BatchNorm still expects the float
+    Few-bit kernels shift the activations after them, while BatchNorm still expects the float
     network's. At 1 and 2 bits that is a large part of what quantization costs. No weight and no
     codebook changes.
 

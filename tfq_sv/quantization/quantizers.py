@@ -131,7 +131,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     Args:
         bits: 1-8.
-        learned_scale: whether s is trained. Behind a BatchNorm it has no effect in training.
+        learned_scale: whether s is trained. Before a BatchNorm it has no effect in training.
         calibrated: see there.
 
     Attributes:

@@ -155,8 +155,8 @@ def finetune(
         model: what `tfq_sv.quantize` returned. A float model is trained in the same way: the
             control that a fair comparison needs.
         dataset: batches of waveforms or features, see `models.network_input`; for a head, tuples
-            (waveforms or features, speaker's index (B,)). Restarted when it ends; what a resumed
-            run has behind it is skipped.
+            (waveforms or features, speaker's index (B,)). Restarted when it ends; a resumed
+            run skips what it has had.
         teacher: network of the same features and embedding size.
         head: built, its centres trained before (`speaker_head`), its margin set; trained in place.
         options: settings; the defaults if None.

@@ -97,15 +97,15 @@ def multi_stage_finetune(
         check_settings(folder, settings, begun=begun, write=is_chief(strategy))
         if begun:
             drawn = _batches_drawn(folder)
-    student, behind = model, 0
+    student, done = model, 0
     for number, part in enumerate(parts, start=1):
         finished = folder / f"stage-{number}.keras" if folder is not None else None
         if finished is not None and finished.exists():
             student = load_model(finished)
-            behind = drawn[number - 1]
+            done = drawn[number - 1]
             continue
         student = _next_stage(model, student, part)
-        stream.skip(max(0, behind - stream.drawn))
+        stream.skip(max(0, done - stream.drawn))
         calibrate_rest(student, _minute(stream), progress=progress)
         finetune(
             student,

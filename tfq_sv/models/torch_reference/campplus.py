@@ -47,7 +47,7 @@ def _head(state: State, x: Tensor) -> Tensor:
 
 
 def _layer(state: State, name: str, x: Tensor, dilation: int) -> Tensor:
-    """Returns what came in with the layer's own channels behind it."""
+    """Returns what came in, with the layer's own channels after it."""
     y = F.conv1d(_norm_relu(state, f"{name}.nonlinear1", x), state[f"{name}.linear1.weight"])
     y = _norm_relu(state, f"{name}.nonlinear2", y)
     cam = f"{name}.cam_layer"
