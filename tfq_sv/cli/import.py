@@ -5,7 +5,7 @@ Takes a model folder of WeSpeaker (avg_model.pt, config.yaml) or of 3D-Speaker's
 (3D-Speaker's CAM++ for Chinese and English, with pip) or hf:ORGANISATION/REPOSITORY (of the Hugging
 Face Hub: pip install 'tfq-sv[hub]'). Reads tensors only, nothing in the file is run. The front end
 that it was trained with travels with the network. --verify compares it with an independent PyTorch
-form of the network first. Needs PyTorch and PyYAML: pip install 'tfq-sv[torch]'.
+form of the network first (pip install 'tfq-sv[torch]').
 
 example:
   tfq-sv import --checkpoint=voxceleb_resnet34_LM --out=resnet34.keras --verify

@@ -4,7 +4,7 @@ Keys and configurations are those of wenet-e2e/wespeaker, of pyannote's copies o
 Gemini's own files (`embedding` for `seg_1`), of 3D-Speaker, and of SpeechBrain, with whatever
 prefix a wrapper put before every key (`resnet.`, `module.`, `model.encoder.`, ...).
 
-Needs PyTorch and PyYAML (`pip install 'tfq-sv[torch]'`). Nothing that a file holds is ever run.
+Nothing that a file holds is ever run.
 """
 
 import json

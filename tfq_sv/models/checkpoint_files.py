@@ -2,19 +2,18 @@
 
 import json
 import logging
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.errors import InputError
+from tfq_sv.models import hdf5, torch_files
+from tfq_sv.models.torch_pickle import NoValues
 
 _log = logging.getLogger(__name__)
 
@@ -23,19 +22,19 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 _SAFE_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER = 1 << 26
 _COUNTER = "num_batches_tracked"
+_TENSORS = (np.ndarray, NoValues)
 
 
 def read_tensors(file: Path) -> dict[str, npt.NDArray[np.float32]]:
     """Reads a file of weights: key -> float32 array; counters of BatchNorm are left out.
 
     Raises:
-        InputError: PyTorch is missing; the file is damaged, of another kind, or holds anything but
-            tensors; a tensor that is not floating point, or with NaN.
+        InputError: the file is damaged, of another kind, or holds anything but tensors; a tensor
+            that is not floating point, or with NaN.
     """
-    if file.suffix.lower() == ".safetensors":
-        found = _read_safetensors(file)
-    else:
-        found = _unwrapped(file, _torch_load(file))
+    safe = file.suffix.lower() == ".safetensors"
+    found = _read_safetensors(file) if safe else _read_torch(file)
+    hdf5.check_size(file, sum(4 * x.size for x in found.values() if isinstance(x, np.ndarray)))
     tensors = {}
     for key, value in found.items():
         if key.endswith(_COUNTER) or _is_count(value):
@@ -67,22 +66,15 @@ def average(files: Sequence[Path]) -> dict[str, npt.NDArray[np.float32]]:
 
 def _is_count(value: Any) -> bool:
     """Whether a tensor is a single integer, such as a number of steps: no weight."""
-    if isinstance(value, np.ndarray):
-        return value.ndim == 0 and value.dtype.kind in "iu"
-    return bool(value.ndim == 0) and not bool(value.dtype.is_floating_point)
+    return isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu"
 
 
 def _floats(file: Path, key: str, value: Any) -> npt.NDArray[np.float32]:
-    if isinstance(value, np.ndarray):
-        return value.astype(np.float32)
-    if not value.is_floating_point():
-        raise InputError(f"{file}: {key} is {value.dtype}; expected floating point")
-    try:
-        found: npt.NDArray[np.float32] = value.detach().to_dense().float().numpy()
-    except (RuntimeError, TypeError) as error:  # no values, or of other devices
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{file}: {key} has no values that can be read ({reason})") from None
-    return found
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{file}: {key} has no values that can be read; save the network again")
+    if value.dtype.kind != "f":
+        raise InputError(f"{file}: {key} is torch.{value.dtype}; expected floating point")
+    return value.astype(np.float32, copy=False)
 
 
 def _read_safetensors(file: Path) -> dict[str, Array]:
@@ -116,28 +108,31 @@ def _safe_tensor(body: bytes, dtype: str, shape: list[int], data_offsets: list[i
     return values.reshape(shape)
 
 
-def _torch_load(file: Path) -> Any:
+def _read_torch(file: Path) -> dict[str, Any]:
     _refuse_programs(file)
     try:
-        import torch
-    except ImportError:
-        raise InputError(f"reading {file} needs PyTorch: pip install 'tfq-sv[torch]'") from None
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
-            raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged") from None
-        content = _tensors_alone(file)
-        if content is None:
+        content, objects = torch_files.read(file)
+    except torch_files.UnreadableError as error:
+        if not error.objects:
             raise InputError(
-                f"{file} holds more than tensors, which could run code and is not read; save the "
-                "bare weights where you trust the file: torch.save(model.state_dict(), path)"
+                f"{file} is not a PyTorch checkpoint, or is damaged ({error})"
             ) from None
-        return content
-    # What its zip and tar readers raise on other files and on damaged ones, it does not wrap.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{file} is not a PyTorch checkpoint, or is damaged ({reason})") from None
+        content, objects = None, error.objects
+    content = _inner(content)
+    if _is_state(content):
+        return dict(content)
+    if objects:
+        raise InputError(
+            f"{file} holds more than tensors, which could run code and is not read; save the "
+            "bare weights where you trust the file: torch.save(model.state_dict(), path)"
+        )
+    what = f"it holds {type(content).__name__}"
+    if isinstance(content, dict) and content:
+        what = f"{_odd_one(content)!r:.100} is no tensor"
+    raise InputError(
+        f"{file} is not a state dict ({what}); expected key -> tensor, bare or under "
+        f"{' or '.join(map(repr, _WRAPPERS))}"
+    )
 
 
 def _refuse_pages(file: Path) -> None:
@@ -161,7 +156,7 @@ def _refuse_programs(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    # What zipfile raises on damaged directories; torch.load then says what is wrong.
+    # What zipfile raises on damaged directories; `torch_files.read` then says what is wrong.
     except (zipfile.BadZipFile, struct.error, OSError, ValueError, NotImplementedError):
         return
     if any(name.endswith("/constants.pkl") for name in names):
@@ -172,119 +167,31 @@ def _refuse_programs(file: Path) -> None:
         )
 
 
-class _Inert:
-    """Stands for an object of any class that is not known; its class is never looked up."""
-
-    def __new__(cls, *_: Any, **__: Any) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __call__(self, *_: Any, **__: Any) -> "_Inert":
-        return self
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-    def __setitem__(self, *_: Any) -> None:
-        pass
-
-    def append(self, _: Any) -> None:
-        """Drops it."""
-
-    def extend(self, _: Any) -> None:
-        """Drops them."""
-
-    add = append
-
-
-class _Function:
-    """A function that a pickle may call, and not change."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-    def __setstate__(self, _: Any) -> None:
-        raise pickle.UnpicklingError("functions have no state")
-
-
-def _tensors_alone(file: Path) -> dict[str, Any] | None:
-    """Reads the state dict of a checkpoint that holds other objects too, as Lightning's do.
-
-    Whatever else there is becomes inert; two functions that make tensors are all that is called.
-    Returns None if there is no such state dict.
-    """
-    import torch
-
-    if not zipfile.is_zipfile(file):
-        return None
-    known: Mapping[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _Function(torch._utils._rebuild_tensor_v2),
-        ("torch._utils", "_rebuild_parameter"): _Function(torch._utils._rebuild_parameter),
-    }
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            return known.get((module, name), _Inert)
-
-    reader = SimpleNamespace(Unpickler=Unpickler, __name__="tensors_alone")
-    try:
-        content = torch.load(file, map_location="cpu", pickle_module=reader, weights_only=False)
-    except Exception:  # as above
-        return None
-    state: dict[str, Any] = _inner(content)
-    return state if _is_state(state, torch.Tensor) else None
-
-
-def _is_state(content: Any, tensor: type) -> bool:
+def _is_state(content: Any) -> bool:
     return (
         isinstance(content, dict)
         and bool(content)
         and all(isinstance(key, str) for key in content)
-        and all(isinstance(value, tensor) for value in content.values())
+        and all(isinstance(value, _TENSORS) for value in content.values())
     )
+
+
+def _odd_one(content: dict[Any, Any]) -> Any:
+    return next(key for key, value in content.items() if not _is_state({key: value}))
 
 
 def _inner(content: Any) -> Any:
     """What the wrappers hold: by their usual names, or the one state dict beside other things."""
-    import torch
-
     for wrapper in _WRAPPERS * 2:  # as {"model": {"state_dict": ...}} too
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             others = [
-                name
-                for name, value in content.items()
-                if name != wrapper and _is_state(value, torch.Tensor)
+                name for name, value in content.items() if name != wrapper and _is_state(value)
             ]
             if others:
                 _log.warning("read %r; %s is left out", wrapper, ", ".join(map(str, others)))
             content = content[wrapper]
-    if isinstance(content, dict) and not _is_state(content, torch.Tensor):
-        states = [value for value in content.values() if _is_state(value, torch.Tensor)]
+    if isinstance(content, dict) and not _is_state(content):
+        states = [value for value in content.values() if _is_state(value)]
         if len(states) == 1:
             return states[0]
     return content
-
-
-def _unwrapped(file: Path, content: Any) -> dict[str, Any]:
-    import torch
-
-    content = _inner(content)
-    if isinstance(content, dict) and content:
-        odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
-        if not odd:
-            return dict(content)
-        what = f"{odd[0]!r} is no tensor"
-    else:
-        what = f"it holds {type(content).__name__}"
-    raise InputError(
-        f"{file} is not a state dict ({what}); expected key -> tensor, bare or under "
-        f"{' or '.join(map(repr, _WRAPPERS))}"
-    )

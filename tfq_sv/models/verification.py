@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import tf_keras as keras
 
+from tfq_sv.errors import InputError
 from tfq_sv.models.architecture import pooling_of
 from tfq_sv.models.checkpoint import Checkpoint
 from tfq_sv.progress import tqdm
@@ -53,9 +54,16 @@ def verify(
 
     Returns:
         One agreement per length.
-    """
-    import torch
 
+    Raises:
+        InputError: PyTorch is missing.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            "--verify needs PyTorch: pip install 'tfq-sv[torch]'; reading a checkpoint does not"
+        ) from None
     from tfq_sv.models import torch_reference
 
     state = {key: torch.from_numpy(value) for key, value in checkpoint.state.items()}
