@@ -113,9 +113,12 @@ class _Machine:
         self._memo: dict[int, Any] = {}
         self._objects, self._storage = objects, storage
 
-    def push(self, value: Any, *, taken: Any = None) -> None:
-        """Pushes a value, in place of what was taken."""
+    def push(self, value: Any) -> None:
         self.stack.append(value)
+
+    def push_inert(self, taken: list[Any]) -> None:
+        """Pushes `INERT` in place of what was taken."""
+        self.stack.append(INERT)
 
     def take(self, count: int) -> list[Any]:
         """Pops so many values."""
@@ -225,7 +228,7 @@ def _layout(name: Any) -> Any:
 _KNOWN: dict[tuple[str, str], _Function | _Kind] = {
     **{("torch", name): _Kind(kind) for name, kind in _KINDS.items()},
     ("collections", "OrderedDict"): _Function(lambda: {}),
-    ("torch", "Size"): _Function(tuple),
+    ("torch", "Size"): _Function(lambda sizes=(): tuple(_sizes(sizes))),
     ("torch._tensor", "_rebuild_from_type_v2"): _Function(
         lambda function, _, arguments, *more: _called(function, arguments)
     ),
@@ -237,7 +240,7 @@ _KNOWN: dict[tuple[str, str], _Function | _Kind] = {
     ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
     ("torch.serialization", "_get_layout"): _Function(_layout),
 }
-# What a set holds is not kept: no network has one.
+# Sets are inert, too: no network has one.
 _ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
@@ -259,9 +262,9 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     "SETITEM": lambda machine, _: machine.set(machine.take(2)),
     "SETITEMS": lambda machine, _: machine.set(machine.take_marked()),
-    "EMPTY_SET": lambda machine, _: machine.push(INERT),
+    "EMPTY_SET": lambda machine, _: machine.push_inert([]),
     "ADDITEMS": lambda machine, _: machine.take_marked(),
-    "FROZENSET": lambda machine, _: machine.push(INERT, taken=machine.take_marked()),
+    "FROZENSET": lambda machine, _: machine.push_inert(machine.take_marked()),
     "PUT": lambda machine, index: machine.keep(index),
     "BINPUT": lambda machine, index: machine.keep(index),
     "LONG_BINPUT": lambda machine, index: machine.keep(index),
@@ -273,7 +276,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "STACK_GLOBAL": lambda machine, _: machine.find(*machine.take(2)),
     "REDUCE": lambda machine, _: machine.call(),
     "NEWOBJ": lambda machine, _: machine.call(),
-    "NEWOBJ_EX": lambda machine, _: machine.push(INERT, taken=machine.take(3)),
+    "NEWOBJ_EX": lambda machine, _: machine.push_inert(machine.take(3)),
     # Attributes: of an OrderedDict the versions of modules, which nothing needs.
     "BUILD": lambda machine, _: machine.take(1),
     "BINPERSID": lambda machine, _: machine.load(),
