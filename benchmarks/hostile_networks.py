@@ -48,6 +48,21 @@ def change_keras(content: bytes, rng: Rng) -> bytes:
     return buffer.getvalue()
 
 
+def change_pt(content: bytes, rng: Rng) -> bytes:
+    """A checkpoint with another pickle or other numbers, their checksums right; or other bytes."""
+    if not zipfile.is_zipfile(io.BytesIO(content)) or rng.random() < 0.2:
+        return flip(content, rng)
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    name = rng.choice([name for name in members if name.endswith("data.pkl") or rng.random() < 0.1])
+    members[str(name)] = flip(members[str(name)], rng)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for member, part in members.items():
+            file.writestr(member, part)
+    return buffer.getvalue()
+
+
 def change_h5(content: bytes, rng: Rng) -> bytes:
     """An .h5 file with another configuration, or other bytes."""
     if rng.random() < 0.5:
@@ -129,7 +144,7 @@ def networks(folder: Path) -> dict[str, Reader]:
         "SavedModel's metadata": Reader(
             saved_model, [("keras_metadata.pb", (folder / "saved/keras_metadata.pb").read_bytes())]
         ),
-        "checkpoint .pt": Reader(checkpoint, good("avg_model.pt", "old.pt")),
+        "checkpoint .pt": Reader(checkpoint, good("avg_model.pt", "old.pt"), change_pt),
         "config.yaml": Reader(
             checkpoint, [("config.yaml", json.dumps(config).encode())], change_json
         ),
