@@ -159,7 +159,7 @@ def test_damage(content: bytes, message: str, tmp_path: Path) -> None:
 
 
 def test_what_would_take_for_ever(tmp_path: Path) -> None:
-    """Hours in torch.load, a terabyte, or the end of the process."""
+    """Names, nestings and numbers whose cost would grow out of all proportion to the file."""
     long = "x" * 500_000
     laughs = b")" + b"q\x00h\x00\x86" * 60  # each a pair of what was before
     deep = b")" + b"\x85" * 500_000

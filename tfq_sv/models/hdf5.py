@@ -35,7 +35,7 @@ try:
     with h5py.File(sys.argv[1], "r") as file:
         read("", file)
         file.visititems(read)
-except Exception:
+except Exception:  # Keras meets it again, and says what is wrong
     pass
 """
 
