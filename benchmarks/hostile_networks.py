@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import numpy as np
 from hostile import Reader, Rng, change_json, flip
 
 _HYPERPARAMS = b"""n_mels: 80
@@ -27,8 +28,8 @@ embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
 _CONFIGURATION = {
     "framework": "pytorch",
     "model": {
-        "type": "cam++-sv",
-        "model_config": {"sample_rate": 16000, "fbank_dim": 80, "emb_size": 192},
+        "type": "ResNet18",
+        "model_config": {"sample_rate": 16000, "fbank_dim": 16, "emb_size": 8},
     },
 }
 
@@ -74,6 +75,17 @@ def change_h5(content: bytes, rng: Rng) -> bytes:
     return buffer.getvalue()
 
 
+def safetensors(tensors: dict[str, np.ndarray]) -> bytes:
+    """A file of float32 tensors."""
+    header, at = {}, 0
+    for key, value in tensors.items():
+        offsets = [at, at := at + value.nbytes]
+        header[key] = {"dtype": "F32", "shape": value.shape, "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    parts = [value.astype("<f4").tobytes() for value in tensors.values()]
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
 def networks(folder: Path) -> dict[str, Reader]:
     """Networks and what belongs to them. Imports TensorFlow and PyTorch."""
     import tf_keras as keras
@@ -88,7 +100,7 @@ def networks(folder: Path) -> dict[str, Reader]:
     from tfq_sv.quantization import QuantizationRecipe
 
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    from checkpoints import state_like
+    from checkpoints import save, state_like
 
     entry = x = keras.Input((None, 80), name="features")
     x = keras.layers.ReLU()(keras.layers.Conv1D(8, 3, name="conv")(x))
@@ -100,13 +112,16 @@ def networks(folder: Path) -> dict[str, Reader]:
         (small if path.startswith("small") else network).save(folder / path)
     export_tflite(small, folder / "x.tflite", input="features")
     recipe.to_json(folder / "recipe.json")
-    of = state_like(tfq_sv.models.build("ResNet18", channels=4, embed_dim=8, feat_dim=16))
-    torch.save({k: torch.from_numpy(v) for k, v in of.items()}, folder / "avg_model.pt")
-    torch.save(
-        {"model": {"a": torch.ones(3)}}, folder / "old.pt", _use_new_zipfile_serialization=False
-    )
-    header = json.dumps({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}).encode()
-    safe = len(header).to_bytes(8, "little") + header + bytes(12)
+    # A ResNet for 3D-Speaker's as well: a CAM++ takes seconds to build.
+    build = tfq_sv.models.build
+    of_resnet = state_like(build("ResNet18", channels=4, feat_dim=16, embed_dim=8))
+    of_ecapa = state_like(build("ECAPA_TDNN_SpeechBrain", channels=16, embed_dim=8))
+    for configuration in ("config.yaml", "configuration.json", "hyperparams.yaml"):
+        state = of_ecapa if configuration == "hyperparams.yaml" else of_resnet
+        save(folder / configuration / "avg_model.pt", state)
+    tensors = {key: torch.from_numpy(value) for key, value in of_resnet.items()}
+    torch.save({"model": tensors}, folder / "old.pt", _use_new_zipfile_serialization=False)
+    (folder / "model.safetensors").write_bytes(safetensors(of_resnet))
     config = {
         "model": "ResNet18",
         "model_args": {"feat_dim": 16, "embed_dim": 8, "pooling_func": "TSTP"},
@@ -115,7 +130,7 @@ def networks(folder: Path) -> dict[str, Reader]:
     settings = b"steps: 10\nlearning_rate: 1e-3\nnetwork: ResNet18\n"
 
     def good(*names: str) -> list[tuple[str, bytes]]:
-        return [(name, (folder / name).read_bytes()) for name in names]
+        return [(Path(name).name, (folder / name).read_bytes()) for name in names]
 
     def flags(path: Path) -> None:
         from tfq_sv.cli import parse
@@ -132,10 +147,11 @@ def networks(folder: Path) -> dict[str, Reader]:
 
     def checkpoint(path: Path) -> None:
         if path.suffix in (".yaml", ".json"):
-            (path.parent / "avg_model.pt").write_bytes((folder / "avg_model.pt").read_bytes())
+            (path.parent / "avg_model.pt").symlink_to(folder / path.name / "avg_model.pt")
             load_wespeaker(path.parent)
         else:
-            load_wespeaker(path, "ResNet18")
+            (path.parent / "config.yaml").write_text(json.dumps(config))
+            load_wespeaker(path)
 
     metadata = json.dumps(SpeakerEncoder(folder / "x.tflite", fast=False).about).encode()
     return {
@@ -144,7 +160,7 @@ def networks(folder: Path) -> dict[str, Reader]:
         "SavedModel's metadata": Reader(
             saved_model, [("keras_metadata.pb", (folder / "saved/keras_metadata.pb").read_bytes())]
         ),
-        "checkpoint .pt": Reader(checkpoint, good("avg_model.pt", "old.pt"), change_pt),
+        "checkpoint .pt": Reader(checkpoint, good("config.yaml/avg_model.pt", "old.pt"), change_pt),
         "config.yaml": Reader(
             checkpoint, [("config.yaml", json.dumps(config).encode())], change_json
         ),
@@ -155,7 +171,7 @@ def networks(folder: Path) -> dict[str, Reader]:
         "configuration.json": Reader(
             checkpoint, [("configuration.json", json.dumps(_CONFIGURATION).encode())], change_json
         ),
-        "checkpoint .safetensors": Reader(checkpoint, [("model.safetensors", safe)]),
+        "checkpoint .safetensors": Reader(checkpoint, good("model.safetensors")),
         "training recipe": Reader(flags, [("recipe.yaml", settings)]),
         "recipe .json": Reader(QuantizationRecipe.from_json, good("recipe.json"), change_json),
         ".tflite": Reader(lambda path: SpeakerEncoder(path, fast=False), good("x.tflite")),

@@ -95,8 +95,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         path: a folder or a file, see `load_checkpoint`.
 
     Raises:
-        InputError: PyTorch is missing; the file is missing, damaged, or holds anything but
-            tensors; a tensor that is not floating point, or with NaN.
+        InputError: the file is missing, damaged, or holds no tensors; a tensor that is not
+            floating point, or with NaN.
     """
     weights, epochs, config = _locate(Path(path))
     tensors = average(epochs) if epochs else read_tensors(weights)

@@ -38,9 +38,9 @@ def load_checkpoint(path: str | os.PathLike[str], model_name: str | None = None)
         uses it.
 
     Raises:
-        InputError: PyTorch is missing; the file is missing, damaged, or holds anything but
-            tensors (nothing in it is ever run); an architecture, pooling or front end that is
-            not supported; a key too many or too few; a tensor of the wrong shape, or with NaN.
+        InputError: the file is missing, damaged, or holds no tensors (nothing in it is ever
+            run); an architecture, pooling or front end that is not supported; a key too many or
+            too few; a tensor of the wrong shape, or with NaN.
 
     >>> model = load_checkpoint("voxceleb_resnet34_LM")  # doctest: +SKIP
     >>> model.name, model.output_shape  # doctest: +SKIP
