@@ -19,6 +19,7 @@ def in_order(
     weights: Floats, importance: Floats | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Returns weights in order, and what each counts."""
+    check(weights)
     values = np.asarray(weights, np.float64).reshape(-1)
     if importance is None:
         values, mass = np.sort(values), np.ones(values.size)
@@ -30,15 +31,19 @@ def in_order(
             raise InputError("importance must be finite, not negative, and not zero everywhere")
         order = np.argsort(values)
         values, mass = values[order], mass.reshape(-1)[order]
-    if values.size == 0:
-        raise InputError("a codebook needs at least one weight; the kernel is empty")
-    # Sorted, so that the ends tell: NaN sorts last.
-    if not (np.isfinite(values[0]) and np.isfinite(values[-1])):
-        bad = values.size - np.count_nonzero(np.isfinite(values))
-        raise InputError(f"{bad} of {values.size} weights are NaN or infinite; nothing fits them")
     # A weight of no importance still needs a code. It counts next to nothing, but enough to be seen
     # in sums over all weights, whose differences would otherwise be 0.
     return values, np.maximum(mass, 1e-12 * mass.sum())
+
+
+def check(weights: Floats) -> None:
+    """Raises InputError for weights that no codebook fits: none at all, NaN or infinite ones."""
+    if np.size(weights) == 0:
+        raise InputError("a codebook needs at least one weight; the kernel is empty")
+    if bad := np.size(weights) - np.count_nonzero(np.isfinite(weights)):
+        raise InputError(
+            f"{bad} of {np.size(weights)} weights are NaN or infinite; nothing fits them"
+        )
 
 
 def optimum(

@@ -87,7 +87,7 @@ def quantize(
     >>> [next(iter(quantizers_of(x).values())).calibrated for x in (small, rough)]
     [True, False]
     """
-    small = rounded(model, recipe, progress=progress)
+    small = rounded(model, recipe, fit=calibrate is False, progress=progress)
     if calibrate is True:
         weights = small.get_weights()
         _calibrate(small, None, progress)

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,13 @@ from tfq_sv.quantization.configs import (
     TrellisQuantizeConfig,
 )
 from tfq_sv.quantization.float_layers import left_float
-from tfq_sv.quantization.quantizers import AdaptiveBinary, KMeans, StaticBinary, quantizable
+from tfq_sv.quantization.quantizers import (
+    AdaptiveBinary,
+    KMeans,
+    StaticBinary,
+    fitted_later,
+    quantizable,
+)
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 from tfq_sv.quantization.trellis import TrellisCodebook
 from tfq_sv.quantization.trellis_quantizer import Trellis
@@ -47,7 +54,7 @@ _KINDS = {
 
 
 def rounded(
-    model: keras.Model, recipe: QuantizationRecipe, *, progress: bool = False
+    model: keras.Model, recipe: QuantizationRecipe, *, fit: bool = True, progress: bool = False
 ) -> keras.Model:
     """Wraps the recipe's layers in codebook quantizers, fitted to the model's kernels.
 
@@ -57,6 +64,7 @@ def rounded(
     Args:
         model: a trained functional or sequential tf_keras model.
         recipe: which layers get which codebook.
+        fit: whether to fit codebooks; without, the model is one for calibration alone.
         progress: show a bar.
 
     Returns:
@@ -78,7 +86,7 @@ def rounded(
     _refuse_masks(model, recipe)
 
     bar = counted(len(recipe.layers), desc="codebooks", unit="layer", disable=not progress)
-    with bar:
+    with bar, nullcontext() if fit else fitted_later():
         quantized = keras.models.clone_model(model, clone_function=partial(_wrapped, recipe))
     for layer, copy in zip(model.layers, quantized.layers, strict=True):
         if layer.name not in recipe.layers:
@@ -192,14 +200,11 @@ def before_calibration(model: keras.Model) -> dict[keras.layers.Layer, keras.lay
 
     Calibrated layers have their decoded kernels, the others their latent ones: what was quantized,
     if nothing was calibrated or trained since.
-
-    Raises:
-        InputError: the model has no quantized layer.
     """
-    kernels = {name: book.decode() for name, book in codebooks(model).items()}
+    kernels = {}
     for name, quantizer in quantizers_of(model).items():
-        if not quantizer.calibrated and quantizer.latent is not None:
-            kernels[name] = quantizer.latent.numpy()
+        latent = None if quantizer.calibrated else quantizer.latent
+        kernels[name] = quantizer.codebook().decode() if latent is None else latent.numpy()
     copies = {}
     for layer in model.layers:
         inner = _unwrapped(layer)

@@ -3,6 +3,9 @@
 A quantizer owns a codebook and nothing else; how tfmot is told of it is quantize_config's matter.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from tfq_sv import codebook
+from tfq_sv import codebook, kmeans
 from tfq_sv.errors import InputError
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.progress import tick
@@ -81,8 +84,28 @@ def quantizable(model: keras.Model) -> dict[str, keras.layers.Layer]:
     return layers
 
 
-def trained_kernel(wrapper: Any, name: str) -> tuple[tf.Variable, bool]:
-    """Returns the kernel of a layer that tfmot wraps, and whether it may be a trained one."""
+_fitted_later: ContextVar[bool] = ContextVar("_fitted_later", default=False)
+
+
+@contextmanager
+def fitted_later() -> Iterator[None]:
+    """Within, layers are wrapped without fitting a codebook: calibration will fit it.
+
+    Calibration scales channels first, and then fits other weights than the layers have now.
+    """
+    token = _fitted_later.set(True)
+    try:
+        yield
+    finally:
+        _fitted_later.reset(token)
+
+
+def kernel_to_fit(wrapper: Any, name: str) -> tuple[tf.Variable, bool]:
+    """Returns the kernel of a layer that tfmot wraps, and whether to fit a codebook to it now.
+
+    Raises:
+        InputError: it is a trained kernel that no codebook fits.
+    """
     kernel = getattr(wrapper.layer, kernel_attribute(wrapper.layer) or name)
     # A wrapper made around a trained layer lists its weights once more than one made around a
     # new layer, as loading does; saved weights are matched by that list. Make both alike.
@@ -92,7 +115,14 @@ def trained_kernel(wrapper: Any, name: str) -> tuple[tf.Variable, bool]:
     )
     _name(wrapper)
     # A frozen layer lists nothing either way; it may be a trained one.
-    return kernel, id(kernel) in listed or not wrapper.trainable
+    trained = id(kernel) in listed or not wrapper.trainable
+    if trained:
+        try:
+            kmeans.check(kernel.numpy())
+        except InputError as error:
+            raise InputError(f"layer {wrapper.layer.name}: {error}") from None
+    later = _fitted_later.get() and not isinstance(wrapper.layer, TRANSPOSED)  # never calibrated
+    return kernel, trained and not later
 
 
 def _name(wrapper: Any) -> None:
@@ -141,7 +171,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.
-        fixed_levels: whether the centroids stay as first fitted, whatever happens.
+        fixed_levels: whether the centroids stay as they were fitted to the kernel.
     """
 
     fixed_levels = False
@@ -157,11 +187,11 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, tf.Variable]:
         """Fits the codebook to the kernel; called by tfmot with its wrapper as `layer`."""
-        self.latent, trained = trained_kernel(layer, name)
-        try:
-            initial = self._initial(self.latent.numpy(), trained)
-        except InputError as error:
-            raise InputError(f"layer {layer.layer.name}: {error}") from None
+        self.latent, to_fit = kernel_to_fit(layer, name)
+        kernel = self.latent.numpy()
+        # Otherwise other levels are about to replace these.
+        spread = np.linspace(kernel.min(), kernel.max(), 2**self.bits)
+        initial = self._fit(kernel) if to_fit else codebook.snap(spread)
         tick()
         self.centroids = layer.add_weight(
             f"{name}_centroids",
@@ -178,12 +208,6 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
             )
             weights["scale"] = self.scale
         return weights
-
-    def _initial(self, kernel: np.ndarray, trained: bool) -> npt.NDArray[np.float32]:
-        if trained:
-            return self._fit(kernel)
-        # Random weights, which a saved model's are about to replace: not worth a fit.
-        return codebook.snap(np.linspace(kernel.min(), kernel.max(), 2**self.bits))
 
     def _fit(
         self, kernel: np.ndarray, importance: np.ndarray | None = None
@@ -234,13 +258,9 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         return 2**self.bits
 
     def refit(self, importance: np.ndarray) -> None:
-        """Fits the codebook to the latent weights again, each counting by its importance.
-
-        Unless the levels stay.
-        """
+        """Fits the codebook to the latent weights again, each counting by its importance."""
         latent, centroids = self._built()
-        if not self.fixed_levels:
-            centroids.assign(self._fit(latent.numpy(), importance))
+        centroids.assign(self._fit(latent.numpy(), importance))
 
     def inherit(self, other: Any) -> None:
         """Takes over the centroids of the same layer in another model."""
@@ -281,7 +301,8 @@ class AdaptiveBinary(KMeans):
 class StaticBinary(KMeans):
     """One bit: q(w) = m + a sign(w - m), m the mean of the trained kernel, a that of |w - m|.
 
-    Both levels stay as they are in fine-tuning; only the codes change.
+    Both levels stay as they are in fine-tuning; only the codes change. Calibration takes them from
+    the kernel that it has scaled and corrected.
 
     Source: Liu, Wang, Qian, arXiv 2406.05359, static binary quantizer; a is the optimal distance
     of XNOR-Net (Rastegari et al., 2016).
@@ -295,7 +316,6 @@ class StaticBinary(KMeans):
     def _fit(
         self, kernel: np.ndarray, importance: np.ndarray | None = None
     ) -> npt.NDArray[np.float32]:
-        codebook.fit(kernel, bits=1)  # refuses NaN and infinite weights
         mean = np.mean(kernel, dtype=np.float64)
         distance = np.mean(np.abs(kernel - mean), dtype=np.float64)
         return codebook.snap(np.array([mean - distance, mean + distance], np.float32))

@@ -13,8 +13,8 @@ from tfq_sv.quantization import trellis
 from tfq_sv.quantization.quantizers import (
     TRANSPOSED,
     kernel_attribute,
+    kernel_to_fit,
     only_for_shape,
-    trained_kernel,
 )
 
 _STAY = 0.1
@@ -54,16 +54,13 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
                 f"dense layers whose inputs are a multiple of {trellis.block(self.bits)}; "
                 "give it a k-means codebook"
             )
-        self.latent, trained = trained_kernel(layer, name)
+        self.latent, to_fit = kernel_to_fit(layer, name)
         self.per_channel = _per_channel(inner)
         channels = int(self.latent.shape[-1])
         columns = int(np.prod(self.latent.shape[:-1])) // trellis.block(self.bits)
         codes, scales = np.zeros((channels, columns), np.uint8), np.ones(channels, np.float32)
-        if trained:
-            try:
-                codes, scales = self.nearest(inner, self.latent.numpy(), self.bits)
-            except InputError as error:
-                raise InputError(f"layer {inner.name}: {error}") from None
+        if to_fit:
+            codes, scales = self.nearest(inner, self.latent.numpy(), self.bits)
         tick()
         options = {"trainable": False, "experimental_autocast": False}
         constant = keras.initializers.Constant
