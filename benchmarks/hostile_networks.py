@@ -4,7 +4,9 @@ import io
 import json
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -86,6 +88,20 @@ def safetensors(tensors: dict[str, np.ndarray]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
+def _kept(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Builds the first networks once each: most files are of one, and building takes longest."""
+    made: dict[str, Any] = {}
+
+    def kept(**arguments: Any) -> Any:
+        key = repr(arguments)
+        found = made.get(key) or build(**arguments)
+        if len(made) < 4:
+            made[key] = found
+        return found
+
+    return kept
+
+
 def networks(folder: Path) -> dict[str, Reader]:
     """Networks and what belongs to them. Imports TensorFlow and PyTorch."""
     import tf_keras as keras
@@ -96,12 +112,13 @@ def networks(folder: Path) -> dict[str, Reader]:
     from tfq_sv.cli import train
     from tfq_sv.cli.config import apply_config
     from tfq_sv.export import SpeakerEncoder, about, export_tflite
-    from tfq_sv.models import load_wespeaker
+    from tfq_sv.models import importer, load_wespeaker
     from tfq_sv.quantization import QuantizationRecipe
 
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from checkpoints import save, state_like
 
+    importer.build = _kept(importer.build)
     entry = x = keras.Input((None, 80), name="features")
     x = keras.layers.ReLU()(keras.layers.Conv1D(8, 3, name="conv")(x))
     x = keras.layers.Dense(4, name="seg")(keras.layers.GlobalAveragePooling1D()(x))
