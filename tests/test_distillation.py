@@ -132,6 +132,22 @@ def test_the_student_comes_to_embed_as_the_teacher(teacher: TeacherEmbeddings) -
     assert student.output_shape == (None, 8)  # no map was added to it
 
 
+def test_a_last_batch_norm_without_scale_stays(teacher: TeacherEmbeddings) -> None:
+    """With a teacher, whose dimensions are not alike; CAM++ ends so, and learned nothing."""
+    entry = keras.Input((None, 80))
+    mean = keras.layers.GlobalAveragePooling1D()(keras.layers.Dense(16, "relu")(entry))
+    norm = keras.layers.BatchNormalization(scale=False, center=False)
+    inner = keras.layers.BatchNormalization(scale=False)
+    student = keras.Model(entry, norm(keras.layers.Dense(8)(inner(mean))))
+    augmenter = Augmenter(speeds=SPEEDS, probability=0)
+    training.train(
+        student, teacher.corpus, OPTIONS, augmenter=augmenter, teacher=teacher, progress=False
+    )
+    assert [w.tolist() for w in norm.get_weights()] == [[0.0] * 8, [1.0] * 8]
+    assert np.any(inner.moving_mean)
+    assert norm.trainable
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, 0.1])
 def test_an_interrupted_run_ends_as_an_unbroken_one(

@@ -5,12 +5,14 @@ of it. Speed changes the voice, so the teacher embeds each speed as well.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import tf_keras as keras
 
 from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.chunks import Batch
@@ -140,6 +142,25 @@ def teacher_embeddings(
         raise InputError(f"{corpus.root} has no good recording: {next(iter(skipped.values()))}")
     matrix = np.concatenate([x.embeddings.matrix[x.embeddings.rows(good)] for x in extractions])
     return TeacherEmbeddings(corpus.without(skipped), tuple(speeds), matrix, name, skipped)
+
+
+@contextmanager
+def dimensions_unscaled(student: keras.Model) -> Iterator[None]:
+    """Within, a BatchNorm without scale at a student's end, as CAM++ has, keeps its statistics.
+
+    It would make all dimensions equally strong. The teacher's are not, and where the student cannot
+    follow yet, noise would be made as strong: it then learns one direction alone.
+    """
+    ends = [output._keras_history.layer for output in student.outputs]
+    norms = [x for x in ends if isinstance(x, keras.layers.BatchNormalization) and not x.scale]
+    learned = [norm.trainable for norm in norms]
+    for norm in norms:
+        norm.trainable = False
+    try:
+        yield
+    finally:
+        for norm, trainable in zip(norms, learned, strict=True):
+            norm.trainable = trainable
 
 
 def resized(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float32]:

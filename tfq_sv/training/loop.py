@@ -24,7 +24,11 @@ from tfq_sv.run_folder import check_settings
 from tfq_sv.training.augment import Augmenter
 from tfq_sv.training.averaging import WeightAverage
 from tfq_sv.training.devices import BatchSharding, is_chief, synchronized
-from tfq_sv.training.distillation import DistillationTargets, TeacherEmbeddings
+from tfq_sv.training.distillation import (
+    DistillationTargets,
+    TeacherEmbeddings,
+    dimensions_unscaled,
+)
 from tfq_sv.training.interrupt import deferred
 from tfq_sv.training.losses import AAMSoftmax
 from tfq_sv.training.options import TrainingOptions
@@ -115,6 +119,8 @@ def train(
         network = in_precision(model, options.precision)
         if options.sync_batch_norm and strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(network))
+        if teacher is not None:
+            stack.enter_context(dimensions_unscaled(network))
         step = TrainingStep(network, front_end(model), head, options, epoch, sharding)
         state = tf.train.Checkpoint(model=network, optimizer=step.optimizer)
         weights = list(network.weights)
