@@ -167,11 +167,10 @@ def resized(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.f
     """Moves embeddings to another number of dimensions; their cosines change as little as possible.
 
     To fewer: onto their principal directions (no mean subtracted, since cosines subtract none),
-    whose inner products are nearest to the matrix of cosines. To fewer or more, a fixed rotation,
-    which changes no cosine, makes all dimensions about equally strong: a student that ends in a
-    BatchNorm without scale, as CAM++ does, can give no others. A student that matches such targets
-    scores as its teacher does, with no map to learn and none to drop afterwards. To equally many:
-    unchanged, so that the student's embeddings can be compared with the teacher's.
+    whose inner products are nearest to the matrix of cosines. To more: by a fixed rotation, which
+    changes no cosine. A student that matches such targets scores as its teacher does, with no map
+    to learn and none to drop afterwards. To equally many: unchanged, so that the student's
+    embeddings can be compared with the teacher's.
 
     Args:
         embeddings: (N, D).
@@ -195,9 +194,8 @@ def resized(embeddings: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.f
         # An eigenvector's sign is the library's choice; a resumed run needs the same one.
         largest = np.abs(basis).argmax(axis=0)
         points = points @ (basis * np.sign(basis[largest, np.arange(size)]))
-    if size != given:
-        most = points.shape[1]
-        rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, most)))
+    elif size > given:
+        rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, given)))
         points = points @ rotation.T
     return points.astype(np.float32)
 
