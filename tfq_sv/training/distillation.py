@@ -151,7 +151,7 @@ def dimensions_unscaled(student: keras.Model) -> Iterator[None]:
     It would make all dimensions equally strong. The teacher's are not, and where the student cannot
     follow yet, noise would be made as strong: it then learns one direction alone.
     """
-    ends = [output._keras_history.layer for output in student.outputs]
+    ends = [output.node.layer for output in student.outputs]
     norms = [x for x in ends if isinstance(x, keras.layers.BatchNormalization) and not x.scale]
     learned = [norm.trainable for norm in norms]
     for norm in norms:
