@@ -236,6 +236,33 @@ def test_one_bit_is_calibrated_too(kind: str, network: keras.Model, train_corpus
     assert distance(calibrated, network, features) < 0.7 * distance(rounded, network, features)
 
 
+@pytest.mark.parametrize("trellis", [False, True])
+def test_what_was_fitted_before_does_not_matter(trellis: bool) -> None:
+    """`quantize` fits no codebook before calibration; rounding first gives the same."""
+    rng = np.random.default_rng(0)
+    entry = keras.Input((None, 8))
+    x = keras.layers.Dense(16, "relu")(entry)
+    model = keras.Model(entry, keras.layers.Dense(16)(x))
+    kind = tfq_sv.QuantizationRecipe.trellis if trellis else tfq_sv.QuantizationRecipe.uniform
+    recipe, features = kind(model, bits=2), rng.normal(size=(4, 40, 8)).astype(np.float32)
+    at_once = tfq_sv.quantize(model, recipe, calibrate=[features])
+    later = tfq_sv.quantize(model, recipe, calibrate=False)
+    tfq_sv.calibrate(later, [features], progress=False)
+    for one, other in zip(at_once.get_weights(), later.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_transposed_convolutions_are_fitted_all_the_same() -> None:
+    """Calibration passes them by."""
+    model = keras.Sequential([keras.layers.Conv1DTranspose(4, 3, input_shape=(9, 3), name="up")])
+    recipe = tfq_sv.QuantizationRecipe.uniform(model, 2)
+    found = [
+        tfq_sv.codebooks(tfq_sv.quantize(model, recipe, calibrate=calibrate))["up"].decode()
+        for calibrate in (True, False)
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "recipe_of",
     [

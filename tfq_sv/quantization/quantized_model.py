@@ -64,7 +64,7 @@ def rounded(
     Args:
         model: a trained functional or sequential tf_keras model.
         recipe: which layers get which codebook.
-        fit: whether to fit codebooks; without, the model is one for calibration alone.
+        fit: False leaves the codebooks for calibration to fit; until then the model is of no use.
         progress: show a bar.
 
     Returns:

@@ -101,10 +101,12 @@ def fitted_later() -> Iterator[None]:
 
 
 def kernel_to_fit(wrapper: Any, name: str) -> tuple[tf.Variable, bool]:
-    """Returns the kernel of a layer that tfmot wraps, and whether to fit a codebook to it now.
+    """Returns a wrapped layer's kernel, and whether a codebook is to be fitted to it now.
+
+    Not to random weights, which a saved model's are about to replace, nor within `fitted_later`.
 
     Raises:
-        InputError: it is a trained kernel that no codebook fits.
+        InputError: no codebook fits the kernel, which is a trained one.
     """
     kernel = getattr(wrapper.layer, kernel_attribute(wrapper.layer) or name)
     # A wrapper made around a trained layer lists its weights once more than one made around a
@@ -171,7 +173,7 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.
-        fixed_levels: whether the centroids stay as they were fitted to the kernel.
+        fixed_levels: whether fine-tuning leaves the centroids as they were fitted.
     """
 
     fixed_levels = False
@@ -189,9 +191,10 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         """Fits the codebook to the kernel; called by tfmot with its wrapper as `layer`."""
         self.latent, to_fit = kernel_to_fit(layer, name)
         kernel = self.latent.numpy()
-        # Otherwise other levels are about to replace these.
-        spread = np.linspace(kernel.min(), kernel.max(), 2**self.bits)
-        initial = self._fit(kernel) if to_fit else codebook.snap(spread)
+        if to_fit:
+            initial = self._fit(kernel)
+        else:  # other levels are about to replace these
+            initial = codebook.snap(np.linspace(kernel.min(), kernel.max(), 2**self.bits))
         tick()
         self.centroids = layer.add_weight(
             f"{name}_centroids",

@@ -145,7 +145,7 @@ def teacher_embeddings(
 
 
 @contextmanager
-def dimensions_unscaled(student: keras.Model) -> Iterator[None]:
+def last_norm_fixed(student: keras.Model) -> Iterator[None]:
     """Within, a BatchNorm without scale at a student's end, as CAM++ has, keeps its statistics.
 
     It would make all dimensions equally strong. The teacher's are not, and where the student cannot

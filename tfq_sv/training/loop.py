@@ -27,7 +27,7 @@ from tfq_sv.training.devices import BatchSharding, is_chief, synchronized
 from tfq_sv.training.distillation import (
     DistillationTargets,
     TeacherEmbeddings,
-    dimensions_unscaled,
+    last_norm_fixed,
 )
 from tfq_sv.training.interrupt import deferred
 from tfq_sv.training.losses import AAMSoftmax
@@ -85,7 +85,7 @@ def train(
         head: the classifier, trained in place; a new one if None and one is needed: without a
             teacher, or with `aam_weight`.
         teacher: what the student learns, embeddings at the augmenter's speeds; None: to tell the
-            speakers apart.
+            speakers apart. With a teacher, a last BatchNorm without scale keeps its statistics.
         checkpoint_dir: where the state is kept every 100 steps. A run that finds a state there
             resumes from it and ends as it would have without the break. Several workers need one
             that all of them see.
@@ -120,7 +120,7 @@ def train(
         if options.sync_batch_norm and strategy.num_replicas_in_sync > 1:
             stack.enter_context(synchronized(network))
         if teacher is not None:
-            stack.enter_context(dimensions_unscaled(network))
+            stack.enter_context(last_norm_fixed(network))
         step = TrainingStep(network, front_end(model), head, options, epoch, sharding)
         state = tf.train.Checkpoint(model=network, optimizer=step.optimizer)
         weights = list(network.weights)
