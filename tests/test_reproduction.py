@@ -20,7 +20,9 @@ from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import evaluate
 from tfq_sv.experiments import reproduction
+from tfq_sv.experiments.reproduction_report import write_report
 from tfq_sv.export import SpeakerEncoder
+from tfq_sv.metrics import P_TARGETS, eer
 from tfq_sv.quantization.quantizers import quantizable
 
 LISTS = {"Vox1-O": "veri_test2.txt", "Vox1-H": "list_test_hard2.txt"}
@@ -51,9 +53,14 @@ def command(network: Path, corpus_dir: Path, vox1: Path, *more: str) -> list[str
     return ["reproduce", f"--model={network}", *folders, *quick, *more]
 
 
+def tables(report: str) -> list[list[list[str]]]:
+    """The rows of each table, without its header."""
+    found = [part.splitlines() for part in report.split("\n\n") if part[:1] == "|"]
+    return [[re.split(r" *\| *", line)[1:-1] for line in part[2:]] for part in found]
+
+
 def cells(report: str) -> dict[str, list[str]]:
-    rows = [re.split(r" *\| *", line)[1:-1] for line in report.splitlines() if line[:1] == "|"]
-    return {row[0]: row[1:] for row in rows[2:]}
+    return {row[0]: row[1:] for row in tables(report)[0]}
 
 
 FEW = ("FP32", "FP32, fine-tuned", "2 bits, k-means", "2 bits, k-means, calibrated")
@@ -89,7 +96,7 @@ def test_the_whole_table(
     out, measured, few = vox1.parent / "out", [], only(MORE)
     monkeypatch.setattr(reproduction, "uniform_rows", lambda model: [*few])
     targets, real = reproduction._Run.targets, reproduction._Run._measure
-    monkeypatch.setattr(reproduction._Run, "targets", lambda self: targets(self)[1:])
+    monkeypatch.setattr(reproduction._Run, "targets", lambda self: targets(self)[2:])
 
     def measure(self: Any, row: reproduction.Row, *rest: Any) -> None:
         if len(measured) == 4:
@@ -127,6 +134,11 @@ def test_the_whole_table(
         rate = 100 * evaluate(encoder, corpus, Trials.read(vox1 / file, corpus)).eer
         assert rows["2 bits, k-means"][column].startswith(f"{rate:.2f} [")
     assert rows["FP32, fine-tuned"][3] == "" != rows["FP32"][3]
+    claims = tables((out / "report.md").read_text())[1]
+    assert [row[:3] for row in claims if not row[0].startswith(("mixed", "fine-tuning"))] == [
+        ["4 bits lose nothing", "4 bits, k-means", "FP32, fine-tuned"]
+    ]
+    assert any(row[2] == "2 bits, k-means" for row in claims)  # the mixed ones, as large
     again = (out / "report.md").read_text()
     assert cli.main(arguments) == 0  # nothing is left to do
     assert (out / "report.md").read_text() == again
@@ -136,6 +148,7 @@ def test_the_whole_table(
 FEW_ROWS = f"""
 from tfq_sv.cli import run
 from tfq_sv.experiments import reproduction
+from tfq_sv.experiments.reproduction_report import write_report
 
 real = reproduction.uniform_rows
 reproduction.uniform_rows = lambda model: [row for row in real(model) if row.name in {FEW}]
@@ -165,13 +178,65 @@ def test_two_workers_make_the_table_that_one_makes(
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
+def test_the_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
+    """Rows with made-up scores: as good as float, better, worse, and a coin's toss."""
+    rng = np.random.default_rng(0)
+    speakers = {f"{who}-{i}": f"{who}" for who in range(40) for i in range(2)}
+    corpus = Corpus(tmp_path, {key: tmp_path / key for key in speakers}, speakers)
+    pairs = [(a, b) for a in speakers for b in speakers if a < b]
+    labels = np.array([speakers[a] == speakers[b] for a, b in pairs])
+    trials = Trials([a for a, _ in pairs], [b for _, b in pairs], labels, "made up")
+    noise = rng.normal(size=len(labels))
+
+    def row(name: str, kind: str, size: int, noise_level: float, own: float = 0.0) -> Path:
+        folder = tmp_path / reproduction.Row(name).folder
+        folder.mkdir()
+        scores = labels + noise_level * noise + own * rng.normal(size=len(labels))
+        np.save(folder / "scores-trials.npy", scores)
+        rates = {"eer": eer(scores, labels)[0], "interval": [0.0, 1.0]}
+        rates["min_dcf"] = {str(p): 1.0 for p in P_TARGETS}
+        result = {"name": name, "kind": kind, "bytes": size, "lists": {"trials": rates}}
+        (folder / "results.json").write_text(json.dumps({**result, "skipped": []}))
+        return folder
+
+    folders = [
+        row("FP32", "", 1000, 0.5),
+        row("FP32, fine-tuned", "", 1000, 0.5),
+        row("4 bits, k-means", "uniform", 130, 0.5),
+        row("2 bits, k-means", "uniform", 70, 0.7),
+        row("1 bit, k-means", "uniform", 40, 0.9),
+        row("1 bit, static binary", "static binary", 40, 0.7),
+        row("1 bit, adaptive binary", "adaptive binary", 40, 2.0),
+        row("mixed, 0.07 MB", "mixed", 69, 0.0, 0.7),
+        row("mixed, 0.07 MB, MSFT", "mixed, MSFT", 69, 0.5),
+    ]
+    report = write_report(tmp_path, folders, {"trials": trials}, corpus, "Made up.")
+    mixed, staged = "mixed, 0.07 MB", "mixed, 0.07 MB, MSFT"
+    size, stages = "mixed bits beat uniform ones of the size", "fine-tuning in stages beats"
+    assert [(*row[:3], row[4]) for row in tables(report)[1]] == [
+        ("4 bits lose nothing", "4 bits, k-means", "FP32, fine-tuned", "holds"),
+        ("static binary beats 1-bit k-means", "1 bit, static binary", "1 bit, k-means", "holds"),
+        (
+            "adaptive binary beats 1-bit k-means",
+            "1 bit, adaptive binary",
+            "1 bit, k-means",
+            "does not hold",
+        ),
+        (size, mixed, "2 bits, k-means", "cannot be told"),
+        (size, staged, "2 bits, k-means", "holds"),
+        (f"{stages} fine-tuning at once", staged, mixed, "holds"),
+    ]
+
+
 def test_networks_of_enough_channels_have_trellis_rows() -> None:
     model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
     rows = {row.name: row for row in reproduction.uniform_rows(model)}
     for bits in ("4 bits", "2 bits", "1 bit", "0.5 bit"):
         tuned, calibrated = rows[f"{bits}, trellis"], rows[f"{bits}, trellis, calibrated"]
-        assert tuned.recipe == calibrated.recipe
-        assert (tuned.tuned, calibrated.tuned) == (True, False)
+        without = rows[f"{bits}, trellis, calibrated without speech"]
+        assert tuned.recipe == calibrated.recipe == without.recipe
+        assert (tuned.tuned, calibrated.tuned, without.tuned) == (True, False, False)
+        assert (calibrated.speech, without.speech) == (True, False)
     assert len({row.folder for row in rows.values()}) == len(rows)
 
 

@@ -4,7 +4,7 @@ Quantizes the network in every way (8 to 1 bits by k-means, static and adaptive 
 mixed bits for given sizes, at once and in stages), calibrates and fine-tunes each, exports it, and
 measures it as a .tflite. K-means and trellises are measured without fine-tuning too. Every row is
 kept in --out: after an interruption the same command resumes. report.md and report.png grow with
-each row.
+each row. A second table says which of the paper's claims hold on these trials.
 
 --test is VoxCeleb1 as distributed, with its trial lists in it: veri_test2.txt, list_test_all2.txt
 and list_test_hard2.txt are Vox1-O, E and H. Any other corpus will do, with trials.txt in it or
@@ -60,7 +60,7 @@ flags.DEFINE_string("out", None, "folder of the results", flag_values=FLAGS)
 flags.DEFINE_list(
     "target_mb",
     [],
-    "sizes of mixed precision, MB of 10^6 bytes; those of 3 and 2 bits if not given",
+    "sizes of mixed precision, MB of 10^6 bytes; those of 3, 2.5 and 2 bits if not given",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("steps", 3000, "steps of fine-tuning per row", flag_values=FLAGS)

@@ -59,7 +59,8 @@ class ReproductionOptions:
         precision: as in `FineTuningOptions`.
         seed: of chunks and probes.
         probes: most batches that sensitivities are measured on.
-        target_bytes: sizes of the mixed rows; none: those of the files of 3 and of 2 bits.
+        target_bytes: sizes of the mixed rows; none: those of the files of 3 and of 2 bits, and one
+            half-way between.
         input: of the exported files, as in `export_tflite`.
     """
 
@@ -118,8 +119,8 @@ class Row:
 def uniform_rows(model: keras.Model) -> list[Row]:
     """Returns the rows that need no search.
 
-    Float; 8, 4, 3, 2 and 1 bits, both binary forms, and trellises: fine-tuned. Then calibrated
-    alone, to speech and without.
+    Float; 8, 4, 3, 2 and 1 bits, both binary forms, and trellises: fine-tuned. K-means and
+    trellises also calibrated alone, to speech and without.
     """
     rows = [Row("FP32", tuned=False), Row(CONTROL)]
     for bits in (8, 4, 3, 2, 1):
@@ -133,7 +134,12 @@ def uniform_rows(model: keras.Model) -> list[Row]:
         if any(layer.kind == "trellis" for layer in recipe.layers.values()):
             name = f"{width:g} bit{'s' * (width > 1)}, trellis"
             rows.append(Row(name, "trellis", recipe))
-            rows.append(Row(f"{name}, calibrated", "trellis, calibrated", recipe, tuned=False))
+            kind = "trellis, calibrated"
+            rows.append(Row(f"{name}, calibrated", kind, recipe, tuned=False))
+            kind += " without speech"
+            rows.append(
+                Row(f"{name}, calibrated without speech", kind, recipe, tuned=False, speech=False)
+            )
     for bits in (4, 3, 2, 1):
         recipe = QuantizationRecipe.uniform(model, bits)
         name = f"{bits} bit{'s' * (bits > 1)}, k-means"
@@ -292,8 +298,8 @@ class _Run:
         if self._options.target_bytes:
             return list(self._options.target_bytes)
         sizes = FileSize.of(self._model, self._options.input)
-        uniform = (QuantizationRecipe.uniform(self._model, bits) for bits in (3, 2))
-        return [sizes.total(recipe) for recipe in uniform]
+        three, two = (sizes.total(QuantizationRecipe.uniform(self._model, bits)) for bits in (3, 2))
+        return [three, (three + two) // 2, two]
 
     def make(self, rows: Sequence[Row]) -> None:
         """Makes the rows that are not there, and the report after each."""

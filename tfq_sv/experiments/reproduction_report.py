@@ -1,4 +1,4 @@
-"""The table and the picture of a reproduction: size and error rates of every row that is done."""
+"""The tables and the picture of a reproduction: every row that is done, and the paper's claims."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,12 @@ from tfq_sv.reports.table import markdown
 
 CONTROL = "FP32, fine-tuned"
 """The row that others are compared with: the same steps, in float."""
+
+NO_LOSS = 0.1
+"""An EER that is higher by less than this part of the control's is called no loss."""
+
+ALIKE = 0.05
+"""Files whose sizes differ by no more than this part are compared as equally large."""
 
 
 def write_report(
@@ -33,9 +39,6 @@ def write_report(
         The text, Markdown.
     """
     rows = [json.loads((x / "results.json").read_text(encoding="utf-8")) for x in folders]
-    control = next(
-        (f for f, row in zip(folders, rows, strict=True) if row["name"] == CONTROL), None
-    )
     lines = [about, ""]
     lines += [f"- {name}: {len(x):,} trials from {x.source}" for name, x in trials.items()]
     lost = sorted({key for row in rows for key in row["skipped"]})
@@ -47,25 +50,12 @@ def write_report(
         "interpreter.",
         "",
     ]
-    header = ["network", "MB", "smaller"]
-    for name in trials:
-        header += [f"{name} EER %", f"{name} minus {CONTROL}"]
-        header += [f"{name} minDCF {p}" for p in P_TARGETS]
-    cells = []
-    for folder, row in zip(folders, rows, strict=True):
-        found = [
-            row["name"],
-            f"{row['bytes'] / 1e6:.3f}",
-            f"{rows[0]['bytes'] / row['bytes']:.1f}x",
-        ]
-        for name, rates in row["lists"].items():
-            low, high = (100 * bound for bound in rates["interval"])
-            found.append(f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]")
-            against = control if control and control != folder else None
-            found.append(_difference(folder, against, name, trials[name], test, row["skipped"]))
-            found += [f"{rates['min_dcf'][str(p)]:.3f}" for p in P_TARGETS]
-        cells.append(found)
-    text = "\n".join([*lines, *markdown(header, cells)]) + "\n"
+    places = {row["name"]: folder for row, folder in zip(rows, folders, strict=True)}
+    differences = _Differences(places, trials, test, lost)
+    lines += _networks(rows, differences)
+    if claims := _claims(rows):
+        lines += ["", *_verdicts(claims, differences)]
+    text = "\n".join(lines) + "\n"
     with atomic(out / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     first = next(iter(trials))
@@ -73,31 +63,113 @@ def write_report(
     return text
 
 
-def _difference(
-    folder: Path,
-    control: Path | None,
-    name: str,
-    trials: Trials,
-    test: Corpus,
-    skipped: Sequence[str],
-) -> str:
-    """The interval of a row's EER less the control's, paired; kept, because it takes a while."""
-    if control is None:
-        return ""
-    file = folder / f"difference-{name}.json"
-    if not file.exists():
-        own, base = (np.load(x / f"scores-{name}.npy").astype(float) for x in (folder, control))
-        kept = trials.without(skipped) if skipped else trials
-        if not len(own) == len(base) == len(kept):
-            return "other recordings were bad"
-        whose = kept.speakers(test)
-        if whose is None:
-            return "speakers unknown"
-        interval = eer_interval(own, kept.labels, whose, minus=base)
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps(interval))
-    low, high = json.loads(file.read_text())
-    return f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+def _networks(rows: Sequence[Any], differences: "_Differences") -> list[str]:
+    """The table of sizes and error rates."""
+    control = any(row["name"] == CONTROL for row in rows)
+    header, cells = ["network", "MB", "smaller"], []
+    for name in differences.trials:
+        header += [f"{name} EER %", f"{name} minus {CONTROL}"]
+        header += [f"{name} minDCF {p}" for p in P_TARGETS]
+    for row in rows:
+        smaller = f"{rows[0]['bytes'] / row['bytes']:.1f}x"
+        found = [row["name"], f"{row['bytes'] / 1e6:.3f}", smaller]
+        for name, rates in row["lists"].items():
+            low, high = (100 * bound for bound in rates["interval"])
+            found.append(f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]")
+            compared = control and row["name"] != CONTROL
+            found.append(_points(differences(row["name"], CONTROL, name)) if compared else "")
+            found += [f"{rates['min_dcf'][str(p)]:.3f}" for p in P_TARGETS]
+        cells.append(found)
+    return markdown(header, cells)
+
+
+def _verdicts(claims: Sequence[tuple[str, Any, Any]], differences: "_Differences") -> list[str]:
+    """The table of what the paper claims, and whether it is so here."""
+    header, cells = ["the paper's claim", "EER of", "minus that of"], []
+    for name in differences.trials:
+        header += [f"{name}, points", "here"]
+    for claim, row, other in claims:
+        found = [claim, row["name"], other["name"]]
+        for name in differences.trials:
+            interval = differences(row["name"], other["name"], name)
+            bound = NO_LOSS * other["lists"][name]["eer"] if other["name"] == CONTROL else 0.0
+            found += [_points(interval), _verdict(interval, bound)]
+        cells.append(found)
+    return markdown(header, cells)
+
+
+def _claims(rows: Sequence[Any]) -> list[tuple[str, Any, Any]]:
+    """The paper's claims that these rows tell about: what is claimed, of which row against which.
+
+    Source: Liu, Wang, Qian, arXiv 2406.05359.
+    """
+    named = {row["name"]: row for row in rows}
+    pairs = [
+        ("4 bits lose nothing", "4 bits, k-means", CONTROL),
+        ("static binary beats 1-bit k-means", "1 bit, static binary", "1 bit, k-means"),
+        ("adaptive binary beats 1-bit k-means", "1 bit, adaptive binary", "1 bit, k-means"),
+    ]
+    found = [(claim, named[a], named[b]) for claim, a, b in pairs if a in named and b in named]
+    uniform = [row for row in rows if row["kind"] == "uniform"]
+    for row in rows:
+        if row["kind"] in ("mixed", "mixed, MSFT"):
+            as_large = [x for x in uniform if abs(x["bytes"] / row["bytes"] - 1) <= ALIKE]
+            found += [("mixed bits beat uniform ones of the size", row, x) for x in as_large]
+        at_once = named.get(row["name"].removesuffix(", MSFT"))
+        if row["kind"] == "mixed, MSFT" and at_once:
+            found.append(("fine-tuning in stages beats fine-tuning at once", row, at_once))
+    return found
+
+
+def _verdict(interval: tuple[float, float] | str, bound: float) -> str:
+    """What the interval of a difference in EER says of the claim that it is below a bound.
+
+    >>> _verdict((-0.02, -0.01), 0.0), _verdict((0.01, 0.02), 0.0), _verdict((-0.01, 0.02), 0.0)
+    ('holds', 'does not hold', 'cannot be told')
+    """
+    if isinstance(interval, str):
+        return "cannot be told"
+    low, high = interval
+    return "holds" if high < bound else "does not hold" if low > bound else "cannot be told"
+
+
+def _points(interval: tuple[float, float] | str) -> str:
+    """An interval of fractions, or why there is none."""
+    if isinstance(interval, str):
+        return interval
+    return "[{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in interval))
+
+
+class _Differences:
+    """Intervals of one row's EER less another's, paired; kept, because they take a while."""
+
+    def __init__(
+        self,
+        places: Mapping[str, Path],
+        trials: Mapping[str, Trials],
+        test: Corpus,
+        lost: Sequence[str],
+    ) -> None:
+        self._places = places
+        self.trials = {k: x.without(lost) if lost else x for k, x in trials.items()}
+        self._speakers = {k: x.speakers(test) for k, x in self.trials.items()}
+
+    def __call__(self, row: str, other: str, name: str) -> tuple[float, float] | str:
+        """As fractions, on the list of that name; or why there is none."""
+        folder, base = self._places[row], self._places[other]
+        file = folder / f"difference-{name}-{base.name}.json"
+        if not file.exists():
+            labels, speakers = self.trials[name].labels, self._speakers[name]
+            both = [np.load(x / f"scores-{name}.npy").astype(float) for x in (folder, base)]
+            if any(len(scores) != len(labels) for scores in both):
+                return "other recordings were bad"
+            if speakers is None:
+                return "speakers unknown"
+            interval = eer_interval(both[0], labels, speakers, minus=both[1])
+            with atomic(file) as temporary:
+                temporary.write_text(json.dumps(interval))
+        low, high = json.loads(file.read_text())
+        return low, high
 
 
 def _picture(rows: Sequence[Any], name: str, title: str, out: Path) -> None:
