@@ -186,6 +186,38 @@ def test_training_takes_the_noises_and_rooms(
         assert not changed.skipped
 
 
+def test_formants_move_and_pitch_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    moved = importlib.import_module("voices").formants_moved
+    hertz = np.arange(audio.SAMPLE_RATE // 2 + 1)  # the bins of a second
+    formant = 0.1 * np.exp(-(((hertz - 2000) / 500) ** 2)) + 0.001
+    breath = np.random.default_rng(0).normal(size=audio.SAMPLE_RATE)
+    whisper = np.fft.irfft(formant * np.fft.rfft(breath)).astype(np.float32)
+    np.testing.assert_allclose(moved(whisper, 1.0), whisper, atol=1e-4)
+    power = np.abs(np.fft.rfft(moved(whisper, 1.2))) ** 2
+    assert 1.15 < (power @ hertz) / power.sum() / 2000 < 1.25
+
+    harmonic = hertz % 125 == 0
+    buzz = np.fft.irfft(300 * formant * harmonic).astype(np.float32)
+    power = np.abs(np.fft.rfft(moved(buzz, 1.2))) ** 2
+    assert power[harmonic].sum() > 0.99 * power.sum()
+
+
+def test_every_copy_is_a_voice_of_its_own(
+    train_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    voices = importlib.import_module("voices")
+    options = {"corpus": [str(train_corpus.root)], "copies": 2, "seed": 0}
+    voices.main(argparse.Namespace(out=tmp_path / "a", **options))
+    made = Corpus.read(tmp_path / "a")
+    assert len(made.paths) == len(made.speaker_ids) == 2 * len(train_corpus.paths)
+    voices.main(argparse.Namespace(out=tmp_path / "b", **options))
+    again = Corpus.read(tmp_path / "b")
+    for key, path in made.paths.items():
+        assert path.read_bytes() == again.paths[key].read_bytes()
+
+
 def test_scores_against_references_are_those_of_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     conditions = importlib.import_module("conditions")
