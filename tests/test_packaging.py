@@ -290,7 +290,7 @@ def test_the_address_gets_into_metadata_readme_notebooks_and_citation(tmp_path: 
     own = [link.removeprefix(address) for link in links if link.startswith(address)]
     assert all(link.startswith("https://") for link in links)
     assert own
-    assert all((ROOT / link.split("/v1/")[1]).exists() for link in own)
+    assert all((ROOT / link.split("/v1/")[1].split("#")[0]).exists() for link in own)
     assert f"\nrepository-code: {address}\n" in (tmp_path / "CITATION.cff").read_text()
     for notebook in (tmp_path / "colab").iterdir():
         first = json.loads(notebook.read_text())["cells"][0]["source"][0]
