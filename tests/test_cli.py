@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tfq_sv
 from tfq_sv import cli
+from tfq_sv.cli.common import fingerprint
 from tfq_sv.export import read_about
+from tfq_sv.features import FbankOptions
 
 
 def test_training_says_what_reading_changes(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +78,26 @@ def test_cohort_as_norm_scale_plot_and_kept_embeddings(
     assert "18 of 18 embeddings were there" in said
     assert cli.main([*base, f"--cohort={corpus_dir / 'test'}"]) == 0
     assert "18 of the cohort's 18 recordings are among the tested ones" in capsys.readouterr().out
+
+
+def test_a_list_of_trials_is_not_overwritten_by_names_of_embeddings(
+    made: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And it is noticed before anything is embedded."""
+    (tmp_path / "trials.txt").write_text("1 a b\n")
+    out, corpus = f"--out={tmp_path}/trials.npy", f"--corpus={corpus_dir / 'test'}"
+    assert cli.main(["embed", f"--model={made}/none.tflite", corpus, out]) == 1
+    assert "trials.txt would be overwritten" in capsys.readouterr().err
+
+
+def test_embeddings_of_another_front_end_are_not_used_again(tmp_path: Path) -> None:
+    """A checkpoint's may be in a file beside it, which --model does not name."""
+    (tmp_path / "avg_model.pt").touch()
+    names = {
+        fingerprint(str(tmp_path / "avg_model.pt"), SimpleNamespace(fbank=options))  # type: ignore[arg-type]
+        for options in (FbankOptions(), FbankOptions(), FbankOptions(num_bins=64))
+    }
+    assert len(names) == 2
 
 
 def test_embed_in_shards_and_files(

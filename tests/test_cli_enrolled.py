@@ -8,6 +8,7 @@ import pytest
 
 import tfq_sv
 from tfq_sv import cli
+from tfq_sv.cli import enroll
 
 RESOURCES = Path(__file__).parents[1] / "export/android/verifier/src/androidTest/resources"
 GOLDEN = RESOURCES / "golden.tflite"
@@ -46,6 +47,27 @@ def test_from_enrolment_to_decisions(tmp_path: Path, capsys: pytest.CaptureFixtu
     code, said = run(capsys, "identify", enrolled, "--operating_point=far_1e-2", BOB, "--json")
     found = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert (found[BOB]["speaker"], found[BOB]["runner_up"]) == ("bob", None)
+
+
+def test_a_file_that_another_command_changed_meanwhile_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, enrolled = tmp_path / "speakers.json", f"--enrolled={tmp_path}/speakers.json"
+    real = enroll.open_verifier
+
+    def slow(model: str, path: str | None) -> tfq_sv.SpeakerVerifier:
+        verifier = real(model, path)
+        with monkeypatch.context() as patch:  # what another process does at that time
+            patch.setattr(enroll, "open_verifier", real)
+            assert run(capsys, "enroll", enrolled, "--speaker=bob", BOB)[0] == 0
+        return verifier
+
+    monkeypatch.setattr(enroll, "open_verifier", slow)
+    for _ in range(2):  # into no file, and into one
+        code, said = run(capsys, "enroll", enrolled, "--speaker=ann", *ANN)
+        assert (code, "speakers.json was changed meanwhile" in said) == (1, True)
+        names = [entry["name"] for entry in json.loads(file.read_text())["speakers"]]
+        assert names == ["bob"]
 
 
 def test_two_recordings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_a_curve_of_sizes(
 def test_what_cannot_be_searched_says_why(
     model: Path, corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "recipe.json"
+    out, other = tmp_path / "recipe.json", tmp_path / "other.json"
     cases = [
         (search(model, corpus_dir, out), "--target_mb is missing"),
         (search(model, corpus_dir, out, "--target_mb=big"), "must be sizes in MB such as 1.0"),
@@ -78,7 +78,10 @@ def test_what_cannot_be_searched_says_why(
         (search(model, corpus_dir, out, "--target_mb=1", "--plot=x.pdf"), "must end in .png"),
         (search(model, corpus_dir, tmp_path / "x.txt", "--target_mb=1"), "must end in .json"),
         (search(model, corpus_dir, out, "--target_mb=0.01"), "the least target is"),
+        (search(model, corpus_dir, out, "--target_mb=1", "--trials=x"), "needs --test_corpus"),
+        (search(model, corpus_dir, other, "--target_mb=1", "--test_corpus=x"), "x does not exist"),
     ]
     for arguments, message in cases:
         assert cli.main(arguments) == 1
         assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("other*"))  # found before the long work

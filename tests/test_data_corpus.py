@@ -241,6 +241,30 @@ def test_bad_recordings_are_replaced_whatever_the_threads_do(tree: Path) -> None
             pass
 
 
+def test_a_recording_that_is_bad_in_part_is_the_same_whenever_it_is_drawn(tmp_path: Path) -> None:
+    """What has been skipped before must not change a batch: a resumed run would differ."""
+    rng = np.random.default_rng(0)
+    for speaker in ("ann", "bob", "eve"):
+        (tmp_path / speaker).mkdir()
+        samples = rng.normal(0, 0.1, 32000).astype(np.float32)
+        if speaker == "eve":
+            samples[20000:24000] = np.nan
+        soundfile.write(tmp_path / speaker / "a.wav", samples, 16000, subtype="FLOAT")
+    corpus = Corpus.read(tmp_path)
+    stream = batches(corpus, batch_size=3, seconds=0.3)
+    whole = [next(stream)[0] for _ in range(12)]
+    assert stream.skipped
+    for start in range(1, 12):
+        again = next(batches(corpus, batch_size=3, seconds=0.3, start=start))[0]
+        np.testing.assert_array_equal(again, whole[start])
+
+
+def test_batches_of_nothing_are_refused(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    with pytest.raises(InputError, match="has no recording"):
+        batches(corpus.without(corpus.paths), batch_size=2)
+
+
 def test_no_good_recording_at_all_is_an_error(tree: Path) -> None:
     for path in tree.rglob("*.*"):
         soundfile.write(path, np.zeros(8000), 16000)

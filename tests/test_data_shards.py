@@ -117,6 +117,23 @@ def test_links_within_a_shard_are_read(shards: Path) -> None:
         np.testing.assert_array_equal(audio.read(corpus.paths[key]).samples, expected)
 
 
+def test_links_in_a_shard_of_a_folder_are_read(tmp_path: Path) -> None:
+    """As `tar cf shard.tar .` writes names."""
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in/1.wav", np.full(8000, 0.1), 16000)
+    (tmp_path / "in/1.spk").write_text("ann")
+    for suffix in ("wav", "spk"):
+        (tmp_path / f"in/2.{suffix}").symlink_to(f"1.{suffix}")
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("1.spk", "1.wav", "2.spk", "2.wav"):
+            tar.add(tmp_path / "in" / name, f"./{name}")
+    (tmp_path / "shard.list").write_text(f"{shard}\n")
+    corpus = Corpus.read(tmp_path / "shard.list")
+    assert set(corpus.speakers.values()) == {"ann"}
+    assert len(corpus.paths) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "message"),
     [

@@ -126,6 +126,19 @@ def test_names_that_may_mean_two_recordings_are_unknown(corpus: Corpus) -> None:
         Trials.read(corpus.root / "trials", Corpus.read(corpus.root))
 
 
+@pytest.mark.parametrize("mark", [",", ";", "|", " ", ", "])
+def test_names_with_separators_are_read_as_they_were_written(mark: str, tmp_path: Path) -> None:
+    speakers = {
+        f"{name}/{i}.wav": name for name in (f"Doe{mark}Ann", f"Roe{mark}Bob") for i in "12"
+    }
+    corpus = Corpus(tmp_path, {key: tmp_path / key for key in speakers}, speakers)
+    trials = Trials.all_pairs(corpus)
+    trials.write(tmp_path / "trials.txt")
+    again = Trials.read(tmp_path / "trials.txt", corpus)
+    assert (again.enroll, again.test) == (trials.enroll, trials.test)
+    np.testing.assert_array_equal(again.labels, trials.labels)
+
+
 def test_numbers_may_be_names(tmp_path: Path) -> None:
     for text in ("1 1001 1002\n0 1001 1003\n", "1001 1002 1\n1001 1003 0\n"):
         (tmp_path / "trials").write_text(text)

@@ -24,6 +24,7 @@ from tfq_sv.evaluation.measurement import Evaluation, KerasEncoder, evaluate
 from tfq_sv.evaluation.scoring import cosine
 from tfq_sv.export import SpeakerEncoder
 from tfq_sv.features import fbank
+from tfq_sv.metrics import eer
 from tfq_sv.origin import SYNTHETIC
 from tfq_sv.reports.comparison import size_table
 
@@ -192,3 +193,5 @@ def test_stored_thresholds_of_enrolments_are_those_of_single_recordings() -> Non
         "threshold"
     ] == pytest.approx(0.45)
     assert found["eer"]["threshold"] == pytest.approx(0.45)
+    assert found["eer"]["eer"] == pytest.approx(eer(np.tile(single, 2), labels)[0])  # of it
+    assert found["eer"]["interval"] is None

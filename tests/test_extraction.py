@@ -13,9 +13,11 @@ from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.conditions import Changed
 from tfq_sv.evaluation.embeddings import Embeddings
-from tfq_sv.evaluation.extraction import Cache, extract, from_file
+from tfq_sv.evaluation.extraction import Cache, embed_recording, extract, from_file
 from tfq_sv.evaluation.measurement import evaluate, measure
+from tfq_sv.evaluation.operating_points import Loudest
 
 
 class Loudness:
@@ -75,6 +77,27 @@ def test_bad_recordings_are_skipped_with_their_reason(corpus: Corpus) -> None:
     }
     with pytest.raises(InputError, match=r"corrupt\.wav cannot be read"):
         extract(Loudness(), corpus, list(corpus.paths), strict=True)
+
+
+def test_a_part_of_a_long_recording_is_heard_once(tmp_path: Path) -> None:
+    heard = []
+
+    class Listener(Loudness):
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            heard.append(len(waveform))
+            return super().embed(waveform)
+
+    noise = np.random.default_rng(0).normal(0, 0.1, 130 * 16000)
+    soundfile.write(tmp_path / "long.wav", noise, 16000)
+    embed_recording(Loudest(Listener(), 1.0), tmp_path / "long.wav")
+    assert heard == [16000]
+    heard.clear()
+    embed_recording(Changed(Listener(), lambda samples: samples[:16000]), tmp_path / "long.wav")
+    assert heard == [16000]
+    heard.clear()
+    embed_recording(Listener(), tmp_path / "long.wav")
+    assert len(heard) > 1
+    assert sum(heard) >= 130 * 16000
 
 
 def test_trials_that_need_a_bad_recording_are_counted(corpus: Corpus) -> None:

@@ -60,6 +60,17 @@ def test_the_suffix_stays_and_the_rights_are_usual(tmp_path: Path) -> None:
     assert written.stat().st_mode == plain.stat().st_mode
 
 
+def test_a_file_keeps_its_rights(tmp_path: Path) -> None:
+    for rights in (0o600, 0o640, 0o444):
+        private = tmp_path / "speakers.json"
+        private.touch()
+        private.chmod(rights)
+        with atomic(private) as temporary:
+            temporary.write_text("new")
+        assert private.read_text() == "new"
+        assert private.stat().st_mode & 0o777 == rights
+
+
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for name, before in {"whole": "old", "dangling": None}.items():

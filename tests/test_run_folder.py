@@ -44,6 +44,16 @@ def test_one_worker_writes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_elsewhere_is_removed_as_often_as_it_is_linked(tmp_path: Path) -> None:
+    there, link = tmp_path / "scratch", tmp_path / "m.keras.state"
+    for _ in range(2):
+        there.mkdir()
+        link.symlink_to(there)
+        check_settings(link, SETTINGS, begun=False)
+        remove(link)
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_kill_while_a_folder_is_removed_leaves_no_half_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

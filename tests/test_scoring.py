@@ -121,6 +121,13 @@ def test_det_files_hold_the_rates_at_each_threshold(tmp_path: Path) -> None:
     assert len(np.loadtxt(tmp_path / "det")) == len(np.unique(scores)) + 1
 
 
+def test_score_files_of_names_with_spaces_have_tabs(tmp_path: Path) -> None:
+    trials = Trials(["Smith John/1.wav"], ["Doe Ann/2.wav"], np.array([True]), "made")
+    write_scores(tmp_path / "scores", trials, [0.5])
+    fields = (tmp_path / "scores").read_text().rstrip("\n").split("\t")
+    assert fields == ["Smith John/1.wav", "Doe Ann/2.wav", "0.50000", "target"]
+
+
 def test_score_files_have_the_fields_columns(tmp_path: Path) -> None:
     embeddings, trials = drawn(6), pairs(6, 4)
     scores = cosine_scores(embeddings, trials)

@@ -93,7 +93,8 @@ def test_what_enroll_refuses(tmp_path: Path) -> None:
         (lambda: verifier.identify(BOB, float("nan")), "finite"),
         (lambda: verifier.identify(BOB, None), "a threshold is a finite score, not None"),  # type: ignore[arg-type]
         (lambda: verifier.enroll("ann", None), "a list of them, not None"),  # type: ignore[arg-type]
-        (lambda: verifier.enroll("ann", [np.full(32000, np.nan)]), "NaN"),
+        (lambda: verifier.enroll("ann", [ANN[0], np.full(32000, np.nan)]), "recording 2: .*NaN"),
+        (lambda: verifier.enroll("ann", [ANN[0], np.zeros((2, 9))]), "recording 2: a recording is"),
     ]  # fmt: skip
     for call, said in refused:
         with pytest.raises(InputError, match=said):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -45,10 +46,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if stream is None:
-            # mkstemp makes files private; give them the rights that open() would have.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
+            temporary.chmod(_rights(target))
             # Without power a renamed file may be empty, if its content was not on the disk before.
             sync(temporary)
             temporary.replace(target)
@@ -66,6 +64,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _naming(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _rights(path: Path) -> int:
+    """Those that open() would leave: a file's own, or a new one's. mkstemp makes files private."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
 
 
 def check_output(path: str | os.PathLike[str]) -> None:

@@ -58,7 +58,16 @@ def speech_of(corpus: Path) -> str:
             continue
         if str(what).startswith("Synthetic speech"):
             return SYNTHETIC
-    return corpus.name
+    return folder_name(corpus)
+
+
+def folder_name(folder: Path) -> str:
+    """A folder's own name, of `.` and `..` too.
+
+    >>> folder_name(Path("my/test")), folder_name(Path(".")) == Path.cwd().name
+    ('test', True)
+    """
+    return folder.name if folder.name.strip(".") else folder.resolve().name
 
 
 def network_warning(origin: Origin) -> str:

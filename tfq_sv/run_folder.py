@@ -72,12 +72,14 @@ def remove(folder: str | os.PathLike[str]) -> None:
     >>> folder.exists()
     False
     """
-    place = Path(folder)
+    link, place = Path(folder), Path(os.path.realpath(folder))
     rest = place.with_name(f".{place.name}.done")
     shutil.rmtree(rest, ignore_errors=True)  # of a removal that was killed
     if place.exists():
         place.rename(rest)
         shutil.rmtree(rest, ignore_errors=True)
+    if link.is_symlink():
+        link.unlink()
 
 
 def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:

@@ -1,4 +1,4 @@
-// Several channels become one, as `_choice` in Python's tfq_sv.data.audio decides it.
+// Several channels become one, as `_to_mono` in Python's tfq_sv.data.audio decides it.
 
 const ANTIPHASE = 0.5;
 

@@ -85,8 +85,8 @@ export class SpeakerEncoder {
       // it compares shapes to the -1. Below it, LiteRT resizes the network to what comes.
       const buffers = await this.#model.liteRtCompiledModel.run(0, [input.liteRtTensorBuffer]);
       const embedding = take(new Tensor(buffers[0]));
-      if (!embedding.every(Number.isFinite)) {
-        throw new InputError(`${waveform.length} samples are too few for this network`);
+      if (!embedding.every(Number.isFinite) || !embedding.some((value) => value !== 0)) {
+        throw new InputError(`${waveform.length} samples are too few for this network, or silence`);
       }
       return embedding;
     } finally {

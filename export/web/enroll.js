@@ -108,7 +108,7 @@ async function identify() {
 
 async function load(file) {
   try {
-    verifier.load(await file.text(), file.name);
+    verifier.load(new Uint8Array(await file.arrayBuffer()), file.name);
     say($("speakers-line"), `${file.name}: ${verifier.names.length} enrolled.`);
   } catch (error) {
     say($("speakers-line"), error);

@@ -21,11 +21,20 @@ export function writeEnrolment(speakers, network, size) {
     name,
     references: references.map(({ seconds, embedding }) => ({
       seconds: Math.round(1000 * seconds) / 1000,
-      embedding: Array.from(embedding, (value) => Number(value.toPrecision(9))), // exact for float32
+      embedding: Array.from(embedding, shortest),
     })),
   }));
   const head = { format: FORMAT, version: VERSION, network, embed_dim: size };
   return `${JSON.stringify({ ...head, speakers: entries })}\n`;
+}
+
+/** The shortest decimal that is this float32. */
+function shortest(value) {
+  for (let digits = 1; digits < 9; digits++) {
+    const found = Number(value.toPrecision(digits));
+    if (Math.fround(found) === value) return found;
+  }
+  return Number(value.toPrecision(9)); // always exact
 }
 
 /**

@@ -35,7 +35,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import SUFFIXES, Embeddings
 from tfq_sv.evaluation.extraction import Cache, extract
-from tfq_sv.files import check_folder, check_output, require_file
+from tfq_sv.files import check_folder, require_file
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     number, shares = _shard(FLAGS.shard) if FLAGS.shard else (1, 1)
     if file and shares > 1:
         raise InputError(f"--shard goes with a folder that all shares write to; {out} is a file")
-    (check_output if file else check_folder)(out)
+    (Embeddings.check_output if file else check_folder)(out)
     check_network(name, finished=True)
     corpus = Corpus.of_files(arguments) if arguments else Corpus.read(folder, unlabelled=True)
     if file:

@@ -42,7 +42,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             f"--enrolled=speakers.json --speaker={FLAGS.speaker} first.wav second.wav third.wav"
         )
     check_file(FLAGS, "enrolled", ".json")
-    verifier = open_verifier(model, file if FLAGS.remove or Path(file).exists() else None)
+    before = _state(file)
+    verifier = open_verifier(model, file if FLAGS.remove or before else None)
     if FLAGS.remove:
         if not verifier.remove(FLAGS.remove):
             there = ", ".join(verifier.names) or "nobody"
@@ -55,6 +56,20 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         print(f"{'replaced' if again else 'enrolled'} {FLAGS.speaker} by {number}")
         if len(arguments) < 3:
             print("  with three or more, one that is another person's would be noticed")
+    if _state(file) != before:
+        raise InputError(
+            f"{file} was changed meanwhile, by another tfq-sv enroll perhaps; it stays as it is, "
+            "run this command again"
+        )
     verifier.save(file)
     print(f"wrote {file}; enrolled: {', '.join(verifier.names) or 'nobody'}")
     return {"enrolled": file, "speakers": verifier.names}
+
+
+def _state(file: str) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None if there is none."""
+    try:
+        stat = Path(file).stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

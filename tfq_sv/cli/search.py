@@ -40,6 +40,8 @@ from tfq_sv.cli.common import (
 )
 from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
+from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.reports.page import Page
 from tfq_sv.reports.table import Table
@@ -118,9 +120,27 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     plot = Path(FLAGS.plot) if FLAGS.plot else target.with_suffix(".png")
     check_file(FLAGS, "report", ".html")
     corpus = read_corpus(folder, strict=FLAGS.strict, unlabelled=True)
+    test = _test()
     return on_all_devices(
-        lambda strategy: _search(name, corpus, target, plot, targets, widths, strategy)
+        lambda strategy: _search(name, corpus, test, target, plot, targets, widths, strategy)
     )
+
+
+def _test() -> tuple[Corpus, Trials] | None:
+    """What the EER at each size is measured on, if anything."""
+    if not FLAGS.test_corpus:
+        if FLAGS.trials:
+            raise InputError("--trials needs --test_corpus, where its utterances are")
+        return None
+    test = read_corpus(
+        FLAGS.test_corpus,
+        strict=FLAGS.strict,
+        speaker_level=FLAGS.speaker_level,
+        unlabelled=bool(FLAGS.trials),
+    )
+    trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
+    trials.check()
+    return test, trials
 
 
 def _widths(texts: Sequence[str]) -> list[float]:
@@ -132,6 +152,7 @@ def _widths(texts: Sequence[str]) -> list[float]:
 def _search(
     name: str,
     corpus: Corpus,
+    test: tuple[Corpus, Trials] | None,
     target: Path,
     plot: Path,
     targets: Sequence[int],
@@ -161,9 +182,9 @@ def _search(
     layers = allocation_table(network, traces, answers)
     print(layers)
     rates = None
-    if FLAGS.test_corpus:
+    if test:
         stream = _chunks(corpus)
-        rates = _error_rates(network, stream, answers)
+        rates = _error_rates(network, stream, answers, *test)
         skipped |= stream.skipped
     records = []
     for number, (wanted, answer) in enumerate(zip(targets, answers, strict=True)):
@@ -260,17 +281,12 @@ def _percent(result: Evaluation) -> str:
     return f"{100 * result.eer:.2f} % ({low} to {high})"
 
 
-def _error_rates(network: Any, chunks: Batches, answers: Sequence[Any]) -> list[Evaluation]:
+def _error_rates(
+    network: Any, chunks: Batches, answers: Sequence[Any], test: Corpus, trials: Trials
+) -> list[Evaluation]:
     from tfq_sv.evaluation.measurement import KerasEncoder, evaluate
     from tfq_sv.quantization.calibration import quantize
 
-    test = read_corpus(
-        FLAGS.test_corpus,
-        strict=FLAGS.strict,
-        speaker_level=FLAGS.speaker_level,
-        unlabelled=bool(FLAGS.trials),
-    )
-    trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
     # Of short chunks, less: each costs as much time as a long one.
     minute = min(20, round(_MINUTE / (FLAGS.batch_size * FLAGS.seconds)) or 1)
     speech, rates = list(islice(chunks, minute)), []

@@ -8,8 +8,8 @@ bootstrap over speakers. The rates are of the recordings that the thresholds com
 a little too good: measure other speakers with tfq-sv evaluate.
 
 Scores are calibrated as well: logistic regression turns a score, and the seconds of speech that it
-comes from, into a log-likelihood ratio (LLR), which tfq-sv verify reports where it is stored. Cllr
-says how good these are, in bits: 0 is perfect, 1 is no information.
+comes from, into a log-likelihood ratio (LLR), which tfq-sv verify --speaker reports where it is
+stored. Cllr says how good these are, in bits: 0 is perfect, 1 is no information.
 
 example:
   tfq-sv threshold --model=model.tflite --corpus=my/recordings --store --report=threshold.html

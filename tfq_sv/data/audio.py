@@ -261,8 +261,8 @@ class _WindowSink:
         self._add(block, last=False)
 
     def end(self) -> Windows[Any]:
-        rest = self._first_mono() if self._mixed is None else np.zeros((0, 1), np.float32)
         _check_length(self._source, self._frames, self._rate)
+        rest = self._first_mono() if self._mixed is None else np.zeros((0, 1), np.float32)
         self._add(rest, last=True)
         self._window(self._splitter.end())
         if not self._found:

@@ -135,7 +135,8 @@ def batches(
         `strict`, and if no good one is left.
 
     Raises:
-        InputError: no chunks per batch, chunks below 0.2 s or above an hour, a negative seed.
+        InputError: no chunks per batch, chunks below 0.2 s or above an hour, a negative seed, a
+            corpus without recordings.
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be positive, not {batch_size}")
@@ -146,6 +147,8 @@ def batches(
     if seed < 0:
         raise InputError(f"seed must not be negative, as {seed} is")
     keys = list(corpus.paths)
+    if not keys:
+        raise InputError(f"{corpus.root} has no recording")
     speakers = corpus.speaker_ids
     index = {speaker: i for i, speaker in enumerate(speakers)}
     skipped: dict[str, BadAudioError] = {}
@@ -156,8 +159,6 @@ def batches(
         for attempt in range(len(keys)):
             utterance = order[(position + attempt) % len(keys)]
             key = keys[utterance]
-            if key in skipped:
-                continue
             rng = np.random.default_rng([seed, 2, epoch, int(utterance)])
             try:
                 samples, speed = _chunk(corpus.paths[key], seconds, place, augmentation, rng)

@@ -26,11 +26,13 @@ class ArkEntry(Member):
     """
 
     def read_bytes(self) -> bytes:
-        """Its content; raises InputError if there is none."""
+        """Its content, empty if there is none."""
         with self.archive.open("rb") as file:
             file.seek(self.offset)
             head = file.read(min(self.size, 9))
-            if head[:5] == b"AUDIO":  # kaldiio's FLAC and others: length of the length, length
+            if (
+                head[:5] == b"AUDIO" and len(head) > 5
+            ):  # kaldiio's FLAC and others: length of the length, length
                 digits = head[5]
                 length = int.from_bytes((head[6:] + file.read(digits))[:digits], "little")
                 file.seek(self.offset + 6 + digits)

@@ -80,7 +80,10 @@ def read_list(path: str | os.PathLike[str]) -> Iterator[tuple[str, Vector]]:
                     archive.close()
                 opened = match["file"]
                 archive = Path(opened).open("rb")  # noqa: SIM115 (closed below)
-            archive.seek(int(match["offset"] or 0))
+            offset = int(match["offset"] or 0)
+            if offset > os.fstat(archive.fileno()).st_size:
+                raise InputError(f"{path}: {name} is at {place!r:.200}, beyond the archive's end")
+            archive.seek(offset)
             yield name, _vector(archive, f"{opened}: {name}")
     finally:
         if archive:

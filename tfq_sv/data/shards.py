@@ -85,8 +85,10 @@ def _member(path: Path, entry: tarfile.TarInfo, files: Mapping[str, Member]) -> 
         # A symbolic link is meant from its own folder, a hard one from the archive's.
         folder = posixpath.dirname(entry.name) if entry.issym() else ""
         target = posixpath.normpath(posixpath.join(folder, entry.linkname))
-        if found := files.get(entry.linkname if entry.islnk() else target):
-            return replace(found, name=entry.name)
+        # `tar cf a.tar .` writes names with a ./ in front.
+        for name in (*([entry.linkname] if entry.islnk() else []), target, f"./{target}"):
+            if found := files.get(name):
+                return replace(found, name=entry.name)
         raise InputError(
             f"shard {path}: {entry.name} is a link to {entry.linkname}, which no earlier file in "
             "the shard is; write the recording itself"

@@ -42,7 +42,8 @@ _OPPOSITE = re.compile(
     r"(speaker|spk|person|trial|label)?s?"
 )
 _SAMPLE = 1000
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Tabs first: names may contain the others, and `Trials.write` relies on it.
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _WORD = re.compile(r"[^\W\d][\w .:#()?-]*|", re.IGNORECASE)
 
 

@@ -105,9 +105,9 @@ class Trials:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes `1 enroll test` lines, which `read` reads: drawn pairs, for another day.
 
-        With tabs, where a name contains a space.
+        With tabs, where a name contains a space or another separator.
         """
-        spaced = any(" " in name for name in self.utterances)
+        spaced = any(mark in name for name in self.utterances for mark in " ,;|")
         rows = zip(self.labels.tolist(), self.enroll, self.test, strict=True)
         gap = "\t" if spaced else " "
         with atomic(path) as temporary:

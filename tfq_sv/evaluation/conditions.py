@@ -26,7 +26,9 @@ CLEAN = "as recorded"
 
 
 class Changed:
-    """An encoder that hears every recording under a condition."""
+    """An encoder that hears every recording, of long ones the first minute, under a condition."""
+
+    in_one = True
 
     def __init__(self, encoder: Encoder, condition: Condition) -> None:
         self._encoder, self._condition = encoder, condition

@@ -147,7 +147,8 @@ class Embeddings(Mapping[str, npt.NDArray[np.float32]]):
         with _atomic_pair(scp, ark) as (list_, archive):
             kaldiio.save_ark(str(archive), self, scp=str(list_))
             # The list names the archive as it will be called.
-            list_.write_text(list_.read_text().replace(f" {archive}:", f" {ark}:"))
+            listed = list_.read_text(encoding="utf-8").replace(f" {archive}:", f" {ark}:")
+            list_.write_text(listed, encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Embeddings":

@@ -113,7 +113,7 @@ class Cache:
         part = self.folder / hashlib.sha256(lines.encode()).hexdigest()[:16]
         embeddings.write(part.with_suffix(".ark"))
         with atomic(part.with_suffix(".stamps")) as temporary:
-            temporary.write_text(lines)
+            temporary.write_text(lines, encoding="utf-8")
 
 
 def extract(
@@ -272,6 +272,8 @@ class Embedded:
 def embed_recording(encoder: Encoder, source: str | audio.Source) -> Embedded:
     """Embeds a recording of any length, in bounded memory; a long one as `tfq_sv.windows` says.
 
+    An encoder with a true attribute `in_one` hears its first 60 s alone, in one piece.
+
     Raises:
         BadAudioError: as `audio.read`; refused by the network, or answered by zero or NaN.
     """
@@ -285,8 +287,9 @@ def embed_recording(encoder: Encoder, source: str | audio.Source) -> Embedded:
             raise BadAudioError("without embedding", f"{source}: the network answers zero or NaN")
         return found
 
-    if audio.probe(source).seconds <= windows.WHOLE_SECONDS:
-        recording = audio.read(source)
+    long_one = audio.probe(source).seconds > windows.WHOLE_SECONDS
+    if not long_one or getattr(encoder, "in_one", False):
+        recording = audio.read(source, seconds=windows.WHOLE_SECONDS if long_one else None)
         return Embedded(embed(recording.samples), recording.changes, no_speech(recording.samples))
     long = audio.read_windows(source, lambda samples: (embed(samples), no_speech(samples)))
     embeddings, doubts = zip(*long.found, strict=True)

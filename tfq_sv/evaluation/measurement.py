@@ -6,7 +6,7 @@ An encoder is anything with `embed(waveform) -> (embed_dim,)`: a Keras model her
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from tfq_sv.evaluation.scoring import (
 )
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer, eer_interval, min_dcf, threshold_at_far
+from tfq_sv.origin import folder_name
 
 __all__ = ["Encoder", "Evaluation", "KerasEncoder", "evaluate", "measure"]
 
@@ -110,14 +111,17 @@ class Evaluation:
                 "record more speech"
             )
         labels, scores, threshold = self.trials.labels, self.scores, self.threshold
+        rate, interval = self.eer, self.interval
         if self.trials.models:
             sizes = [len(self.trials.models[model]) for model in self.trials.enroll]
             scores = scores * enrolment_scale(sizes)
-            threshold = eer(scores, labels)[1]
+            rate, threshold = eer(scores, labels)
+            if len(set(sizes)) > 1:  # scaled differently, so the interval is of other scores
+                interval = None
         targets = int(labels.sum())
         return {
             "thresholds": {
-                "eer": {"threshold": threshold, "eer": self.eer, "interval": self.interval},
+                "eer": {"threshold": threshold, "eer": rate, "interval": interval},
                 "far_1e-2": {"threshold": threshold_at_far(scores, labels, 1e-2)},
                 "far_1e-3": {"threshold": threshold_at_far(scores, labels, 1e-3)},
             },
@@ -140,7 +144,7 @@ def _portable(source: str) -> str:
     '90 pairs of test (seed 0)'
     """
     if match := re.fullmatch(r"(\d+ pairs (?:drawn from|of) )(.*)( \(seed \d+\))", source):
-        return f"{match[1]}{PurePath(match[2]).name}{match[3]}"
+        return f"{match[1]}{folder_name(Path(match[2]))}{match[3]}"
     return PurePath(source).name
 
 

@@ -68,7 +68,12 @@ class Rate:
 
 
 class Loudest:
-    """An encoder that hears the loudest `seconds` of a recording: speech, as far as there is."""
+    """An encoder that hears the loudest `seconds` of a recording: speech, as far as there is.
+
+    Of long recordings, those of the first minute.
+    """
+
+    in_one = True
 
     def __init__(self, encoder: Encoder, seconds: float) -> None:
         self._encoder, self._samples = encoder, round(seconds * _RATE)

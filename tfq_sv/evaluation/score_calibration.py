@@ -6,7 +6,6 @@ score is from one speaker than from two. ENROLMENT.md has the rules; `Calibratio
 `calibration.js` keep the same ones.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from tfq_sv.errors import InputError
 from tfq_sv.metrics import cllr, min_cllr
+from tfq_sv.strict_json import is_number
 
 LEAST_ERRORS = 10
 """Trials of each kind on the wrong side of LLR 0, below which the weights are not determined."""
@@ -98,12 +98,7 @@ class Calibration:
 
 def _finite(value: Any) -> float | None:
     """A JSON number as float64 has it; None for what is none, or too great."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if is_number(value) else None
 
 
 @dataclass(frozen=True, eq=False)

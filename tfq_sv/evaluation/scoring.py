@@ -172,8 +172,8 @@ def write_scores(
 ) -> None:
     """Writes `enroll test score target|nontarget` lines, as Kaldi and WeSpeaker do.
 
-    AS-norm adds WeSpeaker's four columns: lengths of the enrolled and the tested embedding, and
-    their cohort means.
+    With tabs, where a name contains a space. AS-norm adds WeSpeaker's four columns: lengths of the
+    enrolled and the tested embedding, and their cohort means.
     """
     columns: list[npt.NDArray[np.float64]] = []
     if isinstance(scores, NormalizedScores):
@@ -186,10 +186,12 @@ def write_scores(
         scores = scores.scores
     more = zip(*columns, strict=True) if columns else [()] * len(trials)
     rows = zip(trials.enroll, trials.test, np.asarray(scores), trials.labels, more, strict=True)
+    gap = "\t" if any(" " in name for name in (*trials.enroll, *trials.test)) else " "
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for enroll, test, score, label, rest in rows:
-            ending = "".join(f" {value:.4f}" for value in rest)
-            file.write(f"{enroll} {test} {score:.5f} {'' if label else 'non'}target{ending}\n")
+            kind = "target" if label else "nontarget"
+            fields = (enroll, test, f"{score:.5f}", kind, *(f"{value:.4f}" for value in rest))
+            file.write(gap.join(fields) + "\n")
 
 
 def write_det(path: str | os.PathLike[str], scores: npt.ArrayLike, labels: npt.ArrayLike) -> None:

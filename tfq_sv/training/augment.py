@@ -110,8 +110,6 @@ class Augmenter:
         first = int(rng.integers(len(files)))
         for attempt in range(len(files)):
             path = files[(first + attempt) % len(files)]
-            if str(path) in self.skipped:
-                continue
             try:
                 return load(path)
             except BadAudioError as error:

@@ -127,7 +127,7 @@ class SpeakerVerifier:
             there = ", ".join(self.names)
             who = f"there are {there}" if there else "nobody is: enroll first"
             raise InputError(f"{name} is not enrolled; {who}")
-        samples = _read(recording)
+        samples = _read(recording, _label(recording))
         score = decision.score(_matrix(references), self._embed(samples, _label(recording)))
         calibration = Calibration.of_file(self._encoder.about)
         llr = None
@@ -155,7 +155,7 @@ class SpeakerVerifier:
         speakers = {name: _matrix(references) for name, references in self._speakers.items()}
         if not speakers:
             raise InputError("nobody is enrolled; enroll first")
-        samples = _read(recording)
+        samples = _read(recording, _label(recording))
         test = self._embed(samples, _label(recording))
         return decision.best(speakers, test, at, no_speech(samples))
 
@@ -199,7 +199,7 @@ def _read_all(recordings: Sequence[Recording]) -> tuple[list[str], list[npt.NDAr
     except TypeError:
         raise InputError(f"recordings is a list of them, not {recordings!r:.60}") from None
     labels = [_label(one, f" {number}") for number, one in enumerate(listed, 1)]
-    return labels, [_read(one) for one in listed]
+    return labels, [_read(one, label) for one, label in zip(listed, labels, strict=True)]
 
 
 def _label(recording: Recording, number: str = "") -> str:
@@ -208,15 +208,18 @@ def _label(recording: Recording, number: str = "") -> str:
     return f"recording{number}"
 
 
-def _read(recording: Recording) -> npt.NDArray[np.float32]:
+def _read(recording: Recording, label: str) -> npt.NDArray[np.float32]:
     if isinstance(recording, str | os.PathLike):
-        return audio.read(Path(recording)).samples
-    wrong = InputError("a recording is a file, or samples of the shape (N,)")
+        return audio.read(Path(recording)).samples  # whose errors name it
+    wrong = InputError(f"{label}: a recording is a file, or samples of the shape (N,)")
     try:
         samples = np.asarray(recording, np.float32)
     except (TypeError, ValueError):
         raise wrong from None
     if samples.ndim != 1:
         raise wrong
-    check_level(samples)
+    try:
+        check_level(samples)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
     return samples

@@ -40,7 +40,7 @@ internal object Storage {
         val folder = target.absoluteFile.parentFile!!
         try {
             folder.mkdirs()
-            val temporary = File.createTempFile("${target.name}-", TEMPORARY, folder)
+            val temporary = File.createTempFile("${target.name}---", TEMPORARY, folder) // three characters at least
             try {
                 FileOutputStream(temporary).use { stream ->
                     val rest = content.duplicate()
