@@ -52,7 +52,9 @@ def test_layout_and_lists(corpus: Path) -> None:
 
 
 def test_audio_is_16_khz_16_bit_3_seconds_loud_and_not_clipped(corpus: Path) -> None:
-    for path in corpus.rglob("*.wav"):
+    made = list(corpus.rglob("*.wav"))
+    assert made
+    for path in made:
         info = sf.info(path)
         assert (info.samplerate, info.channels, info.subtype) == (RATE, 1, "PCM_16")
         samples, _ = sf.read(path)

@@ -124,7 +124,7 @@ def eer_interval(
     # A trial within one speaker counts once a draw, not squared: its second factor is a constant 1.
     second = np.where(first == second, len(place), second)
     systems = [
-        [_Resampler(_Curve(seed, labels, _POINTS), first, second) for seed in np.atleast_2d(system)]
+        [_Resampler(_Curve(one, labels, _POINTS), first, second) for one in np.atleast_2d(system)]
         for system in ([scores] if minus is None else [scores, minus])
     ]
     rng = np.random.default_rng(seed)
