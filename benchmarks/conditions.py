@@ -20,6 +20,7 @@ the formula leaves.
 import argparse
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -91,13 +92,15 @@ def main() -> None:
     parser.add_argument("--test", required=True, help="corpus of other speakers: figures")
     parser.add_argument("--tests", type=int, default=3, help="tested recordings per speaker")
     parser.add_argument("--embeddings", help="folder that keeps embeddings from run to run")
+    parser.add_argument("--durations", action="store_true", help="test those alone")
     options = parser.parse_args()
     train, test = Corpus.read(options.train), Corpus.read(options.test)
     columns, calibrated = [], []
     for path in options.models:
         network = Network(path, options.embeddings)
         threshold, calibration = chosen(network, train)
-        rows, costs = measured(network, test, options.tests, threshold, calibration)
+        conditions = DURATIONS if options.durations else CONDITIONS
+        rows, costs = measured(network, test, options.tests, threshold, calibration, conditions)
         columns.append(rows)
         calibrated.append(costs)
     header = ["tested recording"]
@@ -163,7 +166,12 @@ def _seconds(path: Path, condition: Condition | None) -> float:
 
 
 def measured(
-    network: Network, corpus: Corpus, tests: int, threshold: float, calibration: Calibration
+    network: Network,
+    corpus: Corpus,
+    tests: int,
+    threshold: float,
+    calibration: Calibration,
+    conditions: Sequence[Condition],
 ) -> tuple[dict[str, ErrorRates], list[list[str]]]:
     """Error rates by condition, and the cells of the table of costs."""
     groups: dict[str, list[str]] = {}
@@ -175,7 +183,7 @@ def measured(
     needed = [key for keys in enrolled.values() for key in keys]
     whole = network.embed(corpus, [*needed, *tested], None)
     rows, parts = {}, {1: [], ENROLLED: []}
-    for condition in (None, *CONDITIONS):
+    for condition in (None, *conditions):
         name = condition.name if condition else CLEAN
         heard = network.embed(corpus, tested, condition) if condition else whole
         keys = [key for key in tested if key in heard]
