@@ -30,9 +30,8 @@ class ArkEntry(Member):
         with self.archive.open("rb") as file:
             file.seek(self.offset)
             head = file.read(min(self.size, 9))
-            if (
-                head[:5] == b"AUDIO" and len(head) > 5
-            ):  # kaldiio's FLAC and others: length of the length, length
+            # kaldiio's FLAC and others: length of the length, length
+            if head[:5] == b"AUDIO" and len(head) > 5:
                 digits = head[5]
                 length = int.from_bytes((head[6:] + file.read(digits))[:digits], "little")
                 file.seek(self.offset + 6 + digits)
