@@ -141,9 +141,12 @@ def test_what_cannot_be_is_said_before_the_work(
         (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to start from"),
         (["--optimizer=Lion"], "Lion"),
         (["--aam_weight=0.1"], "--aam_weight goes with --teacher"),
+        (["--network=ResNet99"], "unknown network 'ResNet99'"),
     ]:
         assert cli.main([*base, *arguments]) == 1, arguments
-        assert message in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert message in said.err
+        assert "utterances" not in said.out  # before the corpus is read
     assert not (tmp_path / "m.keras").exists()
 
 
@@ -157,6 +160,8 @@ def test_what_cannot_be_is_said_before_the_work(
         ("train", "--seconds=nan"),
         ("train", "--learning_rate=nan"),
         ("train", "--channels=0"),
+        ("train", "--embed_dim=0"),
+        ("train", "--num_workers=0"),
         ("finetune", "--learning_rate=inf"),
         ("quantize", "--minutes=nan"),
         ("verify", "--threshold=nan"),

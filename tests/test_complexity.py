@@ -45,6 +45,15 @@ def test_each_kind_of_layer() -> None:
     }
 
 
+def test_waveforms_are_counted_in_frames_too() -> None:
+    entry = keras.Input((None,))
+    x = keras.layers.Reshape((-1, 1))(entry)
+    x = keras.layers.Conv1D(4, 400, strides=160, name="analysis")(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    costs = layer_complexity(keras.Model(entry, x), frames=200)
+    assert costs["analysis"].macs == 400 * 4 * 198  # of 32,000 samples
+
+
 def test_a_shared_layer_is_computed_twice() -> None:
     entry = keras.Input((4,))
     shared = keras.layers.Dense(4, name="shared")

@@ -7,7 +7,7 @@ import soundfile
 
 from tfq_sv.data import audio
 from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.chunks import batches
+from tfq_sv.data.chunks import UNKNOWN, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -257,6 +257,15 @@ def test_a_recording_that_is_bad_in_part_is_the_same_whenever_it_is_drawn(tmp_pa
     for start in range(1, 12):
         again = next(batches(corpus, batch_size=3, seconds=0.3, start=start))[0]
         np.testing.assert_array_equal(again, whole[start])
+
+
+def test_utterances_without_a_speaker_among_others_are_unknown(tree: Path) -> None:
+    corpus = Corpus.read(tree)
+    key = next(iter(corpus.paths))
+    speakers = {name: who for name, who in corpus.speakers.items() if name != key}
+    mixed = Corpus(corpus.root, {k: corpus.paths[k] for k in (key, *speakers)}, speakers)
+    classes = set(next(batches(mixed, batch_size=len(mixed.paths), seconds=0.3))[1].tolist())
+    assert classes == {UNKNOWN, *range(len(mixed.speaker_ids))}
 
 
 def test_batches_of_nothing_are_refused(tree: Path) -> None:

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +117,8 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
     other = tfq_sv.models.build("ResNet18", embed_dim=8, channels=16)
     with pytest.raises(InputError, match="they must be alike"):
         tfq_sv.finetune(quantized, [], teacher=other)
+    with pytest.raises(InputError, match="learning_rate must be positive, not nan"):
+        FineTuningOptions(learning_rate=math.nan)
     with pytest.raises(InputError, match="freeze_fraction must be a share"):
         FineTuningOptions(freeze_fraction=2)
     with pytest.raises(InputError, match="must not be negative"):

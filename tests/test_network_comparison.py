@@ -1,10 +1,13 @@
 """`tfq-sv compare`: two networks at two widths and a size, resumed, on a small corpus."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import tf_keras as keras
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +82,43 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     best = {(row["bytes"], row["eer"]) for row in rows if not beaten(row)}
     assert {(row["bytes"], row["eer"]) for row in front} == best
     assert len(front) == len(best)
+
+
+@given(st.lists(st.sampled_from(["a", "a-2", "a-3", "b/a", "b/a-2", ".", ".."]), max_size=9))
+def test_every_network_has_a_name_of_its_own(paths: list[str]) -> None:
+    names = network_comparison.names_of([f"{path}.keras" for path in paths] + paths)
+    assert len(set(names)) == 2 * len(paths)
+    assert not any(set(name) <= {"."} for name in names)
+
+
+@pytest.mark.slow
+def test_bad_recordings_of_both_corpora_are_said(
+    networks: list[Path], corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus_dir, tmp_path / "corpus")
+    paths = sorted((tmp_path / "corpus/train").rglob("*.wav"))
+    for path in paths[1:]:
+        path.unlink()
+    (paths[0].parent / "silent.wav").write_bytes(b"")
+    soundfile.write(paths[0].parent / "silent.wav", np.zeros(16000), 16000)
+    for name in ("wav.scp", "utt2spk"):
+        (tmp_path / "corpus/train" / name).unlink(missing_ok=True)
+    arguments = command(networks[:1], tmp_path / "corpus", tmp_path / "out", "--bits=4")
+    assert cli.main(arguments) == 0
+    assert "skipped: 1 of" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_said_at_once(
+    networks: list[Path], corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, message in [
+        ("--target_mb=1,1.00001", "two of the target sizes are 1 MB"),
+        ("--learning_rate=0", "learning_rate"),
+        ("--probes=0", "probes"),
+    ]:
+        assert cli.main(command(networks, corpus_dir, tmp_path / "out", option)) == 1
+        assert message in capsys.readouterr().err
+        assert not list((tmp_path / "out").glob("*"))
 
 
 def test_a_missing_network_is_an_error(

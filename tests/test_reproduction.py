@@ -228,6 +228,23 @@ def test_the_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_of_unknown_speakers_have_no_interval(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path, {key: tmp_path / key for key in "abcd"}, {})
+    trials = Trials(list("aab"), list("bcd"), np.array([True, False, False]), "made up")
+    folders = []
+    for name in ("FP32", "FP32, fine-tuned", "4 bits, k-means"):
+        folders.append(tmp_path / reproduction.Row(name).folder)
+        folders[-1].mkdir()
+        np.save(folders[-1] / "scores-trials.npy", np.array([0.5, 0.4, 0.3]))
+        rates = {"eer": 0.05, "interval": None, "min_dcf": {str(p): 1.0 for p in P_TARGETS}}
+        kind = "uniform" if "bits" in name else ""
+        row = {"name": name, "kind": kind, "bytes": 10, "skipped": [], "lists": {"trials": rates}}
+        (folders[-1] / "results.json").write_text(json.dumps(row))
+    report = write_report(tmp_path, folders, {"trials": trials}, corpus, "Made up.")
+    assert cells(report)["4 bits, k-means"][2:4] == ["5.00", "speakers unknown"]
+    assert [row[3:] for row in tables(report)[1]] == [["speakers unknown", "cannot be told"]]
+
+
 def test_networks_of_enough_channels_have_trellis_rows() -> None:
     model = tfq_sv.models.build("ResNet18", channels=16, embed_dim=16)
     rows = {row.name: row for row in reproduction.uniform_rows(model)}
@@ -269,6 +286,11 @@ def test_what_cannot_work(
         return capsys.readouterr().err
 
     assert "must be sizes in MB" in said("--target_mb=small")
+    for option in ("steps", "probes", "learning_rate"):
+        message = said(f"--{option}=0")
+        assert option in message
+        assert "positive" in message
+        assert not (vox1.parent / "out").exists()
     assert "does not exist" in said("--trials=nowhere.txt")
     assert "is a file; name a folder" in said(f"--out={network}")
     out = vox1.parent / "out"

@@ -164,16 +164,26 @@ def test_a_classifier_is_kept_by_name(tmp_path: Path) -> None:
     path = classifier_path(tmp_path / "model.keras")
     save_classifier(path, head, names)
     centers = dict(zip(names, head.centers.numpy().T, strict=True))
-    again, order = load_classifier(path, ["cyd", "ann"], scale=20.0)
+    again, order = load_classifier(path, ["cyd", "ann"], 4, scale=20.0)
     assert order == ["cyd", "ann", "bob", "sp0.9-ann", "sp0.9-bob", "sp0.9-cyd"]
     assert again.scale == 20.0
     for name, center in zip(order, again.centers.numpy().T, strict=True):
         np.testing.assert_array_equal(center, centers[name])
     with pytest.raises(InputError, match=r"lacks 1 of 2 speakers \(first: dan\)"):
-        load_classifier(path, ["ann", "dan"])
-    path.write_text("hello")
-    with pytest.raises(InputError, match="is not a classifier that"):
-        load_classifier(path, ["ann"])
+        load_classifier(path, ["ann", "dan"], 4)
+    with pytest.raises(InputError, match=r"centers \(4, 6\); expected \(8, 6\)"):
+        load_classifier(path, ["ann"], 8)
+    with path.open("wb") as file:
+        np.savez(file, speakers=np.array(names), centers=np.zeros((4, 2)))
+    with pytest.raises(InputError, match=r"centers \(4, 2\); expected \(4, 6\)"):
+        load_classifier(path, ["ann"], 4)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    whole = path.read_bytes()
+    for content in (b"hello", b"", whole):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is not a classifier that"):
+            load_classifier(path, ["ann"], 4)
 
 
 def test_a_head_of_too_few_classes_is_refused(train_corpus: Corpus) -> None:

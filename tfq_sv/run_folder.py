@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
+from tfq_sv.origin import folder_name
 
 LABEL = "settings.json"
 
@@ -80,6 +83,25 @@ def remove(folder: str | os.PathLike[str]) -> None:
         shutil.rmtree(rest, ignore_errors=True)
     if link.is_symlink():
         link.unlink()
+
+
+def corpus_identity(corpus: Corpus) -> list[str | int]:
+    """What tells corpora apart, wherever they are: folder's name, number and names of recordings.
+
+    >>> corpus_identity(Corpus(Path("my/train"), {"ann/1.wav": Path("1.wav")}, {}))
+    ['train', 1, 'd25d111ae1e3cf7a']
+    """
+    return [folder_name(corpus.root), len(corpus.paths), _text_digest(sorted(corpus.paths))]
+
+
+def trials_identity(trials: Trials) -> list[str | int]:
+    """What tells lists of trials apart: their number, names and labels."""
+    rows = zip(trials.labels.tolist(), trials.enroll, trials.test, strict=True)
+    return [len(trials), _text_digest(f"{int(label)} {a} {b}" for label, a, b in rows)]
+
+
+def _text_digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:

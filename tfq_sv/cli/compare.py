@@ -70,9 +70,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         check_network(path)
     check_folder(out)
     bits, targets = bit_widths(FLAGS.bits), [megabytes(text) for text in FLAGS.target_mb]
-    speech = read_corpus(train, strict=FLAGS.strict)
-    tested = read_corpus(test, strict=FLAGS.strict)
+    speech = read_corpus(train, strict=FLAGS.strict, unlabelled=True)
+    listed = bool(FLAGS.trials) or (Path(test) / "trials.txt").is_file()
+    tested = read_corpus(test, strict=FLAGS.strict, unlabelled=listed)
     trials = read_trials(FLAGS.trials, tested, strict=FLAGS.strict)
+    trials.check()
     from tfq_sv.experiments.network_comparison import (
         ComparisonOptions,
         compare_networks,
@@ -99,7 +101,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     text, skipped = compare_networks(networks, speech, tested, trials, out, options)
     print(f"\n{text}")
     if skipped:
-        print_skipped(skipped, len(tested.paths))
+        print_skipped(skipped, len(speech.paths) + len(tested.paths))
     print(f"wrote {out}/report.md and report.png; each row's model.tflite is in its folder")
     rows = [json.loads(path.read_text()) for path in sorted(Path(out).glob("*/*/results.json"))]
     return {"out": out, "rows": rows, "skipped": reasons(skipped)}

@@ -74,7 +74,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     sizes = {"float32 .tflite": export_float32(network, out / f"{FLAGS.network}-float32.tflite")}
     files = {}
     for name, model in forms.items():
-        files[name] = out / f"{FLAGS.network}-{name.split(',')[0]}.tflite"
+        form = name.split(",")[0]
+        form += "-tuned" if name != form and form in forms else ""
+        files[name] = out / f"{FLAGS.network}-{form}.tflite"
         exported = export_tflite(model, files[name])
         sizes[f"{name}, .tflite"] = exported.bytes
 

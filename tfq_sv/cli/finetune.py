@@ -115,6 +115,18 @@ def _finetune(
 ) -> dict[str, Any] | None:
     model = load_network(name)
     teacher = load_network(FLAGS.teacher) if FLAGS.teacher else None
+    from tfq_sv.quantization.quantized_model import codebooks
+    from tfq_sv.quantization.recipe import QuantizationRecipe
+    from tfq_sv.training.devices import is_chief
+    from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
+    from tfq_sv.training.multi_stage import multi_stage_finetune
+
+    options = FineTuningOptions(
+        steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
+    )
+    recipe = QuantizationRecipe.from_json(FLAGS.recipe) if FLAGS.recipe else None
+    if not recipe:
+        codebooks(model)  # refuses a float model
     corpus = read_corpora(
         folders,
         strict=FLAGS.strict,
@@ -129,19 +141,9 @@ def _finetune(
         augmentation=added,
         strict=FLAGS.strict,
     )
-    from tfq_sv.quantization.quantized_model import codebooks
-    from tfq_sv.quantization.recipe import QuantizationRecipe
-    from tfq_sv.training.devices import is_chief
-    from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
-    from tfq_sv.training.multi_stage import multi_stage_finetune
-
-    options = FineTuningOptions(
-        steps=FLAGS.steps, learning_rate=FLAGS.learning_rate, precision=FLAGS.precision
-    )
     state, loss = Path(f"{out}.state"), math.nan
     skipped: dict[str, BadAudioError] = {}
-    if FLAGS.recipe:
-        recipe = QuantizationRecipe.from_json(FLAGS.recipe)
+    if recipe:
         model = multi_stage_finetune(
             model,
             recipe,
@@ -153,7 +155,6 @@ def _finetune(
             checkpoint_dir=state,
         )
     else:
-        codebooks(model)  # refuses a float model
         kind, head = "1 - cosine to the teacher", None
         if FLAGS.loss == "aam":
             head, skipped = _head(teacher, corpus)

@@ -58,7 +58,7 @@ flags.DEFINE_string("corpus", None, "folder of speech to measure on", flag_value
 flags.DEFINE_string(
     "out",
     None,
-    "the recipe (.json); with several sizes, one each: recipe-1.0MB.json",
+    "the recipe (.json); with several sizes, one each: recipe-1MB.json",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(

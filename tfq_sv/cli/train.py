@@ -81,7 +81,7 @@ flags.DEFINE_integer(
     lower_bound=1,
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("embed_dim", 128, "length of the embedding", flag_values=FLAGS)
+flags.DEFINE_integer("embed_dim", 128, "length of the embedding", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_string("init", None, "network to start from, instead of --network", flag_values=FLAGS)
 flags.DEFINE_string(
     "teacher", None, "network to learn from: .pt, .keras, a folder, ...", flag_values=FLAGS
@@ -138,7 +138,11 @@ flags.DEFINE_bool(
     "sync_batch_norm", True, "BatchNorm statistics over all devices together", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "num_workers", min(8, os.cpu_count() or 1), "threads that read", flag_values=FLAGS
+    "num_workers",
+    min(8, os.cpu_count() or 1),
+    "threads that read",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 flags.DEFINE_string("tensorboard", None, "folder for TensorBoard's curves", flag_values=FLAGS)
 define_strict(FLAGS)
@@ -166,6 +170,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])
+    if not FLAGS.init and all(Path(folder).exists() for folder in folders):
+        from tfq_sv.models.registry import check_name  # imports TensorFlow
+
+        check_name(FLAGS.network)
     corpus = read_corpora(
         folders,
         strict=FLAGS.strict,
@@ -191,6 +199,7 @@ def _train(
 
     speeds = added.speeds if added else SPEEDS[:1]
     teacher = _teacher(corpus, speeds, out) if FLAGS.teacher else None
+    total = len(corpus.paths)
     corpus = teacher.corpus if teacher else corpus
     keras.utils.set_random_seed(FLAGS.seed)
     head: AAMSoftmax | None = None
@@ -217,7 +226,7 @@ def _train(
     )
     skipped = {**(teacher.skipped if teacher else {}), **result.skipped}
     if skipped:
-        print_skipped(skipped, len(corpus.paths))
+        print_skipped(skipped, total)
     print_bad_additions(added)
     weights = model.get_weights()  # all workers together
     if not is_chief(strategy):
@@ -230,6 +239,8 @@ def _train(
         model.save(temporary)
     if head is not None:
         save_classifier(classifier_path(out), head, names)
+    else:  # one that was trained with another network of this name
+        classifier_path(out).unlink(missing_ok=True)
     remove(state)
     print(f"wrote {out}; mean loss of the last 100 steps {result.loss:.3f}")
     print(f"next: tfq-sv evaluate --model={out} --corpus=<folder of other speakers>")
@@ -289,7 +300,7 @@ def _head(model: Any, names: list[str], scale: float) -> tuple[Any, list[str]]:
 
     kept = classifier_path(FLAGS.init) if FLAGS.init else None
     if kept and kept.is_file():
-        return load_classifier(kept, names, scale)
+        return load_classifier(kept, names, embedding_shape(model)[-1], scale)
     if kept:
         print(f"there is no {kept}: the classifier starts from random weights")
     head = AAMSoftmax(len(names), scale)

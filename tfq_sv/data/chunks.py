@@ -41,6 +41,10 @@ class Augmentation(Protocol):
         """Samples (N,) -> (N / speed,), rounded up."""
 
 
+UNKNOWN = -1
+"""The class of an utterance whose speaker nobody knows, where others' are known."""
+
+
 class Batches(Iterator[Batch]):
     """Batches by number, without end: what `batches` returns.
 
@@ -82,6 +86,10 @@ class Batches(Iterator[Batch]):
         self._loaded.close()
         self._number += count
         self._loaded = _ahead(self._load, self._number, self._workers)
+
+    def close(self) -> None:
+        """Ends its threads, and the batches; `skipped` stays."""
+        self._loaded.close()
 
     def dataset(self) -> "tf.data.Dataset":
         """Returns a `tf.data.Dataset` that draws from it, for `model.fit` and strategies."""
@@ -130,9 +138,9 @@ def batches(
 
     Returns:
         An iterator of (float32 (rows, seconds * 16000), int32 (rows,)): samples, and the speaker's
-        index in `corpus.speaker_ids`, plus their number for each speed after the first; 0 where
-        the corpus does not know its speakers. It raises InputError at a bad recording, if
-        `strict`, and if no good one is left.
+        index in `corpus.speaker_ids`, plus their number for each speed after the first; UNKNOWN
+        for an utterance without a speaker; 0 where the corpus has none. It raises InputError at a
+        bad recording, if `strict`, and if no good one is left.
 
     Raises:
         InputError: no chunks per batch, chunks below 0.2 s or above an hour, a negative seed, a
@@ -140,6 +148,8 @@ def batches(
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be positive, not {batch_size}")
+    if workers < 1:
+        raise InputError(f"workers must be positive, not {workers}")
     if not audio.MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise InputError(
             f"seconds must be from {audio.MIN_SECONDS} to {MAX_SECONDS:.0f}, not {seconds}"
@@ -167,6 +177,8 @@ def batches(
                     raise
                 skipped[key] = error.without_traceback()
                 continue
+            if speakers and key not in corpus.speakers:
+                return samples, UNKNOWN
             speaker = index[corpus.speakers[key]] if speakers else 0
             return samples, speaker + speed * len(speakers)
         raise InputError(f"{corpus.root} has no good recording: {next(iter(skipped.values()))}")

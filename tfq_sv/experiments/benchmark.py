@@ -303,11 +303,12 @@ def _start_peak() -> int:
 
 
 def _peak() -> int:
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _status(field: str) -> int | None:
-    """A field of Linux's account of this process, in bytes; None on other systems.
+    """A field of Linux's account of this process, in bytes; None where there is none.
 
     getrusage would not do: it counts what the process that started this one held.
     """
@@ -315,8 +316,8 @@ def _status(field: str) -> int | None:
         text = Path("/proc/self/status").read_text()
     except OSError:
         return None
-    (line,) = (line for line in text.splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    line = next((line for line in text.splitlines() if line.startswith(f"{field}:")), None)
+    return None if line is None else int(line.split()[1]) * 1024
 
 
 def _main() -> None:

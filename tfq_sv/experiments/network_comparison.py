@@ -10,7 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,26 @@ import numpy as np
 import tf_keras as keras
 
 from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.chunks import batches
+from tfq_sv.data.chunks import Batches, batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache
 from tfq_sv.evaluation.measurement import evaluate
 from tfq_sv.experiments.network_comparison_report import write_report
-from tfq_sv.experiments.reproduction import Row, mixed_rows
+from tfq_sv.experiments.reproduction import Row
 from tfq_sv.export.convert import export_tflite
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
 from tfq_sv.files import atomic
+from tfq_sv.mixed_precision import allocation
+from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.calibration import quantize
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.reports.complexity import layer_complexity
-from tfq_sv.run_folder import LABEL, check_settings, digest
+from tfq_sv.run_folder import LABEL, check_settings, corpus_identity, digest, trials_identity
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
 _TIMED_SECONDS, _TIMED_RUNS = 3.0, 11
@@ -67,6 +70,24 @@ class ComparisonOptions:
     minutes: float = 1.0
     probes: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InputError(f"steps must not be negative, as {self.steps} is")
+        names = [_size(target) for target in self.target_bytes]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"two of the target sizes are {name}; give one of them")
+        self.fine_tuning()  # these refuse what they cannot take
+        ProbeOptions(self.probes, seed=self.seed)
+
+    def fine_tuning(self) -> FineTuningOptions:
+        """Returns the options of a row's fine-tuning."""
+        return FineTuningOptions(steps=max(1, self.steps), learning_rate=self.learning_rate)
+
+
+def _size(target: int) -> str:
+    return f"{target / 1e6:.4g} MB"
 
 
 def compare_networks(
@@ -128,9 +149,9 @@ class _Run:
         folder, options = self._out / name, self._options
         settings = {
             "weights": digest(model.get_weights()),
-            "train": self._train.root.name,
-            "test": self._test.root.name,
-            "trials": [self._trials.source, len(self._trials)],
+            "train": corpus_identity(self._train),
+            "test": corpus_identity(self._test),
+            "trials": trials_identity(self._trials),
             **{k: v for k, v in asdict(options).items() if k not in ("bits", "target_bytes")},
         }
         begun = (folder / LABEL).exists() and any(folder.glob("*/results.json"))
@@ -148,41 +169,52 @@ class _Run:
         options, uniform = self._options, QuantizationRecipe.uniform
         rows = [Row("FP32", tuned=False)]
         rows += [Row(f"{b} bits", "uniform", uniform(model, b)) for b in options.bits]
-        if options.target_bytes:
+        if not options.target_bytes:
+            return rows
+        with self._chunks() as chunks:
             traces = fisher_traces(
                 model,
-                self._chunks(),
+                chunks,
                 options=ProbeOptions(options.probes, seed=options.seed),
                 cache=folder / "fisher.json",
                 progress=self._progress,
             )
+        sizes = FileSize.of(model, "waveform")
         for target in options.target_bytes:
             try:
-                rows.append(mixed_rows(model, traces, [target], "waveform")[0])
+                (answer,) = allocation.sweep(model, traces, [target], sizes=sizes)
             except InputError as error:
-                print(f"{model.name} has no row of {target / 1e6:.4g} MB: {error}")
+                print(f"{model.name} has no row of {_size(target)}: {error}")
+            else:
+                rows.append(Row(f"mixed, {_size(target)}", "mixed", answer.recipe))
         return rows
 
-    def _chunks(self) -> Any:
+    @contextmanager
+    def _chunks(self) -> Iterator[Batches]:
+        """Gives chunks of the training speech; notes its bad recordings."""
         options = self._options
-        return batches(
+        stream = batches(
             self._train,
             batch_size=options.batch_size,
             seconds=options.seconds,
             seed=options.seed,
         )
+        with closing(stream):
+            yield stream
+        self.skipped |= stream.skipped
 
     def _quantized(self, model: keras.Model, row: Row) -> keras.Model:
         options = self._options
         if row.recipe is None:
             return model
         count = math.ceil(60 * options.minutes / (options.batch_size * options.seconds))
-        speech = list(itertools.islice(self._chunks(), count))
+        with self._chunks() as chunks:
+            speech = list(itertools.islice(chunks, count))
         quantized = quantize(model, row.recipe, calibrate=speech, progress=self._progress)
         if options.steps:
-            tuning = FineTuningOptions(steps=options.steps, learning_rate=options.learning_rate)
-            chunks = self._chunks()
-            finetune(quantized, chunks, options=tuning, teacher=model, progress=self._progress)
+            tuning = options.fine_tuning()
+            with self._chunks() as chunks:
+                finetune(quantized, chunks, options=tuning, teacher=model, progress=self._progress)
         return quantized
 
     def _measure(self, name: str, row: Row, model: keras.Model, folder: Path) -> None:
@@ -252,12 +284,13 @@ def _milliseconds(encoder: Any) -> float:
 def names_of(paths: Sequence[str]) -> list[str]:
     """Returns short names for networks by their paths; numbered where they are equal.
 
-    >>> names_of(["a/resnet.keras", "b/resnet.keras", "campplus.pt"])
-    ['resnet', 'resnet-2', 'campplus']
+    >>> names_of(["resnet-2.keras", "a/resnet.keras", "b/resnet.keras", "campplus.pt"])
+    ['resnet-2', 'resnet', 'resnet-3', 'campplus']
     """
     names: list[str] = []
     for path in paths:
-        stem = Path(path).stem or "network"
-        count = sum(name == stem or name.startswith(f"{stem}-") for name in names)
-        names.append(f"{stem}-{count + 1}" if count else stem)
+        stem = Path(path).stem
+        stem = stem if stem.strip(".") else "network"
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        names.append(next(x for x in itertools.chain([stem], numbered) if x not in names))
     return names

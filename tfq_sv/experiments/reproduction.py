@@ -41,7 +41,14 @@ from tfq_sv.quantization.calibration import quantize
 from tfq_sv.quantization.quantized_model import load_model, recipe_of
 from tfq_sv.quantization.quantizers import quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
-from tfq_sv.run_folder import LABEL, check_settings, digest, remove
+from tfq_sv.run_folder import (
+    LABEL,
+    check_settings,
+    corpus_identity,
+    digest,
+    remove,
+    trials_identity,
+)
 from tfq_sv.training.devices import is_chief
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 from tfq_sv.training.multi_stage import multi_stage_finetune, stages
@@ -73,6 +80,12 @@ class ReproductionOptions:
     probes: int = 32
     target_bytes: tuple[int, ...] = ()
     input: str = "waveform"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps must be positive, not {self.steps}")
+        self.fine_tuning()  # these refuse what they cannot take
+        ProbeOptions(self.probes, seed=self.seed)
 
     def fine_tuning(self, stages: int = 1) -> FineTuningOptions:
         """Returns the options of each of so many stages.
@@ -253,9 +266,9 @@ class _Run:
         settings = {
             "network": model.name,
             "weights": digest(model.get_weights()),
-            "train": train.root.name,
-            "test": test.root.name,
-            "trials": {name: [each.source, len(each)] for name, each in trials.items()},
+            "train": corpus_identity(train),
+            "test": corpus_identity(test),
+            "trials": {name: trials_identity(each) for name, each in trials.items()},
             **asdict(options),
         }
         begun = (out / LABEL).exists() and any(out.glob("*/*"))
@@ -310,6 +323,8 @@ class _Run:
             if self._progress:
                 print(f"{row.name}")
             model = self._tuned(row, folder)
+            for stream in self._streams:
+                stream.close()
             if is_chief(self.strategy):
                 self._measure(row, model, folder)
                 text = self.report(rows)

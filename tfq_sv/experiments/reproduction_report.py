@@ -74,8 +74,7 @@ def _networks(rows: Sequence[Any], differences: "_Differences") -> list[str]:
         smaller = f"{rows[0]['bytes'] / row['bytes']:.1f}x"
         found = [row["name"], f"{row['bytes'] / 1e6:.3f}", smaller]
         for name, rates in row["lists"].items():
-            low, high = (100 * bound for bound in rates["interval"])
-            found.append(f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]")
+            found.append(_rate(rates))
             compared = control and row["name"] != CONTROL
             found.append(_points(differences(row["name"], CONTROL, name)) if compared else "")
             found += [f"{rates['min_dcf'][str(p)]:.3f}" for p in P_TARGETS]
@@ -131,6 +130,14 @@ def _verdict(interval: tuple[float, float] | str, bound: float) -> str:
         return "cannot be told"
     low, high = interval
     return "holds" if high < bound else "does not hold" if low > bound else "cannot be told"
+
+
+def _rate(rates: Any) -> str:
+    """An EER, with its interval where the speakers are known."""
+    if rates["interval"] is None:
+        return f"{100 * rates['eer']:.2f}"
+    low, high = (100 * bound for bound in rates["interval"])
+    return f"{100 * rates['eer']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _points(interval: tuple[float, float] | str) -> str:
@@ -189,7 +196,8 @@ def _picture(rows: Sequence[Any], name: str, title: str, out: Path) -> None:
         for row in rows:
             if row["kind"] == kind:
                 rates = row["lists"][name]
-                percent = [100 * x for x in (rates["eer"], *rates["interval"])]
+                bounds = rates["interval"] or [rates["eer"]] * 2
+                percent = [100 * x for x in (rates["eer"], *bounds)]
                 points.append([row["bytes"] / 1e6, *percent])
         sizes, rate, low, high = np.array(sorted(points)).T
         errors = [rate - low, high - rate]

@@ -133,6 +133,8 @@ def _network(checkpoint: Checkpoint) -> str | None:
 def _ecapa_tdnn(checkpoint: Checkpoint) -> str | None:
     state = checkpoint.state
     attention = [state.get(f"pool.linear{i}.weight", np.zeros((0, 0))).shape for i in (1, 2)]
+    if any(len(shape) < 2 for shape in attention):
+        return None
     context = "GLOB_" if attention[0][1] > attention[1][0] else ""
     name = f"ECAPA_TDNN_{context}c{len(state.get('layer1.conv.weight', ()))}"
     return name if name in NAMES else None

@@ -63,7 +63,7 @@ def network_input(batch: Any, fbank: FbankOptions) -> tf.Tensor:
     if len(shape) == 2:
         wrong = 0 in shape or shape[1] < fbank.min_samples
     else:
-        wrong = 0 in shape or (len(shape) == 3 and shape[2] != fbank.num_bins)
+        wrong = len(shape) < 2 or 0 in shape or (len(shape) == 3 and shape[2] != fbank.num_bins)
     if wrong:
         raise InputError(
             f"a batch has the shape {shape}; expected some waveforms (B, N) at 16 kHz, N at least "

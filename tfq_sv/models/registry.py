@@ -92,6 +92,13 @@ FAMILIES = {
 NAMES = tuple(FAMILIES)
 
 
+def check_name(name: str) -> str:
+    """Returns a network's name; raises InputError if it is none of `NAMES`."""
+    if name not in NAMES:
+        raise InputError(f"unknown network {name!r}; known are {', '.join(NAMES)}")
+    return name
+
+
 def build(
     name: str,
     feat_dim: int = 80,
@@ -127,9 +134,7 @@ def build(
     >>> build("ResNet34").output_shape
     (None, 256)
     """
-    if name not in NAMES:
-        raise InputError(f"unknown network {name!r}; known are {', '.join(NAMES)}")
-    family = FAMILIES[name]
+    family = FAMILIES[check_name(name)]
     if feat_dim < family.step or feat_dim % family.step:
         raise InputError(f"feat_dim of {name} must be a multiple of {family.step}, not {feat_dim}")
     pooling = family.poolings[0] if pooling is None else pooling

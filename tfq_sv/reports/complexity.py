@@ -8,6 +8,8 @@ from tensorflow_model_optimization.quantization.keras import QuantizeWrapperV2
 
 from tfq_sv.codebook import packed_bytes
 from tfq_sv.models.dilation import native_dilation
+from tfq_sv.models.entry import takes_waveform
+from tfq_sv.models.frontend import front_end
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.quantizers import kernel_attribute
@@ -51,8 +53,9 @@ def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerCo
     """Counts what convolutions and dense layers cost, quantized or not.
 
     Args:
-        model: features (B, T, ...) -> embedding.
-        frames: length T of the utterance that operations are counted for.
+        model: features (B, T, ...) or waveforms (B, N) -> embedding.
+        frames: length T of the utterance that operations are counted for; of waveforms, N is as
+            many of the front end's frame shifts.
 
     Returns:
         Layer name -> cost, in the model's order. A layer that is used twice is counted twice in
@@ -64,7 +67,10 @@ def layer_complexity(model: keras.Model, frames: int = 200) -> dict[str, LayerCo
     ((3, 3, 1, 32), 4.528)
     """
     model = plain_layers(model)
-    shape = [1, *(frames if size is None else size for size in model.input_shape[1:])]
+    shape = [1, *model.input_shape[1:]]
+    if None in shape:
+        free = frames * front_end(model).frame_shift if takes_waveform(model) else frames
+        shape = [free if size is None else size for size in shape]
     run = tf.function(lambda x: model(x, training=False), autograph=False)
     with native_dilation(model):
         graph = run.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph

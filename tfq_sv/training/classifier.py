@@ -47,24 +47,35 @@ def save_classifier(path: str | os.PathLike[str], head: AAMSoftmax, names: Seque
 
 
 def load_classifier(
-    path: str | os.PathLike[str], names: Sequence[str], scale: float = 32.0
+    path: str | os.PathLike[str], names: Sequence[str], embed_dim: int, scale: float = 32.0
 ) -> tuple[AAMSoftmax, list[str]]:
     """Reads a classifier for a corpus with these classes, which it numbers first.
 
     Classes that the corpus lacks stay: the large-margin stage runs without speed perturbation, but
     still tells the perturbed speakers apart from the others.
 
+    Args:
+        path: the file.
+        names: of the corpus's classes.
+        embed_dim: of the network.
+        scale: of the AAM-softmax.
+
     Returns:
         The classifier, and the names of all its classes.
 
     Raises:
-        InputError: the file is not one, or knows not all of the classes.
+        InputError: the file is not one, is of another embed_dim, or lacks some of the classes.
     """
     try:
         with np.load(path) as file:
             stored, centers = [str(name) for name in file["speakers"]], file["centers"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, TypeError, KeyError, ValueError, zipfile.BadZipFile):
         raise InputError(f"{path} is not a classifier that tfq-sv train wrote") from None
+    if centers.shape != (embed_dim, len(stored)):
+        raise InputError(
+            f"{path} has centers {centers.shape}; expected ({embed_dim}, {len(stored)}), the "
+            "network's embedding and one for each speaker; move that file away"
+        )
     place = {name: i for i, name in enumerate(stored)}
     lacking = [name for name in names if name not in place]
     if lacking:

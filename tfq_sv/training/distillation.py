@@ -15,14 +15,11 @@ import numpy.typing as npt
 import tf_keras as keras
 
 from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.chunks import Batch
+from tfq_sv.data.chunks import UNKNOWN, Batch
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache, Encoder, extract
 from tfq_sv.training.augment import change_speed
-
-UNKNOWN = -1
-"""The label of an utterance whose speaker nobody knows."""
 
 DistillationBatch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 

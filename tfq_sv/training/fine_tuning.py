@@ -53,7 +53,7 @@ class FineTuningOptions:
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "update_every", "lloyd_steps"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # NaN too
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.freeze_fraction <= 1:
             raise InputError(

@@ -7,8 +7,14 @@ import tf_keras as keras
 
 
 def cosine(learning_rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Warm-up over the first twentieth of the steps, then half a cosine down to a hundredth."""
-    warmup = max(1, steps // 20)
+    """Warm-up over the first twentieth of the steps, then half a cosine down to a hundredth.
+
+    >>> [float(cosine(1.0, steps)(0)) for steps in (1, 19, 20)]
+    [1.0, 1.0, 0.0]
+    """
+    warmup = steps // 20
+    if not warmup:
+        return keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         warmup_target=learning_rate,
