@@ -253,6 +253,7 @@ def test_the_command(corpus_dir: Path, tmp_path: Path, capsys: pytest.CaptureFix
         f"--corpus={tmp_path}/flat", "--speed_perturb", "--channels=16", "--embed_dim=8",
         "--seconds=0.3", "--batch_size=4", "--steps=2", "--precision=bf16",
     ]  # fmt: skip
+    (tmp_path / "a.head.npz").touch()  # of another network of that name
     assert cli.main([*base, f"--out={tmp_path}/a.keras"]) == 0
     output = capsys.readouterr().out
     assert "0 classes" in output

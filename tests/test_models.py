@@ -12,7 +12,8 @@ import tfq_sv
 from tfq_sv import models
 from tfq_sv.errors import InputError
 from tfq_sv.export import export_float32
-from tfq_sv.features import THREE_D_SPEAKER
+from tfq_sv.features import THREE_D_SPEAKER, WESPEAKER
+from tfq_sv.models.frontend import network_input
 from tfq_sv.reports.complexity import layer_complexity
 
 # Trainable parameters at feat_dim 80, embed_dim 256, TSTP. WeSpeaker's README and runtime pages
@@ -159,6 +160,12 @@ def test_loads_front_ends_saved_before_they_had_every_option() -> None:
     config = models.FrontEnd(THREE_D_SPEAKER).get_config()
     del config["fbank"]["snip_edges"]
     assert models.FrontEnd.from_config(config).fbank == THREE_D_SPEAKER
+
+
+@pytest.mark.parametrize("shape", [(16000,), (), (0, 16000), (2, 10), (2, 50, 40)])
+def test_batches_that_no_network_takes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"a batch has the shape \("):
+        network_input(np.zeros(shape, np.float32), WESPEAKER)
 
 
 @pytest.mark.parametrize("pooling", models.POOLINGS)

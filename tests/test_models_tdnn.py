@@ -217,6 +217,14 @@ def test_a_width_that_no_name_has_must_be_named(tmp_path: Path) -> None:
     assert models.load_checkpoint(path, "ECAPA_TDNN_GLOB_c512").output_shape == (None, 8)
 
 
+def test_attention_of_another_shape_is_no_known_network(tmp_path: Path) -> None:
+    state = small_state("ECAPA_TDNN_GLOB_c512")
+    state["pool.linear1.weight"] = state["pool.linear1.weight"].reshape(-1)
+    path = save(tmp_path / "a.pt", state)
+    with pytest.raises(InputError, match="of no known network"):
+        models.load_checkpoint(path)
+
+
 @small_networks
 def test_a_constant_channel_trains_without_epsilon() -> None:
     import tensorflow as tf

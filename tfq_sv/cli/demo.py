@@ -11,7 +11,7 @@ example:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     print(f"2. {FLAGS.network} to {uniform} codebooks, to mixed bits, and to 1 bit")
     forms, answer, traces = _quantized(network, uniform, target, Corpus.read(out / "corpus/train"))
     sizes = {"float32 .tflite": export_float32(network, out / f"{FLAGS.network}-float32.tflite")}
-    files = {}
+    files = {name: out / f"{FLAGS.network}-{_short(name, forms)}.tflite" for name in forms}
     for name, model in forms.items():
-        form = name.split(",")[0]
-        form += "-tuned" if name != form and form in forms else ""
-        files[name] = out / f"{FLAGS.network}-{form}.tflite"
         exported = export_tflite(model, files[name])
         sizes[f"{name}, .tflite"] = exported.bytes
 
@@ -109,6 +106,16 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     print(f"report   {out / 'report.html'}\nfile     {files[uniform]}")
     print(f"try      tfq-sv verify {files[uniform]} {first} {second}")
     return {**record, "report": str(out / "report.html")}
+
+
+def _short(name: str, names: Collection[str]) -> str:
+    """What a form's file is called among those of all forms.
+
+    >>> _short("mixed, tuned", ["mixed, tuned"]), _short("1-bit, tuned", ["1-bit", "1-bit, tuned"])
+    ('mixed', '1-bit-tuned')
+    """
+    short = name.removesuffix(", tuned")
+    return f"{short}-tuned" if short != name and short in names else short
 
 
 def _quantized(
