@@ -181,7 +181,7 @@ def test_two_workers_make_the_table_that_one_makes(
 def test_the_claims_are_judged_by_their_intervals(tmp_path: Path) -> None:
     """Rows with made-up scores: as good as float, better, worse, and a coin's toss."""
     rng = np.random.default_rng(0)
-    speakers = {f"{who}-{i}": f"{who}" for who in range(40) for i in range(2)}
+    speakers = {f"{who}-{i}": str(who) for who in range(40) for i in range(2)}
     corpus = Corpus(tmp_path, {key: tmp_path / key for key in speakers}, speakers)
     pairs = [(a, b) for a in speakers for b in speakers if a < b]
     labels = np.array([speakers[a] == speakers[b] for a, b in pairs])

@@ -218,7 +218,7 @@ def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:
     if name in assets.NAMES and not Path(name).exists():
         name = str(Path(assets.__file__).parent / f"{name}.h5.gz")
     path, digest = Path(name), hashlib.sha256()
-    # A checkpoint's front end may be in a file beside it.
+    # A checkpoint's front end is in config.yaml, beside the weights that `name` may be.
     digest.update(repr(getattr(encoder, "fbank", None)).encode())
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():

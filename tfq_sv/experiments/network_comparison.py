@@ -27,7 +27,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache
 from tfq_sv.evaluation.measurement import evaluate
 from tfq_sv.experiments.network_comparison_report import write_report
-from tfq_sv.experiments.reproduction import Row
+from tfq_sv.experiments.reproduction_rows import Row
 from tfq_sv.export.convert import export_tflite
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
