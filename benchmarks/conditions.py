@@ -12,9 +12,9 @@
 Thresholds (FAR 1e-2) and calibrations come from all pairs of --train's recordings, as by `tfq-sv
 threshold`. On --test, other speakers, the first three recordings of each enrol, as recorded;
 --tests of the others are tested, each against everyone, under every condition. Intervals (95 %)
-are from a bootstrap over speakers. "Fitted to the test" is how far above the least Cllr the
-calibration would be with the scale and the offset that suit the test best: nothing to use, but what
-the formula leaves.
+are from a bootstrap over speakers. "Fitted to the test": how far above the least Cllr the LLRs are
+with the scale and the offset that suit the test speech best. It shows what another calibration
+could gain at most, and is not one to use.
 """
 
 import argparse

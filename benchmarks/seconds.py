@@ -11,9 +11,9 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
@@ -27,27 +27,27 @@ from tfq_sv.reports.table import markdown
 
 def main(name: str, speech: str, bits: int) -> None:
     """Prints the table."""
-    network, loading = timed(lambda: load_network(name))
-    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
     stream = batches(Corpus.read(speech, unlabelled=True), batch_size=10, seconds=3.0)
     minute = list(itertools.islice(stream, 2))
-    rows = [("load", loading)]
     ways = {"rounding": False, "calibrated without speech": True, "calibrated to a minute": minute}
+    rows = []
+    with step("load", rows):
+        network = load_network(name)
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits)
     for way, calibrate in ways.items():
-        small, seconds = timed(lambda c=calibrate: tfq_sv.quantize(network, recipe, calibrate=c))
-        rows.append((f"quantize, {way}", seconds))
-    with tempfile.TemporaryDirectory() as folder:
-        _, exporting = timed(lambda: export_tflite(small, Path(folder) / "a.tflite"))
-    rows.append(("export", exporting))
-    cells = [(step, f"{seconds:.1f}") for step, seconds in rows]
-    print("\n".join(markdown((f"{Path(name).stem}, {bits} bits", "s"), cells)))
+        with step(f"quantize, {way}", rows):
+            small = tfq_sv.quantize(network, recipe, calibrate=calibrate)
+    with tempfile.TemporaryDirectory() as folder, step("export", rows):
+        export_tflite(small, Path(folder) / "a.tflite")
+    print("\n".join(markdown((f"{Path(name).stem}, {bits} bits", "s"), rows)))
 
 
-def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and how long it took."""
+@contextmanager
+def step(name: str, rows: list[tuple[str, str]]) -> Iterator[None]:
+    """Adds a row with the seconds that the block takes."""
     start = time.perf_counter()
-    found = run()
-    return found, time.perf_counter() - start
+    yield
+    rows.append((name, f"{time.perf_counter() - start:.1f}"))
 
 
 if __name__ == "__main__":

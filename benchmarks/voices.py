@@ -3,7 +3,7 @@
     python benchmarks/voices.py --corpus=train --corpus=librispeech --out=voices
 
 A network that learns towards a teacher's embeddings (`tfq-sv train --teacher`) needs many voices
-but no labels, and the teacher says whose a changed voice sounds like. Each recording gives
+but no labels: the teacher embeds changed voices as well as real ones. Each recording gives
 `--copies` stretches of at most 5 s: played faster or slower, which moves pitch and formants, then
 with the formants alone moved (vocal tract length perturbation, Jaitly and Hinton, 2013, on the
 spectrum's envelope). The same seed makes the same files.

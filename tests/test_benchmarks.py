@@ -189,7 +189,7 @@ def test_training_takes_the_noises_and_rooms(
 def test_formants_move_and_pitch_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     moved = importlib.import_module("voices").formants_moved
-    hertz = np.arange(audio.SAMPLE_RATE // 2 + 1)  # the bins of a second
+    hertz = np.arange(audio.SAMPLE_RATE // 2 + 1)  # of one second, a bin per Hz
     formant = 0.1 * np.exp(-(((hertz - 2000) / 500) ** 2)) + 0.001
     breath = np.random.default_rng(0).normal(size=audio.SAMPLE_RATE)
     whisper = np.fft.irfft(formant * np.fft.rfft(breath)).astype(np.float32)

@@ -91,7 +91,7 @@ def test_a_list_of_trials_is_not_overwritten_by_names_of_embeddings(
 
 
 def test_embeddings_of_another_front_end_are_not_used_again(tmp_path: Path) -> None:
-    """A checkpoint's may be in a file beside it, which --model does not name."""
+    """A checkpoint's is in config.yaml, and --model names the weights alone."""
     (tmp_path / "avg_model.pt").touch()
     names = {
         fingerprint(str(tmp_path / "avg_model.pt"), SimpleNamespace(fbank=options))  # type: ignore[arg-type]
