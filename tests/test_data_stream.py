@@ -1,5 +1,7 @@
 """Streams of batches: any dataset, skipped without reading where that can be."""
 
+import gc
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,25 @@ def test_a_stream_of_batches_skips_as_they_do() -> None:
     stream.skip(40)
     assert numbers(stream, 2) == [40, 41]
     assert (min(load.loaded), stream.drawn) == (40, 42)
+
+
+def test_batches_go_on_when_who_drew_from_them_is_gone() -> None:
+    """One stream of batches serves calibration, and then fine-tuning after fine-tuning."""
+    load = Batches(Counted(), 0, 2)
+    for first in (0, 2, 4):
+        stream = Stream(load, "a test")
+        assert numbers(stream, 2) == [first, first + 1]
+        del stream
+        gc.collect()
+
+
+def test_skipping_nothing_ends_the_threads() -> None:
+    before = threading.active_count()
+    load = Batches(Counted(), 0, 3)
+    numbers(load, 2)
+    assert threading.active_count() > before
+    load.skip(0)
+    assert threading.active_count() == before
 
 
 def test_what_ends_says_for_what_it_was() -> None:

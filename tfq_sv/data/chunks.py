@@ -82,14 +82,13 @@ class Batches(Iterator[Batch]):
         return dict(self._skipped)  # threads go on adding to it
 
     def skip(self, count: int) -> None:
-        """Continues so many batches later; those between are not read."""
+        """Continues so many batches later; those between are not read. 0 ends its threads for now.
+
+        It has no `close`: a generator that draws from it (`yield from`) would call that at its end.
+        """
         self._loaded.close()
         self._number += count
         self._loaded = _ahead(self._load, self._number, self._workers)
-
-    def close(self) -> None:
-        """Ends its threads, and the batches; `skipped` stays."""
-        self._loaded.close()
 
     def dataset(self) -> "tf.data.Dataset":
         """Returns a `tf.data.Dataset` that draws from it, for `model.fit` and strategies."""

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -199,8 +199,8 @@ class _Run:
             seconds=options.seconds,
             seed=options.seed,
         )
-        with closing(stream):
-            yield stream
+        yield stream
+        stream.skip(0)  # ends its threads
         self.skipped |= stream.skipped
 
     def _quantized(self, model: keras.Model, row: Row) -> keras.Model:

@@ -240,7 +240,7 @@ class _Run:
                 print(f"{row.name}")
             model = self._tuned(row, folder)
             for stream in self._streams:
-                stream.close()
+                stream.skip(0)  # ends its threads
             if is_chief(self.strategy):
                 self._measure(row, model, folder)
                 text = self.report(rows)
