@@ -55,4 +55,4 @@ def test_others_hand_the_level_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(search, "read_corpus", read)
     search.FLAGS(["search", f"--test_corpus={tmp_path}", "--speaker_level=4"])
     with pytest.raises(InputError, match="read at level 4"):
-        search._error_rates(None, None, [])  # type: ignore[arg-type]
+        search._test()
