@@ -202,9 +202,9 @@ def test_benchmark(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     recipe = [f"--recipe={made}/recipe.json", f"--out={tmp_path}/forms"]
     assert cli.main([*arguments, *recipe]) == 0
     said = capsys.readouterr().out
-    for form in ("float32", "full int8", "2 bit, embed", "2 bit, inflated", "recipe, embed"):
-        assert re.search(rf"^{form} +\d+\.\d\d ", said, re.MULTILINE), form
-    assert (tmp_path / "forms" / "2-bit.tflite").exists()
+    for form in ("float32", "full int8", "2 bit, embed", "2 bit, inflated", "recipe.json, embed"):
+        assert re.search(rf"^{re.escape(form)} +\d+\.\d\d ", said, re.MULTILINE), form
+    assert (tmp_path / "forms" / "2-bit-embed.tflite").exists()
 
 
 @pytest.mark.slow

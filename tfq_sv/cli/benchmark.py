@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in widths}
     if FLAGS.recipe:
-        recipes[Path(FLAGS.recipe).stem] = QuantizationRecipe.from_json(FLAGS.recipe)
+        recipes[Path(FLAGS.recipe).name] = QuantizationRecipe.from_json(FLAGS.recipe)
     corpus = _corpus() if FLAGS.corpus else None
     trials = _trials(FLAGS.corpus, corpus) if corpus else None
     length = round(_SECONDS * audio.SAMPLE_RATE)

@@ -69,7 +69,7 @@ def our_forms(networks: Mapping[str, Any], folder: Path, features: Features) -> 
     """
     files: dict[str, Path] = {}
     for name, network in networks.items():
-        packed = folder / f"{_file_name(name)}.tflite"
+        packed = folder / f"{_file_name(name)}-embed.tflite"
         convert.export_tflite(network, packed, "features")
         files[f"{name}, embed"] = packed
         files[f"{name}, inflated"] = _write(folder, f"{name} inflated", encoder.inflate(packed))
