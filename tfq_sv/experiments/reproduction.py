@@ -148,9 +148,10 @@ def reproduce(
     """
     options = options or ReproductionOptions()
     run = _Run(model, train, test, trials, Path(out), options, strategy, progress)
-    # A size that cannot be reached is an error now, not after the hours of the first rows.
-    alike = dict.fromkeys(quantizable(model), 1.0)
-    mixed_rows(model, alike, options.target_bytes, options.input)
+    if options.target_bytes:
+        # A size that cannot be reached is an error now, not after the hours of the first rows.
+        alike = dict.fromkeys(quantizable(model), 1.0)
+        mixed_rows(model, alike, options.target_bytes, options.input)
     rows = uniform_rows(model)
     run.make(rows)
     rows += mixed_rows(model, run.traces(), run.targets(), options.input)

@@ -125,11 +125,13 @@ def _verdict(interval: tuple[float, float] | str, bound: float) -> str:
 
     >>> _verdict((-0.02, -0.01), 0.0), _verdict((0.01, 0.02), 0.0), _verdict((-0.01, 0.02), 0.0)
     ('holds', 'does not hold', 'cannot be told')
+    >>> _verdict((0.0, 0.0), 0.0)  # two networks that are the same
+    'does not hold'
     """
     if isinstance(interval, str):
         return "cannot be told"
     low, high = interval
-    return "holds" if high < bound else "does not hold" if low > bound else "cannot be told"
+    return "holds" if high < bound else "does not hold" if low >= bound else "cannot be told"
 
 
 def _rate(rates: Any) -> str:

@@ -86,8 +86,9 @@ def mixed_rows(
         if megabytes.count(size) > 1:
             raise InputError(f"two of the target sizes are {size}; give one of them")
     sizes = FileSize.of(model, input)
-    answers = allocation.sweep(model, traces, targets, sizes=sizes)
-    coded = allocation.sweep(model, traces, targets, sizes=sizes, trellis=True)
+    costs = allocation.quantization_costs(model, traces, trellis=True)
+    answers = allocation.sweep(model, costs, targets, sizes=sizes)
+    coded = allocation.sweep(model, costs, targets, sizes=sizes, trellis=True)
     for size, answer, other in zip(megabytes, answers, coded, strict=True):
         name = f"mixed, {size}"
         rows.append(Row(name, "mixed", answer.recipe))
