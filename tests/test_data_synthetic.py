@@ -1,8 +1,10 @@
 import hashlib
 import json
+import os
 import re
 import resource
 import shutil
+import signal
 import sys
 from collections import Counter
 from contextlib import closing
@@ -159,6 +161,17 @@ def test_workers_and_interruptions_change_nothing(corpus: Path, tmp_path: Path) 
     assert digests(out) == digests(corpus)
     assert not half.parents[1].exists()
     assert kept.stat().st_mtime_ns == before
+
+
+def kill_at_seven(job: int) -> None:
+    if job == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "_WORKER_JOBS", 2)
+    with pytest.raises(InputError, match=r"a worker was killed.* fewer --workers than 2"):
+        list(synthetic._run_jobs(kill_at_seven, range(9), 2))  # type: ignore[arg-type]
 
 
 def test_test_part_depends_neither_on_train_nor_on_speakers(corpus: Path, tmp_path: Path) -> None:

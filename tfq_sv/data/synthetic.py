@@ -21,6 +21,8 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -53,6 +55,9 @@ _UTTERANCE_SPREAD = (6.0, 2.0, 5.0)
 
 # What a stream of random numbers is for.
 _VOICE, _DAY, _UTTERANCE, _TRIALS = 1, 2, 3, 4
+
+_WORKER_JOBS = 100
+"""Speakers that a worker makes."""
 
 # Reflections wrap around a circular convolution: so many seconds are made and thrown away.
 _LEAD = 0.1
@@ -255,12 +260,25 @@ def _run_jobs(
     if workers == 1 or len(jobs) < 2:
         yield from map(make, jobs)
         return
-    # Spawned, because a fork of a process with TensorFlow's threads can hang. A worker makes way
-    # for a new one at times, because every speaker leaves an engine in memory. A pool of futures
-    # does not survive that in Python 3.11, nor a second Ctrl-C.
+    # Spawned, because a fork of a process with TensorFlow's threads can hang. Workers make way for
+    # new ones at times, because every speaker leaves an engine in memory. The pool's own
+    # max_tasks_per_child can hang (CPython issue 115634).
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, len(jobs)), _ignore_interrupts, maxtasksperchild=100) as pool:
-        yield from pool.imap_unordered(make, jobs)
+    for start in range(0, len(jobs), workers * _WORKER_JOBS):
+        some = jobs[start : start + workers * _WORKER_JOBS]
+        size = min(workers, len(some))
+        with ProcessPoolExecutor(size, context, _ignore_interrupts) as pool:
+            running = [pool.submit(make, job) for job in some]
+            try:
+                for done in as_completed(running):
+                    yield done.result()
+            except BrokenProcessPool:
+                raise InputError(
+                    "a worker was killed, perhaps as memory ran out; run the command again, which "
+                    f"resumes, with fewer --workers than {workers}"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 def _ignore_interrupts() -> None:
