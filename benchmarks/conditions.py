@@ -56,6 +56,10 @@ from tfq_sv.verification import decision, quality
 
 ENROLLED = 3
 DRAWS = 40
+COSTS = (
+    *("speech, references", "Cllr", "least"),
+    *("above it, %", "fitted to the test, %", "perfect, %"),
+)
 DURATIONS = [
     condition for condition in CONDITIONS if condition.name in ("1 s", "2 s", "3 s", "6 s")
 ]
@@ -121,9 +125,7 @@ def main() -> None:
     print("\n".join(markdown(header, table)))
     for path, costs in zip(options.models, calibrated, strict=True):
         print(f"\n{path}, calibrated on {options.train}\n")
-        heading = ["speech, references", "Cllr", "least", "above it, %", "fitted to the test, %"]
-        heading.append("perfect, %")
-        print("\n".join(markdown(heading, costs)))
+        print("\n".join(markdown(COSTS, costs)))
 
 
 def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
