@@ -129,7 +129,7 @@ def test_commands_are_found() -> None:
         ("docs/recipes.md", "train train evaluate reproduce"),
     ):
         assert [line.split()[0] for line in COMMANDS[page]] == wanted.split()
-    assert len(COMMANDS["docs/mixed_precision.md"]) == 3
+    assert len(COMMANDS["docs/mixed_precision.md"]) == 4
 
 
 @pytest.mark.parametrize("line", INLINE)
