@@ -16,7 +16,7 @@ import pytest
 import soundfile as sf
 
 from tfq_sv import cli, files
-from tfq_sv.data import synthetic
+from tfq_sv.data import synthetic, workers
 from tfq_sv.data.synthetic import RATE, CorpusSpec, is_female, make_corpus
 from tfq_sv.data.voices import Engine, draw_voice
 from tfq_sv.errors import InputError
@@ -169,9 +169,9 @@ def kill_at_seven(job: int) -> None:
 
 
 def test_a_killed_worker_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_WORKER_JOBS", 2)
+    monkeypatch.setattr(workers, "_JOBS", 2)
     with pytest.raises(InputError, match=r"a worker was killed.* fewer --workers than 2"):
-        list(synthetic._run_jobs(kill_at_seven, range(9), 2))  # type: ignore[arg-type]
+        list(workers.done_by(2, kill_at_seven, range(9)))
 
 
 def test_test_part_depends_neither_on_train_nor_on_speakers(corpus: Path, tmp_path: Path) -> None:

@@ -15,14 +15,10 @@ No TensorFlow.
 
 import io
 import json
-import multiprocessing
 import os
 import secrets
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,6 +30,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from tfq_sv.data import voices
+from tfq_sv.data.workers import done_by
 from tfq_sv.errors import InputError
 from tfq_sv.files import atomic, sync
 from tfq_sv.progress import tqdm
@@ -55,9 +52,6 @@ _UTTERANCE_SPREAD = (6.0, 2.0, 5.0)
 
 # What a stream of random numbers is for.
 _VOICE, _DAY, _UTTERANCE, _TRIALS = 1, 2, 3, 4
-
-_WORKER_JOBS = 100
-"""Speakers that a worker makes."""
 
 # Reflections wrap around a circular convolution: so many seconds are made and thrown away.
 _LEAD = 0.1
@@ -171,7 +165,7 @@ def make_corpus(
     with tqdm(
         total=total, initial=total - len(jobs), unit="speaker", disable=not progress
     ) as progress_bar:
-        for _ in _run_jobs(partial(_make_speaker, spec), jobs, workers):
+        for _ in done_by(workers, partial(_make_speaker, spec), jobs):
             progress_bar.update()
     for part in parts:
         for rest in (part.folder / "wav").glob(".*.part*"):  # of killed runs
@@ -251,39 +245,6 @@ def _claim_folder(root: Path, spec: CorpusSpec) -> None:
     }
     with atomic(label) as path:
         path.write_text(json.dumps(description, indent=2) + "\n")
-
-
-def _run_jobs(
-    make: Callable[[tuple[_Part, int]], None], jobs: Sequence[tuple[_Part, int]], workers: int
-) -> Iterator[None]:
-    """Does the jobs in this process or in several; yields after each."""
-    if workers == 1 or len(jobs) < 2:
-        yield from map(make, jobs)
-        return
-    # Spawned, because a fork of a process with TensorFlow's threads can hang. Workers make way for
-    # new ones at times, because every speaker leaves an engine in memory. The pool's own
-    # max_tasks_per_child can hang (CPython issue 115634).
-    context = multiprocessing.get_context("spawn")
-    for start in range(0, len(jobs), workers * _WORKER_JOBS):
-        some = jobs[start : start + workers * _WORKER_JOBS]
-        size = min(workers, len(some))
-        with ProcessPoolExecutor(size, context, _ignore_interrupts) as pool:
-            running = [pool.submit(make, job) for job in some]
-            try:
-                for done in as_completed(running):
-                    yield done.result()
-            except BrokenProcessPool:
-                raise InputError(
-                    "a worker was killed, perhaps as memory ran out; run the command again, which "
-                    f"resumes, with fewer --workers than {workers}"
-                ) from None
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    # Ctrl-C reaches the workers, too; the parent ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make_speaker(spec: CorpusSpec, job: tuple[_Part, int]) -> None:
