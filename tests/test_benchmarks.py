@@ -229,6 +229,22 @@ def test_scores_against_references_are_those_of_decisions(monkeypatch: pytest.Mo
     np.testing.assert_allclose(conditions.against(whole, list(whole), units), expected, atol=1e-6)
 
 
+def test_perfect_llrs_come_near_the_least_with_many_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    perfect = importlib.import_module("conditions").perfect
+    rng = np.random.default_rng(0)
+
+    def drawn(each: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(2 * each) < each
+        return rng.normal(np.where(labels, 2, -2), 2), labels  # LLRs of deviation 2
+
+    few, many = drawn(50), drawn(20_000)
+    assert 1 <= perfect([many]) < 1.005 < 1.03 < perfect([few])
+    assert perfect([few, many]) < perfect([few])
+    apart = np.where(few[1], 9.0, -9.0), few[1]
+    assert perfect([apart]) == 0
+
+
 def test_men_against_women_are_counted_as_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
