@@ -5,10 +5,11 @@
 
 `--speech` is unlabelled speech, of which at most `--minutes` are used; `--test` has a trials.txt.
 Rows "distilled" are calibrated, then fine-tuned for `--steps` towards the float network's
-embeddings of `--distill`, speech of other speakers than the test's, without their labels. Rows that
-are in `--out` are not made again, and further `--rows` can be asked for. Cosines are of the
-embeddings with those of the float network; EERs are of raw cosines, their intervals and those of
-the differences to FP32 by a bootstrap over speakers.
+embeddings of `--distill`, speech of other speakers than the test's, without their labels. Rows
+"mixed2" have mixed bits, trellises among them, in the size of uniform 2 bits. Rows that are in
+`--out` are not made again, and further `--rows` can be asked for. Cosines are of the embeddings
+with those of the float network; EERs are of raw cosines, their intervals and those of the
+differences to FP32 by a bootstrap over speakers.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
 from tfq_sv.files import atomic
 from tfq_sv.metrics import eer_interval
+from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.reports.table import markdown
 from tfq_sv.training.fine_tuning import FineTuningOptions
 
@@ -121,6 +123,8 @@ def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
     codes, how = name.split(":")
     if codes.startswith("trellis"):
         recipe = tfq_sv.QuantizationRecipe.trellis(network, float(codes.removeprefix("trellis")))
+    elif codes.startswith("mixed"):
+        recipe = mixed(options, int(codes.removeprefix("mixed")), network)
     else:
         recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=int(codes))
     if how in ("round", "noise"):
@@ -135,6 +139,15 @@ def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
         speech = batches(corpus, batch_size=16, seconds=1.5)
         tfq_sv.finetune(small, speech, teacher=network, options=settings)
     return small
+
+
+def mixed(options: argparse.Namespace, bits: int, network: Any) -> tfq_sv.QuantizationRecipe:
+    """The recipe that `tfq-sv search --trellis` chooses for the size of so many bits."""
+    speech = batches(Corpus.read(options.speech, unlabelled=True), batch_size=16)
+    traces = tfq_sv.fisher_traces(network, speech, cache=Path(options.out) / "fisher.json")
+    sizes = FileSize.of(network)
+    size = sizes.total(tfq_sv.QuantizationRecipe.uniform(network, bits))
+    return tfq_sv.allocate_bits(network, traces, target_bytes=size, trellis=True, sizes=sizes)
 
 
 def unit(vector: Any) -> Any:

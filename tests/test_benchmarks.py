@@ -69,6 +69,41 @@ def test_parity_goes_on_from_where_it_was(
 
 
 @pytest.mark.slow
+def test_the_table_of_a_published_network(
+    network: keras.Model,
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    published = importlib.import_module("published")
+    network.save(tmp_path / "network.keras")
+    rows = ["2:round", "mixed2:speech", "trellis2:distilled"]
+    arguments = argparse.Namespace(
+        network=str(tmp_path / "network.keras"),
+        speech=str(corpus_dir / "train"),
+        test=str(corpus_dir / "test"),
+        out=str(tmp_path / "published"),
+        minutes=0.5,
+        distill=[str(corpus_dir / "train")],
+        steps=1,
+        learning_rate=1e-4,
+        rows=",".join(rows),
+    )
+    published.main(arguments)
+    said = capsys.readouterr().out
+    table = [line.strip("| ").split(" | ") for line in said.splitlines() if line[:1] == "|"]
+    found = {":".join(cells[:2]): cells[2:] for cells in table[2:]}
+    assert list(found) == rows
+    assert 0 < float(found["mixed2:speech"][0]) <= float(found["2:round"][0])  # megabytes
+    assert float(found["mixed2:speech"][1]) > float(found["2:round"][1])  # cosine
+    monkeypatch.setattr(published, "quantized", None)  # nothing is left to do
+    published.main(arguments)
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.slow
 def test_how_far_runtimes_are_apart(
     network: keras.Model,
     corpus_dir: Path,
