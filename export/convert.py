@@ -117,12 +117,14 @@ def export_tflite(
     >>> report.float32_bytes / report.bytes  # doctest: +SKIP
     7.8
     """
+    from tfq_sv.models.entry import feature_bins
     from tfq_sv.quantization import float_layers, folding, quantized_model
 
     if not overwrite and Path(path).exists():
         raise InputError(f"{path} exists already; give another path or overwrite=True")
     books = quantized_model.codebooks(model)
     plain = quantized_model.dequantize(model)
+    feature_bins(plain)  # refuses other inputs than a network's
     quantized_model.refuse_dead(plain)
     layers = quantized_model.recipe_of(model).layers
     recipe = {

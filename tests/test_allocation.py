@@ -64,7 +64,7 @@ def test_exact_is_brute_force(
 ) -> None:
     problem = random_problem(layers, choices, tables, seed)
     sizes = {problem.size(columns) for columns in all_choices(problem)}
-    assert problem.least_bytes() == min(sizes)
+    assert problem.size(problem.smallest()) == min(sizes)
     budget = int(min(sizes) + share * (max(sizes) - min(sizes)))
     fitting = [columns for columns in all_choices(problem) if problem.size(columns) <= budget]
     found, in_sections = problem.solve(budget), problem.solve_sections(budget, range(layers))
@@ -82,7 +82,7 @@ def test_a_layer_need_not_have_every_choice() -> None:
     problem = random_problem(3, 4, 2, seed=0)
     problem.costs[0, 0] = problem.costs[1, 1:] = np.inf
     fitting = [columns for columns in all_choices(problem) if np.isfinite(problem.cost(columns))]
-    least = problem.least_bytes()
+    least = problem.size(problem.smallest())
     assert least == min(map(problem.size, fitting))
     assert problem.size(problem.solve(least)) == least
     assert problem.solve(least - 1) is None
@@ -91,7 +91,9 @@ def test_a_layer_need_not_have_every_choice() -> None:
 def test_costs_may_all_be_zero() -> None:
     problem = random_problem(3, 4, 2, seed=0)
     problem.costs[:] = 0
-    assert problem.size(problem.solve(problem.least_bytes())) == problem.least_bytes()
+    assert problem.size(problem.solve(problem.size(problem.smallest()))) == problem.size(
+        problem.smallest()
+    )
 
 
 @pytest.mark.slow
@@ -99,7 +101,7 @@ def test_costs_may_all_be_zero() -> None:
 def test_as_large_as_resnet293(seed: int) -> None:
     """More bytes never cost more; no step that would help is left out."""
     problem = random_problem(297, 8, 12, seed)
-    least, most = problem.least_bytes(), int(problem.bytes.max(1).sum())
+    least, most = problem.size(problem.smallest()), int(problem.bytes.max(1).sum())
     costs = []
     for share in (0, 0.05, 0.5, 2):
         budget = int(least + share * (most - least))
@@ -127,7 +129,7 @@ from tfq_sv.mixed_precision.problem import MixedPrecisionProblem
 
 def solve(seed):
     problem = random_problem(20, 8, 20, seed)
-    budget = int(problem.least_bytes() * 1.5)
+    budget = int(problem.size(problem.smallest()) * 1.5)
     print("solving", flush=True)
     problem.solve(budget)
     print("solved")
@@ -386,6 +388,20 @@ def test_what_cannot_be_allocated_says_why(network: keras.Model) -> None:
     for order in (["conv1"], [*list(good)[1:], "conv9"]):
         with pytest.raises(InputError, match="order must have every layer once"):
             allocation.sweep(network, good, [300_000], method="sections", order=order)
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "sections"}, {"trellis": True}, {"trellis": True, "bits": [0.5, 2]}]
+)
+def test_the_least_target_can_be_had(options: Any) -> None:
+    """Sections mix no widths within themselves, and groups of trellises are more than predicted."""
+    network = models.build("ResNet18", embed_dim=64, channels=32)
+    costs = {name: dict.fromkeys(forms(trellis=True), 1.0) for name in quantizable(network)}
+    with pytest.raises(InputError, match="the least target is") as caught:
+        tfq_sv.allocate_bits(network, costs, target_bytes=1000, **options)
+    least = int(str(caught.value).split("least target is ")[1].split()[0].replace(",", ""))
+    recipe = tfq_sv.allocate_bits(network, costs, target_bytes=least, **options)
+    assert 0.998 * least < FileSize.of(network).total(recipe) <= least
 
 
 def test_predictions_of_recipes(network: keras.Model) -> None:

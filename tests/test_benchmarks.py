@@ -1,6 +1,7 @@
 """The scripts that make the tables in docs/benchmarks.md, on the smallest of what they can do."""
 
 import argparse
+import gzip
 import importlib
 import re
 import shutil
@@ -13,6 +14,7 @@ from train_small import small
 
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
+from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import Embeddings
 from tfq_sv.training.augment import Augmenter, find_noises, find_rirs
@@ -305,3 +307,41 @@ def test_men_against_women_are_counted_as_one_by_one(
             assert list(found[i, j]) == [sum(score >= 0.2 for score in accepted), 4]
     assert 0 < found[..., 0].sum() < found[..., 1].sum()
     assert "2 men against 2 women" in shipped.said(found, 0.2)
+
+
+def test_the_real_voices_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    voices = importlib.import_module("real_voices")
+    lists = gzip.decompress(voices.LISTS.read_bytes()).decode()
+    lines = [line.split() for line in lists.splitlines()]
+    download, libri = tmp_path / "download", tmp_path / "train-clean-100"
+    for fields in lines:
+        if fields[0] in ("train", "test"):
+            place = download / "WAVE" / f"SPEAKER{fields[1][3:]}" / f"{fields[2]}.WAV"
+        elif fields[0] == "librispeech":
+            place = libri.joinpath(*fields[1].split("-")[:2], f"{fields[1]}.flac")
+        else:
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    options = argparse.Namespace(speechocean762=download, librispeech=libri, out=tmp_path / "out")
+    voices.main(options)
+    counts = {"speechocean762/train": (625, 125), "speechocean762/test": (1000, 125)}
+    counts |= {"train": (500, 100), "held": (125, 25), "librispeech": (251, 251)}
+    for folder, expected in counts.items():
+        corpus = Corpus.read(tmp_path / "out" / folder)
+        assert (len(corpus.paths), len(corpus.speaker_ids)) == expected, folder
+    test = Corpus.read(tmp_path / "out" / "speechocean762" / "test")
+    trials = Trials.read(test.root / "trials.txt", test)
+    assert (len(trials), int(trials.labels.sum())) == (27_500, 3_500)
+    assert not trials.notes  # the labels are those of the speakers
+    of = dict(line.split() for line in (test.root / "spk2gender").read_text().splitlines())
+    age = dict(line.split() for line in (test.root / "spk2age").read_text().splitlines())
+    groups = {speaker: (of[speaker], int(age[speaker]) > 15) for speaker in of}
+    whose = trials.speakers(test)
+    assert whose is not None
+    alike = [groups[a] == groups[b] and a != b for a, b in zip(*whose, strict=True)]
+    assert sum(alike) == 16_000
+    next(iter(download.rglob("*.WAV"))).unlink()
+    with pytest.raises(InputError, match=r"\.WAV does not exist, and 0 others do not"):
+        voices.main(options)

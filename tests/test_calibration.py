@@ -152,6 +152,17 @@ def test_noise_is_as_smooth_and_as_loud_as_said(shape: tuple[int | None, ...]) -
     np.testing.assert_array_equal(noise, calibration._noise(model))
 
 
+def test_noise_is_the_same_in_any_order_of_axes() -> None:
+    noise = {}
+    for shape in ((None, 40), (40, None), (None, 40, 1), (40, None, 1)):
+        model = keras.Sequential([keras.layers.ReLU(input_shape=shape)])
+        noise[shape] = calibration._noise(model).numpy()
+    plain = noise[None, 40]
+    np.testing.assert_array_equal(noise[40, None], plain.transpose(0, 2, 1))
+    np.testing.assert_array_equal(noise[None, 40, 1], plain[..., None])
+    np.testing.assert_array_equal(noise[40, None, 1], plain.transpose(0, 2, 1)[..., None])
+
+
 def test_noise_is_as_loud_as_speech_where_no_mean_is_subtracted() -> None:
     loud = FbankOptions(subtract_mean=False, num_bins=40)
     shape, noise = (None, 40), {}

@@ -53,7 +53,8 @@ def test_one_table_for_both_networks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     golden = RESOURCES / "golden.tflite"
-    other = shutil.copy(golden, tmp_path / "other.tflite")
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(golden, tmp_path / "other" / "golden.tflite")  # of the same name
     page = tmp_path / "page.html"
     command = [
         "evaluate", f"--model={golden}", f"--reference={other}", f"--corpus={voices}",
@@ -87,6 +88,34 @@ def test_one_table_for_both_networks(
     said = capsys.readouterr()
     assert json.loads(said.out) == found
     assert "without AMR 12.2 kbit/s, which needs PyAV below 19: pip install 'av" in said.err
+
+
+def test_bad_and_unknown_recordings_are_left_out_with_their_trials(
+    voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "voices"
+    shutil.copytree(voices, root)
+    (root / "s00" / "1.wav").write_bytes(b"no audio")
+    corpus = Corpus.read(root)
+    trials = Trials.all_pairs(corpus, limit=24)
+    listed = root / "list.txt"
+    trials.write(listed)
+    with listed.open("a") as file:
+        file.write("0 s01/0.wav s02/lost.wav\n")
+    command = ["evaluate", f"--model={RESOURCES / 'golden.tflite'}", f"--corpus={root}",
+               f"--trials={listed}", "--conditions", "--json"]  # fmt: skip
+    assert cli.main(command) == 0
+    said = capsys.readouterr()
+    (found,) = json.loads(said.out).values()
+    assert sorted(found["skipped"]) == ["s00/1.wav", "s02/lost.wav"]
+    assert "skipped: 2 of 25 recordings" in said.err
+    kept = sum("s00/1.wav" not in pair for pair in zip(trials.enroll, trials.test, strict=True))
+    assert found["conditions"]["as recorded"]["trials"] == kept
+    assert cli.main([*command, "--strict"]) == 1
+    assert "names 1 utterances that" in capsys.readouterr().err
+    trials.write(listed)
+    assert cli.main([*command, "--strict"]) == 1
+    assert "1.wav cannot be read as audio" in capsys.readouterr().err
 
 
 def test_rates_are_those_of_changed_recordings(voices: Path) -> None:

@@ -80,7 +80,15 @@ def test_refused_before_tensorflow_loads(tmp_path: Path) -> None:
         ("quantize", shipped, f"--out={out}", f"--recipe={recipe}", "--bits=4"): "drop --bits",
         ("quantize", shipped, f"--out={out}", "--binary=static", "--bits=4"): "drop --bits",
         ("quantize", shipped, f"--out={out}", "--minutes=2"): "--minutes goes with --calibrate",
-        ("quantize", f"--model={network}", f"--out={network}"): "is the model itself",
+        ("quantize", f"--model={network}", f"--out={network}"): "which is needed; name another",
+        ("finetune", shipped, f"--teacher={network}", speech, f"--out={network}"): "would replace",
+        ("finetune", f"--model={network}", f"--recipe={recipe}", speech, f"--out={network}"):
+            "would replace",
+        ("finetune", shipped, "--margin=0.3", speech, f"--out={out}"): "goes with --loss=aam",
+        ("finetune", shipped, "--stages=lowest_first", speech, f"--out={out}"): "with --recipe",
+        ("train", f"--teacher={network}", speech, f"--out={network}"): "would replace",
+        ("evaluate", shipped, "--conditions", "--score_scale=half", speech):
+            "leave --score_scale out",
         ("quantize", finished, f"--out={out}"): "resnet18-real.tflite is a finished file; give the",
         ("export", finished, f"--out={tmp_path}/a.tflite"): "is a finished file; give the",
         ("finetune", finished, speech, f"--out={out}"): "is a finished file; give the",

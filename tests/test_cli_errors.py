@@ -191,7 +191,7 @@ def test_everything_wrong_is_one_line_and_exit_code_1(
         (["make-corpus", f"--out={text}"], "text.tflite is a file; name a folder"),
         (["inflate", f"--model={foreign}", tflite], "foreign.tflite"),
         (["inflate", model, out], "must end in .tflite"),
-        (["inflate", model, model.replace("model", "out", 1)], "is the model itself"),
+        (["inflate", model, model.replace("model", "out", 1)], "would replace"),
         (["benchmark", "--model=none.keras"], "none.keras does not exist"),
         (["benchmark", "--model=x.keras", "--trials=x"], "--trials needs --corpus"),
         (["benchmark", "--model=x.keras", "--rounds=0"], "--rounds must be positive, not 0"),

@@ -141,6 +141,7 @@ def test_what_cannot_be_is_said_before_the_work(
         (["--config=resnet_lm"], "resnet_lm.yaml asks for --init: network to start from"),
         (["--optimizer=Lion"], "Lion"),
         (["--aam_weight=0.1"], "--aam_weight goes with --teacher"),
+        (["--init=resnet18-small", "--embed_dim=256"], "--embed_dim is for a new network; --init"),
         (["--network=ResNet99"], "unknown network 'ResNet99'"),
     ]:
         assert cli.main([*base, *arguments]) == 1, arguments

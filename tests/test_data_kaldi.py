@@ -50,6 +50,10 @@ def test_segments_are_the_utterances(root: Path) -> None:
     assert next(batches(corpus, batch_size=3, seconds=0.5))[0].shape == (3, 8000)
 
 
+def test_a_wav_scp_stands_for_its_folder(root: Path) -> None:
+    assert Corpus.read(root / "wav.scp") == Corpus.read(root)
+
+
 def test_segments_named_as_their_recordings(root: Path) -> None:
     (root / "segments").write_text("r1 r1 0 0.5\nr2 r2 0.5 1\n")
     (root / "utt2spk").write_text("r1 ann\nr2 bob\n")

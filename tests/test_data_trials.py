@@ -203,6 +203,15 @@ def test_labels_that_contradict_some_speakers_are_doubted(corpus: Corpus) -> Non
     assert "1 trials compare a recording with itself" in note
 
 
+def test_labels_are_checked_where_one_name_is_unknown(corpus: Corpus) -> None:
+    listed = corpus.root / "unknown.txt"
+    listed.write_text(f"1 {A} {C}\n0 {A} {B}\n1 {A} eve/lost.wav\n")
+    with pytest.raises(InputError, match=r"2 of 2 labels contradict .* the wrong way round"):
+        Trials.read(listed, corpus, strict=False)
+    listed.write_text(f"1 {A} {B}\n0 {A} {C}\n1 {A} eve/lost.wav\n")
+    assert len(Trials.read(listed, corpus, strict=False)) == 3
+
+
 def test_labels_that_contradict_each_other_are_doubted(corpus: Corpus) -> None:
     """Where no speaker is known."""
     nobody = Corpus(corpus.root, corpus.paths, {})

@@ -20,8 +20,10 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
+from tfq_sv.evaluation.embeddings import Embeddings
+from tfq_sv.evaluation.extraction import Extraction
 from tfq_sv.evaluation.measurement import Evaluation, KerasEncoder, evaluate
-from tfq_sv.evaluation.scoring import cosine
+from tfq_sv.evaluation.scoring import cosine, cosine_scores
 from tfq_sv.export import SpeakerEncoder
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer
@@ -181,13 +183,20 @@ def test_stored_thresholds_of_enrolments_are_those_of_single_recordings() -> Non
     # Five times over: fewer than ten trials of a kind are not stored.
     enroll, test = ["one"] * 20 + ["three"] * 20, list("wxyz") * 10
     labels = np.array([1, 1, 0, 0] * 10, bool)
-    single = np.array([0.9, 0.5, 0.4, 0.1] * 5)
-    # Three vectors whose cosines are 0.7 among each other, all with the same cosine to a fourth.
+    cosines = np.array([0.88, 0.5, 0.4, 0.1])
+    single = np.tile(cosines, 5)
+    # Three vectors whose cosines are 0.7 among each other, and four, each as near to all three.
     basis = np.linalg.cholesky(np.full((3, 3), 0.7) + 0.3 * np.eye(3))
     mean = basis.mean(axis=0)
-    scores = np.concatenate([single, single / np.linalg.norm(mean)])
+    along = cosines / np.linalg.norm(mean)
+    tested = np.column_stack([along[:, None] * mean / np.linalg.norm(mean), np.sqrt(1 - along**2)])
+    lengths = np.array([[1.0], [5.0], [0.2]])  # which count for nothing
+    matrix = np.concatenate([np.column_stack([basis, np.zeros(3)]) * lengths, tested])
+    extraction = Extraction(Embeddings(list("abcwxyz"), matrix.astype(np.float32)))
     trials = Trials(enroll, test, labels, "made", models)
-    found = Evaluation(0.0, None, 9.0, 0.0, scores, trials).thresholds()["thresholds"]
+    scores = cosine_scores(extraction.embeddings, trials)
+    result = Evaluation(0.0, (0.0, 0.1), 9.0, 0.0, scores, trials, extraction)
+    found = result.thresholds()["thresholds"]
     plain = Trials(list("a" * 20), list("wxyz") * 5, labels[:20], "made")
     assert Evaluation(0.0, None, 0.45, 0.0, single, plain).thresholds()["thresholds"]["eer"][
         "threshold"

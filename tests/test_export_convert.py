@@ -301,6 +301,17 @@ def test_export_writes_what_quantize_made(tmp_path: Path) -> None:
         export_tflite(network, path, overwrite=False)
 
 
+@pytest.mark.parametrize("shape", [(16,), (32000,)])
+def test_what_takes_neither_features_nor_waveforms_is_refused(
+    shape: tuple[int], tmp_path: Path
+) -> None:
+    model = keras.Sequential([keras.Input(shape), keras.layers.Dense(4)])
+    recipe = tfq_sv.QuantizationRecipe.uniform(model, bits=2)
+    network = tfq_sv.quantize(model, recipe, calibrate=False)
+    with pytest.raises(InputError, match=r"expected features \(None, None, mel bins\)"):
+        export_tflite(network, tmp_path / "x.tflite")
+
+
 FAMILY = {
     "ResNet50": {"two_emb_layer": True},  # bottlenecks
     "DF_ResNet56": {"pooling": "ASTP"},

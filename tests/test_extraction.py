@@ -10,6 +10,7 @@ import soundfile
 
 from tfq_sv import cli
 from tfq_sv.data import audio
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -98,6 +99,11 @@ def test_a_part_of_a_long_recording_is_heard_once(tmp_path: Path) -> None:
     embed_recording(Listener(), tmp_path / "long.wav")
     assert len(heard) > 1
     assert sum(heard) >= 130 * 16000
+    noise[: 61 * 16000] = 0
+    soundfile.write(tmp_path / "long.wav", noise, 16000)
+    with pytest.raises(BadAudioError, match=r"long\.wav is silent in its first minute"):
+        embed_recording(Loudest(Listener(), 1.0), tmp_path / "long.wav")
+    assert np.isfinite(embed_recording(Listener(), tmp_path / "long.wav").embedding).all()
 
 
 def test_trials_that_need_a_bad_recording_are_counted(corpus: Corpus) -> None:

@@ -96,7 +96,7 @@ def test_fine_tuning_in_sixteen_bits(precision: str) -> None:
         FineTuningOptions(precision="fp8")
 
 
-def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
+def test_fine_tuning_refuses_what_cannot_work(network: keras.Model, train_corpus: Corpus) -> None:
     quantized = tfq_sv.quantize(
         network, tfq_sv.QuantizationRecipe.uniform(network), calibrate=False
     )
@@ -112,6 +112,9 @@ def test_fine_tuning_refuses_what_cannot_work(network: keras.Model) -> None:
         tfq_sv.finetune(quantized, dataset, head=head, progress=False)
     with pytest.raises(InputError, match="1 of 3 speakers have no speech"):
         speaker_head(network, [(np.ones([2, 30, 80], np.float32), [0, 2])], 3)
+    endless = batches(train_corpus, batch_size=2)
+    with pytest.raises(InputError, match="the dataset for the head never ends"):
+        speaker_head(network, endless, 2)
     with pytest.raises(InputError, match="fine-tuning ended after 0 batches; give some"):
         tfq_sv.finetune(quantized, [], teacher=network, progress=False)
     other = tfq_sv.models.build("ResNet18", embed_dim=8, channels=16)

@@ -242,7 +242,7 @@ def test_strict_about_keys(change: Any, message: str, tmp_path: Path) -> None:
         ({"dataset_args": {"resample_rate": 8000}}, "asks for 8000 Hz; only 16000 Hz is read"),
         ({"dataset_args": {"resample_rate": "a\nb"}}, r"asks for 'a\\nb' Hz; only 16000 Hz"),
         ({"dataset_args": {"fbank_args": {"num_mel_bins": "a\nb"}}}, r"for 'a\\nb' mel bins"),
-        ({"dataset_args": {"cmvn_args": {"norm_var": True}}}, "asks for normalised variance"),
+        ({"dataset_args": {"cmvn_args": {"norm_var": True}}}, "asks for normalized variance"),
         ({"dataset_args": {"fbank_args": {"num_mel_bins": 40}}}, "asks for 40 mel bins"),
         ({"dataset_args": {"fbank_args": {"low_freq": 60}}}, "asks for low_freq 60"),
         ({"feature_args": {"feat_type": "mfcc"}}, "asks for feat_type 'mfcc'"),

@@ -96,6 +96,24 @@ def test_the_next_stage_starts_with_what_the_last_one_learned() -> None:
     np.testing.assert_allclose(after(features), student(features), rtol=1e-5, atol=1e-6)
 
 
+def test_a_wrapper_of_keras_own_is_no_hindrance() -> None:
+    layers = keras.layers
+    x = entry = keras.Input((None, 8))
+    x = layers.Conv1D(12, 3, name="c")(x)
+    x = layers.Bidirectional(layers.LSTM(3, name="inner"), name="outer")(x)
+    model = keras.Model(entry, layers.Dense(4, name="e")(x))
+    mixed = tfq_sv.QuantizationRecipe(
+        {"c": LayerRecipe("kmeans", 3), "e": LayerRecipe("kmeans", 2)}
+    )
+    student = model
+    for stage in stages(mixed):
+        student = _next_stage(model, student, stage)
+    outer = student.get_layer("outer").get_weights()
+    for a, b in zip(outer, model.get_layer("outer").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert list(quantizers_of(student)) == ["c", "e"]
+
+
 @pytest.mark.slow
 def test_each_stage_starts_from_calibrated_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its new layers; those of earlier stages keep what fine-tuning made of them."""
@@ -190,6 +208,9 @@ def test_a_broken_run_ends_as_a_whole_one(
     monkeypatch.setattr(multi_stage, "finetune", None)
     again = tune(small(), [], checkpoint_dir=tmp_path / "broken")
     np.testing.assert_array_equal(again(data()[0]), ended(data()[0]))
+    (tmp_path / "broken" / "drawn.json").write_text("[]")
+    with pytest.raises(InputError, match=r"drawn\.json is damaged or missing; delete that folder"):
+        tune(small(), [], checkpoint_dir=tmp_path / "broken")
 
 
 @pytest.mark.slow

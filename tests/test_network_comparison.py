@@ -40,7 +40,11 @@ def command(networks: list[Path], corpus: Path, out: Path, *more: str) -> list[s
 
 @pytest.mark.slow
 def test_rows_are_measured_once_and_added_to(
-    networks: list[Path], corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    networks: list[Path],
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, measured = tmp_path / "out", []
     real = network_comparison._Run._measure
@@ -69,6 +73,13 @@ def test_rows_are_measured_once_and_added_to(
     assert row["bytes"] == file.stat().st_size
     assert (file.parent / "embeddings" / "network.json").is_file()
     assert cli.main(command(networks, corpus_dir, out, "--bits=4", "--seed=1")) == 1
+    other = tmp_path / "other.txt"
+    other.write_text("".join((corpus_dir / "test/trials.txt").read_text().splitlines(True)[:-1]))
+    networks[1].rename(tmp_path / "c.keras")  # a network that is not there yet, on other trials
+    capsys.readouterr()
+    new = [tmp_path / "c.keras"]
+    assert cli.main(command(new, corpus_dir, out, "--bits=4", f"--trials={other}")) == 1
+    assert "holds a run with another trials" in capsys.readouterr().err
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12))
@@ -105,6 +116,9 @@ def test_bad_recordings_of_both_corpora_are_said(
     arguments = command(networks[:1], tmp_path / "corpus", tmp_path / "out", "--bits=4")
     assert cli.main(arguments) == 0
     assert "skipped: 1 of" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "out")
+    assert cli.main([*arguments, "--strict"]) == 1  # its header is a good one
+    assert "silent.wav is silent" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared_is_said_at_once(

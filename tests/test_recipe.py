@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfq_sv import QuantizationRecipe
@@ -40,6 +41,13 @@ def test_files_that_are_no_recipe(text: str, message: str, tmp_path: Path) -> No
     with pytest.raises(InputError, match=message) as caught:
         QuantizationRecipe.from_json(path)
     assert str(path) in str(caught.value)
+
+
+def test_numpys_numbers_are_written_as_others(tmp_path: Path) -> None:
+    layers = {"a": LayerRecipe("kmeans", np.int64(4)), "b": LayerRecipe("trellis", np.float64(2))}
+    recipe = QuantizationRecipe(layers)
+    recipe.to_json(tmp_path / "recipe.json")
+    assert QuantizationRecipe.from_json(tmp_path / "recipe.json") == recipe
 
 
 def test_missing_file(tmp_path: Path) -> None:

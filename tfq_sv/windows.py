@@ -3,8 +3,8 @@
 The rule, which `export/FORMAT.md` states for every language: while more than 60 s are left, the
 first 40 s of these are a window; what is left then, 20 to 60 s, is the last window. So speech of up
 to 60 s is one window, itself. Windows that are a constant (digital silence) are left out. The mean
-is that of the embeddings as the network gives them, without length normalisation, as an enrolment's
-is. `tests/data/windows.json` has borders for all readers to agree on.
+is that of the embeddings as the network gives them, without length normalization.
+`tests/data/windows.json` has borders for all readers to agree on.
 """
 
 import warnings

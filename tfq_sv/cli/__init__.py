@@ -25,9 +25,9 @@ from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import RUNTIME_ALONE, InputError
 
 COMMANDS = {
-    "demo": "end to end on synthetic speech: corpus, 4 bits, .tflite, EER, picture",
+    "demo": "end to end on synthetic speech: corpus, 4 to 1 bits, .tflite, EER, report",
     "make-corpus": "make speech files of many voices, when there is no corpus at hand",
-    "train": "train an FP32 network on a folder of speakers",
+    "train": "train an FP32 network: by speaker labels, or to embed as a teacher does",
     "import": "turn a published checkpoint into a Keras network",
     "info": "show what a network or a .tflite is made of",
     "quantize": "turn a network's weights into codebooks of 1-8 bits",

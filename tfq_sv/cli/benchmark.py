@@ -21,6 +21,7 @@ import numpy.typing as npt
 from absl import flags
 
 from tfq_sv.cli.common import (
+    are_listed,
     bit_widths,
     check_file,
     check_network,
@@ -44,7 +45,7 @@ from tfq_sv.reports.page import Page
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "model", None, "FP32 network (.keras, .h5) or a shipped name", flag_values=FLAGS
+    "model", None, "FP32 network: .keras, .h5, a checkpoint, or a shipped name", flag_values=FLAGS
 )
 flags.DEFINE_list("bits", ["8", "4", "3", "2", "1"], "bits per weight", flag_values=FLAGS)
 flags.DEFINE_string("recipe", None, "also measure this recipe (.json)", flag_values=FLAGS)
@@ -131,16 +132,18 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _corpus() -> Corpus:
-    level, unlabelled = FLAGS.speaker_level, bool(FLAGS.trials)
-    return read_corpus(FLAGS.corpus, speaker_level=level, unlabelled=unlabelled)
+    listed = are_listed(FLAGS.trials, FLAGS.corpus)
+    return read_corpus(FLAGS.corpus, speaker_level=FLAGS.speaker_level, unlabelled=listed)
 
 
 def _trials(folder: str, corpus: Corpus) -> Trials:
     """The trials, less those of recordings that were left out of the corpus already."""
-    level = FLAGS.speaker_level
-    whole = Corpus.read(folder, speaker_level=level, unlabelled=bool(FLAGS.trials))
+    listed = are_listed(FLAGS.trials, folder)
+    whole = Corpus.read(folder, speaker_level=FLAGS.speaker_level, unlabelled=listed)
     trials = read_trials(FLAGS.trials, whole, strict=False)
-    return trials.without(whole.paths.keys() - corpus.paths.keys())
+    trials = trials.without(whole.paths.keys() - corpus.paths.keys())
+    trials.check()
+    return trials
 
 
 def _speech(

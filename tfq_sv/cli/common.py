@@ -133,11 +133,20 @@ def required(flag_values: flags.FlagValues, *names: str) -> list[Any]:
     return [flag_values[name].value for name in names]
 
 
-def output(path: str, *suffixes: str) -> Path:
-    """Returns where a result goes; checked before the work is done, not after it."""
+def output(path: str, *suffixes: str, keep: Sequence[str | None] = ()) -> Path:
+    """Returns where a result goes; checked before the work is done, not after it.
+
+    Args:
+        path: the value of --out.
+        suffixes: what it may end in.
+        keep: networks that it must not replace, as they are still needed.
+    """
     target = Path(path)
     if target.suffix not in suffixes:
         raise InputError(f"--out {path} must end in {' or '.join(suffixes)}")
+    for name in filter(None, keep):
+        if target.exists() and Path(name).exists() and target.samefile(name):
+            raise InputError(f"--out {path} would replace {name}, which is needed; name another")
     check_output(target)
     return target
 
@@ -225,6 +234,11 @@ def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
+
+
+def are_listed(trials: str | None, folder: str) -> bool:
+    """Whether there is a list of trials, so that nobody needs to know the speakers."""
+    return bool(trials) or (Path(folder) / "trials.txt").is_file()
 
 
 def read_trials(

@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 
 from tfq_sv.cli.common import (
+    are_listed,
     bit_widths,
     check_network,
     define_chunks,
@@ -71,7 +72,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     check_folder(out)
     bits, targets = bit_widths(FLAGS.bits), [megabytes(text) for text in FLAGS.target_mb]
     speech = read_corpus(train, strict=FLAGS.strict, unlabelled=True)
-    listed = bool(FLAGS.trials) or (Path(test) / "trials.txt").is_file()
+    listed = are_listed(FLAGS.trials, test)
     tested = read_corpus(test, strict=FLAGS.strict, unlabelled=listed)
     trials = read_trials(FLAGS.trials, tested, strict=FLAGS.strict)
     trials.check()
@@ -98,7 +99,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         probes=FLAGS.probes,
         seed=FLAGS.seed,
     )
-    text, skipped = compare_networks(networks, speech, tested, trials, out, options)
+    text, skipped = compare_networks(
+        networks, speech, tested, trials, out, options, strict=FLAGS.strict
+    )
     print(f"\n{text}")
     if skipped:
         print_skipped(skipped, len(speech.paths) + len(tested.paths))

@@ -1,12 +1,13 @@
 """`evaluate --conditions`: one table of networks under codecs, noise, rooms and short speech."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from tfq_sv.cli.common import fingerprint, open_encoder
+from tfq_sv.cli.common import fingerprint, open_encoder, print_skipped, reasons
 from tfq_sv.data.codecs import AMR, CODECS
 from tfq_sv.data.conditions import CONDITIONS
 from tfq_sv.data.corpus import Corpus
@@ -24,17 +25,25 @@ def run(flag_values: flags.FlagValues, corpus: Corpus, trials: Trials) -> dict[s
     names = [flag_values["model"].value, flag_values["reference"].value]
     folder = flag_values["embeddings"].value
     fast = flag_values["signature"].value == "inflate"
+    # What is wrong with the second network comes up before the work on the first.
+    encoders = {name: open_encoder(name, fast=fast) for name in filter(None, names)}
+    caches = {
+        name: _caches(folder, name, fingerprint(name, encoder, fast=fast)) if folder else None
+        for name, encoder in encoders.items()
+    }
     found: dict[str, Measured] = {}
-    for name in filter(None, names):
-        encoder = open_encoder(name, fast=fast)
+    for name, encoder in encoders.items():
         found[name] = measure_conditions(
             encoder,
             corpus,
             trials,
             threshold=_stored(encoder, name),
-            cache=_caches(folder, name, fingerprint(name, encoder, fast=fast)) if folder else None,
+            cache=caches[name],
+            strict=flag_values["strict"].value,
             progress=Path(name).name,
         )
+        if found[name].skipped:
+            print_skipped(found[name].skipped, len(trials.utterances))
     table, notes = _table(found), _notes(found, trials)
     print(f"{table}\n\n" + "\n".join(notes))
     if flag_values["report"].value:
@@ -60,7 +69,8 @@ def _stored(encoder: Encoder, name: str) -> tuple[float, str] | None:
 def _caches(folder: str, name: str, network: str) -> dict[str, Cache]:
     """A folder for each network and condition."""
     names = [CLEAN, *(condition.name for condition in CONDITIONS)]
-    home = Path(folder) / _folder_name(Path(name).name)
+    mark = hashlib.sha256(network.encode()).hexdigest()[:8]  # networks may share a file name
+    home = Path(folder) / f"{_folder_name(Path(name).name)}-{mark}"
     return {one: Cache(home / _folder_name(one), f"{network} {one}") for one in names}
 
 
@@ -117,6 +127,7 @@ def _record(measured: Measured) -> dict[str, Any]:
     return {
         "threshold": measured.threshold,
         "source": measured.source,
+        "skipped": reasons(measured.skipped),
         "conditions": {
             condition: row
             and {

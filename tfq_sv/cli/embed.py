@@ -38,7 +38,9 @@ from tfq_sv.evaluation.extraction import Cache, extract
 from tfq_sv.files import check_folder, require_file
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("model", None, ".tflite, .keras, .h5 or a shipped name", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model", None, ".tflite, .keras, .h5, a checkpoint, or a shipped name", flag_values=FLAGS
+)
 flags.DEFINE_string("corpus", None, "speech: folder, raw.list, shard.list", flag_values=FLAGS)
 flags.DEFINE_string("out", None, "folder, or a file: .ark, .scp or .npy", flag_values=FLAGS)
 flags.DEFINE_string("shard", None, "i/n: the i-th of n shares, i from 1 to n", flag_values=FLAGS)
@@ -79,7 +81,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     print_corpus(folder, corpus, extraction.changes + extraction.doubts)
     if extraction.skipped:
         print_skipped(extraction.skipped, len(keys))
-    if not extraction.count:
+    if keys and not extraction.count:  # of many shares, some may be empty
         raise InputError(f"{folder}: no recording of {len(keys)} could be embedded")
     if file:
         extraction.embeddings.write(out)

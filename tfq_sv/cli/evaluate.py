@@ -18,12 +18,14 @@ example:
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from tfq_sv.cli.common import (
+    are_listed,
     check_file,
     check_network,
     define_report,
@@ -61,7 +63,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "model",
     None,
-    ".tflite, .keras, .h5, a WeSpeaker folder or .pt, or a shipped name",
+    ".tflite, .keras, .h5, a checkpoint, or a shipped name",
     flag_values=FLAGS,
 )
 flags.DEFINE_string("corpus", None, "test speech: folder, raw.list, shard.list", flag_values=FLAGS)
@@ -98,7 +100,7 @@ flags.DEFINE_enum(
     "score_scale",
     "cosine",
     list(SCALES),
-    "of printed thresholds and written scores; half is (cosine + 1) / 2",
+    "of thresholds and scores, printed and written; half is (cosine + 1) / 2. Stored are cosines",
     flag_values=FLAGS,
 )
 define_strict(FLAGS)
@@ -143,27 +145,38 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     name = FLAGS.model or FLAGS.embeddings
     for note in copies(extraction.embeddings, corpus, result.trials):
         print(note)
-    _print(name, result, cohort)
+    shown = _scaled(result)
+    system = System(name, shown)
+    _print(name, shown, cohort)
     if FLAGS.scores_out:
-        scores = result.normalized or to_scale(result.scores, FLAGS.score_scale)
-        write_scores(FLAGS.scores_out, result.trials, scores)
+        write_scores(FLAGS.scores_out, shown.trials, shown.normalized or shown.scores)
         print(f"  wrote {FLAGS.scores_out}")
     if FLAGS.det_out:
-        write_det(FLAGS.det_out, result.scores, result.trials.labels)
+        write_det(FLAGS.det_out, shown.scores, shown.trials.labels)
         print(f"  wrote {FLAGS.det_out}")
     if FLAGS.plot:
-        det_figure([System(name, result)], FLAGS.plot, trials.source)
+        det_figure([system], FLAGS.plot, trials.source)
         print(f"  wrote {FLAGS.plot}")
     if FLAGS.report:
-        _report([System(name, result)], trials.source)
+        _report([system], trials.source)
     if FLAGS.store:
         store(name, result, corpus)
-    return _record(System(name, result)) | _skipped(result, trials)
+    return _record(system) | _skipped(result, trials)
+
+
+def _scaled(result: Evaluation) -> Evaluation:
+    """The same on --score_scale; AS-norm's scores stay, no other scale goes with them."""
+    if FLAGS.score_scale == "cosine":
+        return result
+    scores = to_scale(result.scores, FLAGS.score_scale)
+    return replace(
+        result, scores=scores, threshold=float(to_scale(result.threshold, FLAGS.score_scale))
+    )
 
 
 def _corpus(folder: str) -> Corpus:
     """The test speech; with a list of trials, its speakers need not be known."""
-    listed = bool(FLAGS.trials) or (Path(folder) / "trials.txt").is_file()
+    listed = are_listed(FLAGS.trials, folder)
     return Corpus.read(folder, speaker_level=FLAGS.speaker_level, unlabelled=listed)
 
 
@@ -250,6 +263,8 @@ def _check_flags() -> None:
     for other in ("cohort", "embeddings", "store", "scores_out", "det_out", "plot"):
         if only and FLAGS[other].value and (only, other) != ("conditions", "embeddings"):
             raise InputError(f"--{only} only compares; leave --{other} out")
+    if only and FLAGS.score_scale != "cosine":
+        raise InputError(f"--{only} only compares; leave --score_scale out")
     if FLAGS.store:
         check_store(name)
     if FLAGS.conditions or not kept:
@@ -267,8 +282,6 @@ def _check_flags() -> None:
         raise InputError(
             f"AS-norm's scores are no cosines: --score_scale={FLAGS.score_scale} has no meaning"
         )
-    if FLAGS.store:
-        check_file(FLAGS, "model")
     for given in (FLAGS.model, FLAGS.reference):
         if given:
             check_network(given, finished=True)
@@ -341,6 +354,4 @@ def _print(name: str, result: Evaluation, cohort: Cohort | None) -> None:
     for p_target in P_TARGETS:
         cost = min_dcf(result.scores, trials.labels, p_target)
         print(f"  minDCF  {cost:.4f}  (p_target {p_target})")
-    scaled = result.normalized is None
-    threshold = to_scale(result.threshold, FLAGS.score_scale) if scaled else result.threshold
-    print(f"  threshold at the EER  {threshold:.4f}  ({scale})")
+    print(f"  threshold at the EER  {result.threshold:.4f}  ({scale})")

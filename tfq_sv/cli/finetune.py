@@ -5,13 +5,13 @@ speaker labels: a folder of any speech, in speaker folders or with lists, will d
 given several times. --loss=aam trains AAM-softmax on the corpus's speakers instead, starting from
 their embeddings by the FP32 network.
 
-Several GPUs or machines share every batch, as in train. --musan and --rirs add noise and
-reverberation, to what the teacher hears too.
+Several GPUs or machines share every batch, as in train. --aug_prob=0.6 with --musan and --rirs adds
+noise and reverberation, to what the teacher hears too.
 
 With --recipe, --model is the FP32 network itself: it is quantized one bit width after the other,
 --steps steps each (multi-stage fine-tuning).
 
-At 1 and 2 bits, quantize with --calibrate first: fine-tuning does far better from there.
+Below 4 bits, quantize with --calibrate first: fine-tuning does far better from there.
 
 example:
   tfq-sv finetune --model=model-2bit.keras --teacher=model.keras --corpus=corpus/train \
@@ -97,7 +97,10 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     no_positional(arguments)
     name, folders, out = required(FLAGS, *REQUIRED)
     check_network(name)
-    output(out, ".keras", ".h5")
+    output(out, ".keras", ".h5", keep=[FLAGS.teacher, name if FLAGS.recipe else None])
+    for flag, what in (("margin", "--loss=aam"), ("stages", "--recipe")):
+        if FLAGS[flag].present and not (FLAGS.recipe if flag == "stages" else FLAGS.loss == "aam"):
+            raise InputError(f"--{flag} goes with {what}")
     if FLAGS.recipe and FLAGS.loss == "aam":
         raise InputError("--recipe learns from the FP32 network only; leave --loss=aam out")
     if not FLAGS.recipe:

@@ -1,8 +1,8 @@
 """write the fast .tflite that a small one holds
 
-The same network with its weights unpacked: twice the bytes of a 4-bit file, and as fast as any int8
-model. tfq-sv verify and evaluate do this by themselves and keep the result; this is to ship the
-fast file. Metadata and thresholds come along, and all commands read it.
+The same network with its weights unpacked: as int8, twice the bytes of a 4-bit file, and as fast as
+any int8 model. tfq-sv verify and evaluate do this by themselves and keep the result; this is to
+ship the fast file. Metadata and thresholds come along, and all commands read it.
 
 int8 quantizes activations as they come. NPUs want static-int8, whose ranges are measured on a
 minute of speech beforehand; GPUs want float16. ai-edge-quantizer makes these two
@@ -51,9 +51,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Inflates and prints the sizes."""
     no_positional(arguments)
     name, out = required(FLAGS, *REQUIRED)
-    name, target = assets.file(name), output(out, ".tflite")
-    if target.exists() and target.samefile(name):
-        raise InputError(f"--out {out} is the model itself, which holds more; name another file")
+    name = assets.file(name)
+    target = output(out, ".tflite", keep=[name])
     if FLAGS.form == "static-int8" and not FLAGS.calibrate:
         raise InputError("--form=static-int8 needs speech; give --calibrate, a folder of any")
     if FLAGS.form != "static-int8" and FLAGS.calibrate:

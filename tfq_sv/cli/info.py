@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "model", None, ".tflite, .keras, .h5, a shipped name, or ResNet34, ...", flag_values=FLAGS
+    "model",
+    None,
+    ".tflite, .keras, .h5, a checkpoint, a shipped name, or ResNet34, ...",
+    flag_values=FLAGS,
 )
 flags.DEFINE_list("bits", ["8", "4", "2", "1"], "bit widths to show", flag_values=FLAGS)
 flags.DEFINE_integer("frames", 200, "frames of the utterance, 10 ms each", flag_values=FLAGS)

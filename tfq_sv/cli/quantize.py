@@ -3,7 +3,9 @@
 Every convolution and dense kernel gets its own k-means codebook (or as a recipe says). The result
 is a Keras model for tfq-sv finetune, evaluate and export. Codes are chosen to keep the layers'
 outputs rather than their weights: on noise, or with --calibrate on a minute of any speech. Speech
-is worth it below 4 bits, and before finetune at 1 and 2.
+is worth it below 4 bits, before finetune too. With --trellis, layers that cannot have trellis codes
+keep codebooks: depthwise, grouped and transposed convolutions, fewer than 16 channels, inputs that
+do not fill whole bytes.
 
 example:
   tfq-sv quantize --model=model.keras --bits=4 --out=model-4bit.keras
@@ -15,7 +17,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -71,13 +72,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     """Quantizes and saves."""
     no_positional(arguments)
     name, out = required(FLAGS, *REQUIRED)
-    output(out, ".keras", ".h5")
+    output(out, ".keras", ".h5", keep=[name])
     check_file(FLAGS, "recipe_out")
     check_network(name)
-    if Path(out).exists() and Path(name).exists() and Path(out).samefile(name):
-        raise InputError(
-            f"--out {out} is the model itself, which finetune needs; name another file"
-        )
     if FLAGS["minutes"].present and not FLAGS.calibrate:
         raise InputError("--minutes goes with --calibrate, the speech that it is of")
     bits, recipe = _bits(), _recipe()

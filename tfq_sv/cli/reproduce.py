@@ -49,9 +49,7 @@ VOXCELEB = {
 }
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string(
-    "model", None, "FP32 network: .keras, .h5, or a WeSpeaker folder or .pt", flag_values=FLAGS
-)
+flags.DEFINE_string("model", None, "FP32 network: .keras, .h5 or a checkpoint", flag_values=FLAGS)
 flags.DEFINE_string("train", None, "speech to fine-tune on", flag_values=FLAGS)
 flags.DEFINE_string("test", None, "test speech with its trial lists", flag_values=FLAGS)
 define_speaker_level(FLAGS, "test")
@@ -116,7 +114,9 @@ def _reproduce(
         input=FLAGS.input,
     )
     network = _network(name)
-    result = reproduce(network, train, test, trials, out, options, strategy=strategy)
+    result = reproduce(
+        network, train, test, trials, out, options, strategy=strategy, strict=FLAGS.strict
+    )
     if not is_chief(strategy):
         return None
     print(f"\n{result.report}")

@@ -21,6 +21,7 @@ from absl import flags
 
 from tfq_sv.cli.cluster import on_all_devices
 from tfq_sv.cli.common import (
+    are_listed,
     bit_widths,
     check_file,
     check_network,
@@ -136,7 +137,7 @@ def _test() -> tuple[Corpus, Trials] | None:
         FLAGS.test_corpus,
         strict=FLAGS.strict,
         speaker_level=FLAGS.speaker_level,
-        unlabelled=bool(FLAGS.trials),
+        unlabelled=are_listed(FLAGS.trials, FLAGS.test_corpus),
     )
     trials = read_trials(FLAGS.trials, test, strict=FLAGS.strict)
     trials.check()
@@ -293,5 +294,6 @@ def _error_rates(
     for answer in answers:
         model = quantize(network, answer.recipe, calibrate=speech, progress=True)
         label = f"EER at {answer.bytes:,} bytes"
-        rates.append(evaluate(KerasEncoder(model), test, trials, progress=label))
+        encoder = KerasEncoder(model)
+        rates.append(evaluate(encoder, test, trials, strict=FLAGS.strict, progress=label))
     return rates

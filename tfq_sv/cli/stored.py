@@ -11,6 +11,7 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.measurement import Evaluation
 from tfq_sv.evaluation.scoring import SCALES
+from tfq_sv.files import check_output
 from tfq_sv.origin import speech_of, threshold_warning
 
 
@@ -23,7 +24,7 @@ def check_store(name: str) -> None:
     """Sees, before the work, whether thresholds can be stored in a file.
 
     Raises:
-        InputError: it is no .tflite, or LiteRT is not installed.
+        InputError: it is no .tflite, cannot be written, or LiteRT is not installed.
     """
     if not is_tflite(name):
         raise InputError(f"--store writes into a .tflite; {other_model(name)}")
@@ -31,6 +32,7 @@ def check_store(name: str) -> None:
         raise InputError("--store needs LiteRT, to write the file: pip install ai-edge-litert")
     if (shipped := assets.file(name)) != name:
         raise InputError(f"{name} ships with tfq-sv and stays as it is; copy it: cp {shipped} .")
+    check_output(name)
 
 
 def described(result: Evaluation, corpus: Corpus) -> dict[str, Any]:

@@ -7,16 +7,16 @@ do where only the loudest seconds of the tested recording are heard. Intervals (
 bootstrap over speakers. The rates are of the recordings that the thresholds come from, so they are
 a little too good: measure other speakers with tfq-sv evaluate.
 
-Scores are calibrated as well: logistic regression turns a score, and the seconds of speech that it
-comes from, into a log-likelihood ratio (LLR), which tfq-sv verify --speaker reports where it is
-stored. Cllr says how good these are, in bits: 0 is perfect, 1 is no information.
+Scores are calibrated as well: logistic regression computes a log-likelihood ratio (LLR) from the
+score, the seconds of speech and the number of references. tfq-sv verify --speaker reports it where
+it is stored. Cllr says how good these are, in bits: 0 is perfect, 1 is no information.
 
 example:
   tfq-sv threshold --model=model.tflite --corpus=my/recordings --store --report=threshold.html
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,11 @@ from tfq_sv.cli.stored import check_store, store
 from tfq_sv.data import audio
 from tfq_sv.data.conditions import loudest
 from tfq_sv.data.corpus import Corpus
-from tfq_sv.data.trials import Trials
+from tfq_sv.data.speech_check import RATE, STEP
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import operating_points, score_calibration
 from tfq_sv.evaluation.comparison import System
-from tfq_sv.evaluation.extraction import Cache, Extraction, extract
+from tfq_sv.evaluation.extraction import Cache, Encoder, Extraction, extract
 from tfq_sv.evaluation.measurement import Evaluation, measure
 from tfq_sv.evaluation.operating_points import (
     LEAST_SPEAKERS,
@@ -84,7 +84,9 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         check_store(name)
     corpus = Corpus.read(folder, speaker_level=FLAGS.speaker_level)
     trials = operating_points.every_pair(corpus)  # too few speakers are said before the work
-    whole = _embedded(name, corpus, trials.utterances, None)
+    encoder = open_encoder(name)
+    mark = fingerprint(name, encoder)
+    whole = _embedded(encoder, mark, corpus, trials.utterances, None)
     print_corpus(folder, corpus, whole.changes + whole.doubts)
     if whole.skipped:
         print_skipped(whole.skipped, len(trials.utterances))
@@ -97,10 +99,12 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
         for point, at in result.thresholds()["thresholds"].items()
         if at["threshold"] is not None
     }
-    every = {"whole": _scored(corpus, result, whole, None)}
+    tested = sorted(set(result.trials.test))
+    speech = _net_speech(corpus, tested)
+    every = {"whole": _scored(corpus, result, whole, speech[None])}
     for seconds in SECONDS:
-        short = _embedded(name, corpus, sorted(set(result.trials.test)), seconds)
-        every[f"{seconds:g} s"] = _scored(corpus, result, short, seconds)
+        short = _embedded(encoder, mark, corpus, tested, seconds)
+        every[f"{seconds:g} s"] = _scored(corpus, result, short, speech[seconds])
     rows = {row: _points(parts[0], thresholds) if parts else None for row, parts in every.items()}
     points = rows["whole"]
     assert points
@@ -124,28 +128,27 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _embedded(name: str, corpus: Corpus, keys: Sequence[str], seconds: float | None) -> Extraction:
+def _embedded(
+    encoder: Encoder, mark: str, corpus: Corpus, keys: Sequence[str], seconds: float | None
+) -> Extraction:
     """Embeddings of whole recordings, or of their loudest seconds."""
-    encoder = open_encoder(name)
     cache = None
     if FLAGS.embeddings:
         part = "" if seconds is None else f"/{seconds:g}s"
-        mark = fingerprint(name, encoder) + part
-        cache = Cache(f"{FLAGS.embeddings}{part}", mark)
+        cache = Cache(f"{FLAGS.embeddings}{part}", mark + part)
     heard = encoder if seconds is None else Loudest(encoder, seconds)
     bar = "embedding" if seconds is None else f"{seconds:g} s of each"
     return extract(heard, corpus, keys, cache=cache, progress=bar)
 
 
 def _scored(
-    corpus: Corpus, whole: Evaluation, tested: Extraction, seconds: float | None
+    corpus: Corpus, whole: Evaluation, tested: Extraction, net: Mapping[str, float]
 ) -> list[ScoredTrials]:
     """The trials with whole recordings, or the loudest seconds, tested: against one reference, and
-    against more where speakers have them. Empty where few are left.
+    against more where speakers have them. Empty where few are left. `net`: speech in them, s.
     """
     assert whole.extraction
     pairs = tested_on(whole.trials, tested.embeddings)
-    times = _speech(corpus, pairs, seconds)
     found = []
     for count in REFERENCES:
         trials = with_references(pairs, corpus, count)
@@ -153,21 +156,23 @@ def _scored(
         if whose is None or len(set(whose[1])) < LEAST_SPEAKERS or not 0 < trials.labels.mean() < 1:
             break
         scores = pair_scores(whole.extraction.embeddings, tested.embeddings, trials)
-        speech = np.array([times[key] for key in trials.test])
+        speech = np.array([net[key] for key in trials.test])
         found.append(
             ScoredTrials(scores, trials.labels, speech, np.full(len(trials), count), whose)
         )
     return found
 
 
-def _speech(corpus: Corpus, trials: Trials, seconds: float | None) -> dict[str, float]:
-    """Net speech in each tested recording, or in its loudest seconds."""
-    found = {}
-    for key in tqdm(sorted(set(trials.test)), desc="net speech", unit="utt", leave=False):
+def _net_speech(corpus: Corpus, keys: Sequence[str]) -> dict[float | None, dict[str, float]]:
+    """Seconds of speech in each recording (None), and in the loudest 1 to 6 s of it."""
+    found: dict[float | None, dict[str, float]] = {seconds: {} for seconds in (None, *SECONDS)}
+    for key in tqdm(keys, desc="net speech", unit="utt", leave=False):
         samples = audio.read(corpus.paths[key], seconds=windows.WHOLE_SECONDS).samples
-        if seconds is not None:
-            samples = loudest(samples, round(seconds * audio.SAMPLE_RATE))
-        found[key] = quality.measure(samples).seconds
+        for seconds, times in found.items():
+            size = len(samples) if seconds is None else round(seconds * audio.SAMPLE_RATE)
+            if size <= len(samples):
+                net = quality.measure(loudest(samples, size)).seconds
+                times[key] = max(net, STEP / RATE)  # its logarithm is taken
     return found
 
 

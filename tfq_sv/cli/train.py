@@ -152,10 +152,11 @@ REQUIRED = ("corpus", "out")
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Trains and saves."""
     no_positional(arguments)
+    form = [name for name in ("network", "channels", "embed_dim") if FLAGS[name].present]
     if FLAGS.config:
         apply_config(FLAGS, FLAGS.config)
     folders, out = required(FLAGS, *REQUIRED)
-    output(out, ".keras", ".h5")
+    output(out, ".keras", ".h5", keep=[FLAGS.teacher])
     if FLAGS.tensorboard:
         check_folder(FLAGS.tensorboard)
     if FLAGS.num_epochs and FLAGS["steps"].present:
@@ -167,6 +168,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     for given in (FLAGS.init, FLAGS.teacher):
         if given:
             check_network(given)
+    if FLAGS.init and form:  # a recipe's own are for those who start without --init
+        raise InputError(f"--{form[0]} is for a new network; --init {FLAGS.init} has its own")
     names = [field.name for field in dataclasses.fields(TrainingOptions)]
     options = TrainingOptions(**{name: FLAGS[name].value for name in names})
     added = augmenter(FLAGS, SPEEDS if FLAGS.speed_perturb else SPEEDS[:1])

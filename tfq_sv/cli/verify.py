@@ -2,7 +2,7 @@
 
 The threshold is one stored in the .tflite (tfq-sv evaluate --store): at the EER, or at the
 --operating_point; or it is --threshold. A warning says where a recording is noise, hum, a tone or a
-click rather than speech. Of more than a minute, the mean of windows is taken, in bounded memory.
+click rather than speech. Of recordings longer than a minute, the mean of windows is taken.
 With --speaker, one recording is compared with a speaker that tfq-sv enroll has enrolled.
 
 example:

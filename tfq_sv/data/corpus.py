@@ -105,10 +105,10 @@ class Corpus:
         speaker_level: int | None = None,
         unlabelled: bool = False,
     ) -> "Corpus":
-        """Reads a folder, or a raw.list or shard.list.
+        """Reads a folder, or a wav.scp, raw.list, shard.list or list of files.
 
         Args:
-            folder: the folder or list.
+            folder: the folder or list; a wav.scp stands for its folder.
             speaker_level: in a tree, how deep the speakers' folders lie: 1 is the folder's own
                 sub-folders. By default the tree's structure says.
             unlabelled: speakers need not be known; where they are not, `speakers` is empty.
@@ -118,6 +118,8 @@ class Corpus:
                 has no speaker, unless `unlabelled`.
         """
         root = Path(folder)
+        if root.name == "wav.scp" and root.is_file():
+            return cls._from_kaldi(root.parent, unlabelled=unlabelled)
         if root.is_file():
             return cls._from_list(root, unlabelled=unlabelled)
         if not root.is_dir():

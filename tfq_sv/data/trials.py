@@ -152,7 +152,7 @@ class Trials:
                 f"{file} names {len(unknown)} utterances that {corpus.root} does not contain "
                 f"(first: {unknown[0]})"
             )
-        doubts = check_labels(trials, corpus)
+        doubts = check_labels(trials.without(unknown) if unknown else trials, corpus)
         notes = [listed.note] if listed.note else []
         return replace(trials, notes=(*notes, *lookup.notes(file), *doubts))
 

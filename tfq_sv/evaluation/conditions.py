@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv import metrics
+from tfq_sv.data.audio import BadAudioError
 from tfq_sv.data.conditions import CONDITIONS, Condition
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
@@ -63,11 +64,13 @@ class Measured:
         threshold: that far and frr are of.
         source: where it comes from, for people.
         rows: condition -> error rates; None where too few recordings are long enough.
+        skipped: recordings that could not be used as they are -> why.
     """
 
     threshold: float
     source: str
     rows: Mapping[str, ErrorRates | None]
+    skipped: Mapping[str, BadAudioError]
 
 
 def threshold_of(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[float, str]:
@@ -85,6 +88,7 @@ def measure_conditions(
     *,
     threshold: tuple[float, str] | None = None,
     cache: Mapping[str, Cache] | None = None,
+    strict: bool = False,
     progress: str | None = None,
 ) -> Measured:
     """Measures an encoder with the tested side of every trial under each of `CONDITIONS`.
@@ -98,22 +102,24 @@ def measure_conditions(
         trials: of single recordings.
         threshold: a fixed one, and where it comes from; else `threshold_of` the trials as recorded.
         cache: condition, or `CLEAN` -> what keeps its embeddings from run to run.
+        strict: raise the first bad recording instead of leaving it out.
         progress: name of the progress bars; none if None.
 
     Raises:
         InputError: trials of several recordings per enrolment; speakers that are not known, or are
-            fewer than `operating_points.LEAST_SPEAKERS`.
+            fewer than `operating_points.LEAST_SPEAKERS`; a bad recording, if `strict`.
     """
     if trials.models:
         raise InputError("conditions are measured on trials of single recordings; no --enroll_map")
-    _speakers(corpus, trials)  # said before the work
+    unknown = [key for key in trials.utterances if key not in corpus.paths]
+    _speakers(corpus, trials.without(unknown))  # said before the work
     caches = cache or {}
 
-    def embedded(heard: Encoder, keys: list[str], name: str) -> Extraction:
+    def embedded(heard: Encoder, keys: list[str], name: str, strict: bool = False) -> Extraction:
         bar = f"{progress}, {name}" if progress else None
-        return extract(heard, corpus, keys, cache=caches.get(name), progress=bar)
+        return extract(heard, corpus, keys, cache=caches.get(name), strict=strict, progress=bar)
 
-    whole = embedded(encoder, trials.utterances, CLEAN)
+    whole = embedded(encoder, trials.utterances, CLEAN, strict)
     clean = measure(whole, corpus, trials)
     at, source = threshold or threshold_of(clean.scores, clean.trials.labels)
     rows: dict[str, ErrorRates | None] = {
@@ -125,7 +131,7 @@ def measure_conditions(
         left = tested_on(clean.trials, changed)
         scores = pair_scores(whole.embeddings, changed, left) if len(left) else np.zeros(0)
         rows[condition.name] = _rates(scores, corpus, left, at)
-    return Measured(at, source, rows)
+    return Measured(at, source, rows, whole.skipped)
 
 
 def error_rates(

@@ -290,6 +290,8 @@ def embed_recording(encoder: Encoder, source: str | audio.Source) -> Embedded:
     long_one = audio.probe(source).seconds > windows.WHOLE_SECONDS
     if not long_one or getattr(encoder, "in_one", False):
         recording = audio.read(source, seconds=windows.WHOLE_SECONDS if long_one else None)
+        if windows.is_constant(recording.samples):
+            raise BadAudioError("silent", f"{source} is silent in its first minute")
         return Embedded(embed(recording.samples), recording.changes, no_speech(recording.samples))
     long = audio.read_windows(source, lambda samples: (embed(samples), no_speech(samples)))
     embeddings, doubts = zip(*long.found, strict=True)

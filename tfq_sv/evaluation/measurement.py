@@ -17,13 +17,8 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache, Encoder, Extraction, extract
-from tfq_sv.evaluation.scoring import (
-    Cohort,
-    NormalizedScores,
-    as_norm,
-    cosine_scores,
-    enrolment_scale,
-)
+from tfq_sv.evaluation.operating_points import pair_scores
+from tfq_sv.evaluation.scoring import Cohort, NormalizedScores, as_norm, cosine_scores
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer, eer_interval, min_dcf, threshold_at_far
 from tfq_sv.origin import folder_name
@@ -75,7 +70,7 @@ class Evaluation:
         eer: equal error rate, a fraction.
         interval: its 95 % interval, by a bootstrap over speakers; None where nobody knows them.
         threshold: the score at the EER.
-        min_dcf: at p_target 0.01, normalised.
+        min_dcf: at p_target 0.01, normalized.
         scores: what was measured, float64 (N,): raw cosines, or AS-norm's scores.
         trials: what was compared.
         extraction: the embeddings, and the recordings that were skipped.
@@ -98,7 +93,8 @@ class Evaluation:
 
         Raw cosines: at the EER, and where one in a hundred and one in a thousand nontarget trials
         is accepted (null where the trials are too few to say). Where an enrolment has several
-        utterances they are scaled, see `scoring.enrolment_scale`, so that they hold for any number.
+        utterances, scores are those of decisions (`operating_points.pair_scores`), not the cosines
+        with the mean of the embeddings as they are: so they hold for any number.
 
         Raises:
             InputError: fewer than `LEAST_TRIALS` target or nontarget trials.
@@ -113,11 +109,11 @@ class Evaluation:
         labels, scores, threshold = self.trials.labels, self.scores, self.threshold
         rate, interval = self.eer, self.interval
         if self.trials.models:
-            sizes = [len(self.trials.models[model]) for model in self.trials.enroll]
-            scores = scores * enrolment_scale(sizes)
+            assert self.extraction is not None
+            embeddings = self.extraction.embeddings
+            scores = pair_scores(embeddings, embeddings, self.trials)
             rate, threshold = eer(scores, labels)
-            if len(set(sizes)) > 1:  # scaled differently, so the interval is of other scores
-                interval = None
+            interval = None  # it is of other scores
         targets = int(labels.sum())
         return {
             "thresholds": {

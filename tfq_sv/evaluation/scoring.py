@@ -82,7 +82,7 @@ def cosine_scores(
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Other speakers, against whom scores are normalised: training speakers as a rule.
+    """Other speakers, against whom scores are normalized: training speakers as a rule.
 
     Attributes:
         mean: float32 (D,), of all their utterances.
@@ -109,7 +109,7 @@ class NormalizedScores:
     """Scores after AS-norm, and what the field writes beside them; float64 (N,) each.
 
     Attributes:
-        scores: normalised.
+        scores: normalized.
         enroll_length: length of the enrolled embedding, as it was given.
         test_length: of the tested one.
         enroll_mean: mean of the enrolled embedding's scores against its part of the cohort.
@@ -130,7 +130,7 @@ def as_norm(
     *,
     top: int = TOP,
 ) -> NormalizedScores:
-    """Adaptive symmetric score normalisation (AS-norm; Matejka et al., Interspeech 2017).
+    """Adaptive symmetric score normalization (AS-norm; Matejka et al., Interspeech 2017).
 
     Each side of a trial is scored against the cohort; mean m and population standard deviation s
     of its `top` greatest cosines give ((c - m_e) / s_e + (c - m_t) / s_t) / 2 for the cosine c.

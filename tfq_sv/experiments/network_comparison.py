@@ -27,7 +27,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.evaluation.extraction import Cache
 from tfq_sv.evaluation.measurement import evaluate
 from tfq_sv.experiments.network_comparison_report import write_report
-from tfq_sv.experiments.reproduction_rows import Row
+from tfq_sv.experiments.reproduction_rows import Row, size_names
 from tfq_sv.export.convert import export_tflite
 from tfq_sv.export.encoder import SpeakerEncoder
 from tfq_sv.export.float32 import export_float32
@@ -39,7 +39,7 @@ from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.calibration import quantize
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.reports.complexity import layer_complexity
-from tfq_sv.run_folder import LABEL, check_settings, corpus_identity, digest, trials_identity
+from tfq_sv.run_folder import check_settings, corpus_identity, digest, trials_identity
 from tfq_sv.training.fine_tuning import FineTuningOptions, finetune
 
 _TIMED_SECONDS, _TIMED_RUNS = 3.0, 11
@@ -74,20 +74,13 @@ class ComparisonOptions:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise InputError(f"steps must not be negative, as {self.steps} is")
-        names = [_size(target) for target in self.target_bytes]
-        for name in names:
-            if names.count(name) > 1:
-                raise InputError(f"two of the target sizes are {name}; give one of them")
+        size_names(self.target_bytes)
         self.fine_tuning()  # these refuse what they cannot take
         ProbeOptions(self.probes, seed=self.seed)
 
     def fine_tuning(self) -> FineTuningOptions:
         """Returns the options of a row's fine-tuning."""
         return FineTuningOptions(steps=max(1, self.steps), learning_rate=self.learning_rate)
-
-
-def _size(target: int) -> str:
-    return f"{target / 1e6:.4g} MB"
 
 
 def compare_networks(
@@ -98,6 +91,7 @@ def compare_networks(
     out: str | os.PathLike[str],
     options: ComparisonOptions | None = None,
     *,
+    strict: bool = False,
     progress: bool = True,
 ) -> tuple[str, dict[str, BadAudioError]]:
     """Makes every row that is not there yet; writes `report.md` and `report.png` after each.
@@ -109,6 +103,7 @@ def compare_networks(
         trials: what is compared.
         out: folder of all results.
         options: settings; the defaults if None.
+        strict: raise the first bad recording instead of leaving it out.
         progress: show bars.
 
     Returns:
@@ -121,7 +116,7 @@ def compare_networks(
     Source: Liu, Wang, Qian, arXiv 2406.05359: its last comparison, for any networks and corpus.
     """
     options = options or ComparisonOptions()
-    run = _Run(train, test, trials, Path(out), options, progress)
+    run = _Run(train, test, trials, Path(out), options, strict, progress)
     text = ""
     for name, model in models.items():
         text = run.make(name, model)
@@ -138,24 +133,25 @@ class _Run:
         trials: Trials,
         out: Path,
         options: ComparisonOptions,
+        strict: bool,
         progress: bool,
     ) -> None:
         self._train, self._test, self._trials = train, test, trials
-        self._out, self._options, self._progress = out, options, progress
+        self._out, self._options, self._strict, self._progress = out, options, strict, progress
         self.skipped: dict[str, BadAudioError] = {}
+        settings = {
+            "train": corpus_identity(train),
+            "test": corpus_identity(test),
+            "trials": trials_identity(trials),
+            **{k: v for k, v in asdict(options).items() if k not in ("bits", "target_bytes")},
+        }
+        check_settings(out, settings, begun=any(out.glob("*/*/results.json")))
 
     def make(self, name: str, model: keras.Model) -> str:
         """Makes a network's rows; returns the report so far."""
-        folder, options = self._out / name, self._options
-        settings = {
-            "weights": digest(model.get_weights()),
-            "train": corpus_identity(self._train),
-            "test": corpus_identity(self._test),
-            "trials": trials_identity(self._trials),
-            **{k: v for k, v in asdict(options).items() if k not in ("bits", "target_bytes")},
-        }
-        begun = (folder / LABEL).exists() and any(folder.glob("*/results.json"))
-        check_settings(folder, settings, begun=begun)
+        folder = self._out / name
+        weights = {"weights": digest(model.get_weights())}
+        check_settings(folder, weights, begun=any(folder.glob("*/results.json")))
         text = ""
         for row in self._rows(model, folder):
             if not (folder / row.folder / "results.json").exists():
@@ -179,14 +175,16 @@ class _Run:
                 cache=folder / "fisher.json",
                 progress=self._progress,
             )
-        sizes = FileSize.of(model, "waveform")
-        for target in options.target_bytes:
+        sizes, costs = FileSize.of(model), allocation.quantization_costs(model, traces)
+        for target, size in zip(
+            options.target_bytes, size_names(options.target_bytes), strict=True
+        ):
             try:
-                (answer,) = allocation.sweep(model, traces, [target], sizes=sizes)
+                (answer,) = allocation.sweep(model, costs, [target], sizes=sizes)
             except InputError as error:
-                print(f"{model.name} has no row of {_size(target)}: {error}")
+                print(f"{model.name} has no row of {size}: {error}")
             else:
-                rows.append(Row(f"mixed, {_size(target)}", "mixed", answer.recipe))
+                rows.append(Row(f"mixed, {size}", "mixed", answer.recipe))
         return rows
 
     @contextmanager
@@ -198,6 +196,7 @@ class _Run:
             batch_size=options.batch_size,
             seconds=options.seconds,
             seed=options.seed,
+            strict=self._strict,
         )
         yield stream
         stream.skip(0)  # ends its threads
@@ -227,7 +226,9 @@ class _Run:
             encoder = WaveformFile(file)
         cache = Cache(folder / "embeddings", hashlib.sha256(file.read_bytes()).hexdigest())
         bar = f"  {row.name}: embedding" if self._progress else None
-        result = evaluate(encoder, self._test, self._trials, cache=cache, progress=bar)
+        result = evaluate(
+            encoder, self._test, self._trials, cache=cache, strict=self._strict, progress=bar
+        )
         bad = result.extraction.skipped if result.extraction else {}
         self.skipped.update(bad)
         costs = layer_complexity(model)

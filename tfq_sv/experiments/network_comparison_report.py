@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfq_sv.data.trials import Trials
+from tfq_sv.experiments.reproduction_report import rate_text
 from tfq_sv.files import atomic
 from tfq_sv.reports.table import markdown
 
@@ -24,14 +25,13 @@ def write_report(out: Path, trials: Trials, about: str) -> str:
     front = {id(row) for row in pareto([row for row in rows if row["kind"]])}
     cells = []
     for row in rows:
-        low, high = row["interval"] or (float("nan"),) * 2
         cells.append(
             [
                 f"{row['network']}, {row['row']}",
                 f"{row['bytes'] / 1e6:.3f}",
                 f"{row['macs'] / 1e9:.3f}",
                 f"{row['ms']:.1f}",
-                f"{100 * row['eer']:.2f} [{100 * low:.2f}, {100 * high:.2f}]",
+                rate_text(row),
                 f"{row['min_dcf']:.3f}",
                 "yes" if id(row) in front else "",
             ]

@@ -36,6 +36,7 @@ from tfq_sv.files import atomic
 from tfq_sv.metrics import P_TARGETS, min_dcf
 from tfq_sv.mixed_precision import allocation
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.forms import forms
 from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.mixed_precision.sensitivity import fisher_traces
 from tfq_sv.quantization.calibration import quantize
@@ -122,6 +123,7 @@ def reproduce(
     options: ReproductionOptions | None = None,
     *,
     strategy: tf.distribute.Strategy | None = None,
+    strict: bool = False,
     progress: bool = True,
 ) -> Reproduction:
     """Makes every row of the table that is not there yet, and writes `report.md` and `report.png`.
@@ -135,6 +137,7 @@ def reproduce(
         options: settings; the defaults if None.
         strategy: devices or workers that share fine-tuning and sensitivities; every worker must
             see the folder.
+        strict: raise the first bad recording instead of leaving it out.
         progress: show bars, and the table after each row.
 
     Returns:
@@ -147,10 +150,10 @@ def reproduce(
     Source: Liu, Wang, Qian, arXiv 2406.05359: the rows. Its figures are not repeated here.
     """
     options = options or ReproductionOptions()
-    run = _Run(model, train, test, trials, Path(out), options, strategy, progress)
+    run = _Run(model, train, test, trials, Path(out), options, strategy, strict, progress)
     if options.target_bytes:
         # A size that cannot be reached is an error now, not after the hours of the first rows.
-        alike = dict.fromkeys(quantizable(model), 1.0)
+        alike = {name: dict.fromkeys(forms(trellis=True), 1.0) for name in quantizable(model)}
         mixed_rows(model, alike, options.target_bytes, options.input)
     rows = uniform_rows(model)
     run.make(rows)
@@ -172,10 +175,11 @@ class _Run:
         out: Path,
         options: ReproductionOptions,
         strategy: tf.distribute.Strategy | None,
+        strict: bool,
         progress: bool,
     ) -> None:
         self._model, self._train, self._test, self._trials = model, train, test, trials
-        self._out, self._options = out, options
+        self._out, self._options, self._strict = out, options, strict
         self.strategy = strategy or tf.distribute.get_strategy()
         self._streams: list[Batches] = []
         self._unmeasured: dict[str, BadAudioError] = {}
@@ -203,6 +207,7 @@ class _Run:
             batch_size=options.batch_size,
             seconds=options.seconds,
             seed=options.seed,
+            strict=self._strict,
         )
         self._streams.append(stream)
         return stream
@@ -300,7 +305,9 @@ class _Run:
             itertools.chain.from_iterable(trials.utterances for trials in self._trials.values())
         )
         bar = f"  {name}: embedding" if self._progress else None
-        extraction = extract(encoder, self._test, list(keys), cache=cache, progress=bar)
+        extraction = extract(
+            encoder, self._test, list(keys), cache=cache, strict=self._strict, progress=bar
+        )
         self._unmeasured.update(extraction.skipped)
         found = {}
         for kind, trials in self._trials.items():

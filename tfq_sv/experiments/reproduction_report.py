@@ -74,7 +74,7 @@ def _networks(rows: Sequence[Any], differences: "_Differences") -> list[str]:
         smaller = f"{rows[0]['bytes'] / row['bytes']:.1f}x"
         found = [row["name"], f"{row['bytes'] / 1e6:.3f}", smaller]
         for name, rates in row["lists"].items():
-            found.append(_rate(rates))
+            found.append(rate_text(rates))
             compared = control and row["name"] != CONTROL
             found.append(_points(differences(row["name"], CONTROL, name)) if compared else "")
             found += [f"{rates['min_dcf'][str(p)]:.3f}" for p in P_TARGETS]
@@ -134,8 +134,12 @@ def _verdict(interval: tuple[float, float] | str, bound: float) -> str:
     return "holds" if high < bound else "does not hold" if low >= bound else "cannot be told"
 
 
-def _rate(rates: Any) -> str:
-    """An EER, with its interval where the speakers are known."""
+def rate_text(rates: Any) -> str:
+    """Returns an EER in percent, with its interval where the speakers are known.
+
+    >>> rate_text({"eer": 0.02, "interval": [0.01, 0.03]})
+    '2.00 [1.00, 3.00]'
+    """
     if rates["interval"] is None:
         return f"{100 * rates['eer']:.2f}"
     low, high = (100 * bound for bound in rates["interval"])

@@ -76,15 +76,25 @@ def uniform_rows(model: keras.Model) -> list[Row]:
     return rows
 
 
+def size_names(targets: Sequence[int]) -> list[str]:
+    """Returns what rows call file sizes; raises InputError for two of one name.
+
+    >>> size_names([1_500_000, 250_000])
+    ['1.5 MB', '0.25 MB']
+    """
+    names = [f"{target / 1e6:.4g} MB" for target in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two of the target sizes are {name}; give one of them")
+    return names
+
+
 def mixed_rows(
     model: keras.Model, traces: allocation.Sensitivity, targets: Sequence[int], input: str
 ) -> list[Row]:
     """Returns the rows of each file size: fine-tuned at once, in stages, and with trellises."""
     rows: list[Row] = []
-    megabytes = [f"{target / 1e6:.4g} MB" for target in targets]
-    for size in megabytes:
-        if megabytes.count(size) > 1:
-            raise InputError(f"two of the target sizes are {size}; give one of them")
+    megabytes = size_names(targets)
     sizes = FileSize.of(model, input)
     costs = allocation.quantization_costs(model, traces, trellis=True)
     answers = allocation.sweep(model, costs, targets, sizes=sizes)

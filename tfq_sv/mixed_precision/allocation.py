@@ -9,7 +9,7 @@ import tf_keras as keras
 from tfq_sv.errors import InputError
 from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.mixed_precision.forms import Form, form_text, forms, recipe_for, rounded
-from tfq_sv.mixed_precision.problem import MixedPrecisionProblem
+from tfq_sv.mixed_precision.problem import Columns, MixedPrecisionProblem
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
@@ -118,29 +118,35 @@ def sweep(
     if sorted(order) != sorted(names):
         raise InputError(f"order must have every layer once: {', '.join(names)}")
     numbers = [names.index(name) for name in order]
+    exact = method == "exact"
+
+    def allocation(columns: Columns) -> Allocation:
+        chosen = zip(names, (choices[column] for column in columns), strict=True)
+        recipe = QuantizationRecipe({n: recipe_for(layers[n], form) for n, form in chosen})
+        return Allocation(recipe, sizes.total(recipe), problem.cost(columns))
+
     answers = []
     for target in targets:
         most = int((1 - _MARGIN) * target) - _MARGIN_BYTES
         budget = most - sizes.fixed
         while True:
-            exact = method == "exact"
             columns = problem.solve(budget) if exact else problem.solve_sections(budget, numbers)
             if columns is None:
-                least = (problem.least_bytes() + sizes.fixed + _MARGIN_BYTES) / (1 - _MARGIN)
-                raise InputError(
-                    f"no file of {target:,} bytes is possible: the least target is "
-                    f"{int(np.ceil(least)) + 1:,} bytes; raise it"
-                    + (" or allow fewer bits" if choices[0] != 1 else "")
-                )
-            chosen = [choices[column] for column in columns]
-            recipe = QuantizationRecipe(
-                {n: recipe_for(layers[n], form) for n, form in zip(names, chosen, strict=True)}
-            )
-            total = sizes.total(recipe)
-            if total <= most:
+                smallest = problem.smallest() if exact else problem.smallest_sections(numbers)
+                answer = allocation(smallest)
                 break
-            budget -= total - most  # groups of layers are not linear in the choices
-        answers.append(Allocation(recipe, total, problem.cost(columns)))
+            answer = allocation(columns)
+            if answer.bytes <= most:
+                break
+            budget -= answer.bytes - most  # groups of layers are not linear in the choices
+        if answer.bytes > most:
+            least = (answer.bytes + _MARGIN_BYTES) / (1 - _MARGIN)
+            raise InputError(
+                f"no file of {target:,} bytes is possible: the least target is "
+                f"{int(np.ceil(least)) + 1:,} bytes; raise it"
+                + (" or allow fewer bits" if choices[0] != 1 else "")
+            )
+        answers.append(answer)
     return answers
 
 

@@ -95,7 +95,7 @@ class FileSize:
         """Counts what a float model will take, exported with these options."""
         model = plain_layers(model)
         layers = quantizable(model)
-        found = {name: _Kernel.of(layer, model) for name, layer in layers.items()}
+        found = {name: _Kernel.of(layer) for name, layer in layers.items()}
         groups = _segments(list(found.values()))
         fixed = _GRAPH + (_WAVEFORM if input == "waveform" else 0)
         fixed += sum(_OPS.get(type(layer).__name__, 0) for layer in model.layers)
@@ -217,7 +217,7 @@ class _Kernel:
     dilated: bool
 
     @classmethod
-    def of(cls, layer: keras.layers.Layer, model: keras.Model) -> "_Kernel":
+    def of(cls, layer: keras.layers.Layer) -> "_Kernel":
         kernel = getattr(layer, str(kernel_attribute(layer)))
         depthwise = isinstance(layer, DEPTHWISE)
         last = kernel.shape[-2] if isinstance(layer, TRANSPOSED) else kernel.shape[-1]

@@ -95,21 +95,30 @@ class MixedPrecisionProblem:
 
         Source: arXiv 2406.05359, which has four sections.
         """
-        sections = [s for s in np.array_split(np.asarray(order), SECTIONS) if s.size]
-        best, least, columns = None, np.inf, np.empty(len(self.costs), np.int64)
-        for choices in itertools.product(range(self.costs.shape[1]), repeat=len(sections)):
-            for section, choice in zip(sections, choices, strict=True):
-                columns[section] = choice
+        best, least = None, np.inf
+        for columns in self._in_sections(order):
             if self.cost(columns) < least and self.size(columns) <= budget:
-                best, least = columns.copy(), self.cost(columns)
+                best, least = columns, self.cost(columns)
         return best
 
-    def least_bytes(self) -> int:
-        """Returns the size of the smallest choice."""
+    def _in_sections(self, order: Sequence[int]) -> Iterator[Columns]:
+        sections = [s for s in np.array_split(np.asarray(order), SECTIONS) if s.size]
+        for choices in itertools.product(range(self.costs.shape[1]), repeat=len(sections)):
+            columns = np.empty(len(self.costs), np.int64)
+            for section, choice in zip(sections, choices, strict=True):
+                columns[section] = choice
+            yield columns
+
+    def smallest(self) -> Columns:
+        """Returns the choice of fewest bytes."""
         sizes = np.where(np.isfinite(self.costs), self.bytes, np.inf)
-        smallest = self._minimize(sizes, self.table_bytes, np.inf)
-        assert smallest is not None
-        return self.size(smallest)
+        found = self._minimize(sizes, self.table_bytes, np.inf)
+        assert found is not None
+        return found
+
+    def smallest_sections(self, order: Sequence[int]) -> Columns:
+        """Returns the choice of fewest bytes with one choice per section, see `solve_sections`."""
+        return min(self._in_sections(order), key=self.size)
 
     def _minimize(
         self,

@@ -42,7 +42,7 @@ def _read(checkpoint: Checkpoint, bins: int) -> FbankOptions:
         raise refuse(f"the front end {frontend!r}", "'fbank'")
     cmvn = section(checkpoint, "cmvn_args", dataset)
     if cmvn.get("norm_var", False):
-        raise refuse("normalised variance", "mean normalisation")
+        raise refuse("normalized variance", "mean normalization")
     rate = dataset.get("resample_rate", 16000)
     if rate != WESPEAKER.sample_rate:
         raise refuse(f"{rate!r:.60} Hz", f"{WESPEAKER.sample_rate} Hz")

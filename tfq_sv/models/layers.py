@@ -1,4 +1,4 @@
-"""The pieces that both families are made of, padded and normalised as in PyTorch."""
+"""The pieces that both families are made of, padded and normalized as in PyTorch."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def depthwise(x: Any, name: str) -> Any:
 
 
 def norm(x: Any, name: str, *, relu: bool = False, affine: bool = True) -> Any:
-    """Batch normalisation with PyTorch's constants, and ReLU if asked for."""
+    """Batch normalization with PyTorch's constants, and ReLU if asked for."""
     x = layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name
     )(x)

@@ -3,7 +3,7 @@
 Desplanques et al., ECAPA-TDNN, Interspeech 2020, arXiv 2005.07143, as
 `speechbrain/spkrec-ecapa-voxceleb` has it. From WeSpeaker's it differs in details that change every
 answer: convolutions see the signal mirrored at its ends, not zeros; of the Res2 groups the first
-passes untouched, not the last; what is pooled is normalised too; attention has a ReLU and a
+passes untouched, not the last; what is pooled is normalized too; attention has a ReLU and a
 BatchNorm in front of its tanh; and deviations are divided by T, not by T - 1.
 """
 

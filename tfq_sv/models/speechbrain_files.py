@@ -57,11 +57,10 @@ def read_hyperparams(file: Path) -> dict[str, Any]:
         return {key: _resolved(value, names) for key, value in parts[kind].items() if key != _TAG}
 
     network = settings(_MODEL)
-    for kind, usual in _FRONT_END.items():
-        _require(
-            file, kind, settings(kind), {**usual, "n_mels": settings(_FBANK).get("n_mels", 40)}
-        )
-    bins = settings(_FBANK).get("n_mels", 40)
+    fbank = settings(_FBANK)
+    bins = fbank.pop("n_mels", 40)
+    _require(file, _FBANK, fbank, _FRONT_END[_FBANK])
+    _require(file, _NORM, settings(_NORM), _FRONT_END[_NORM])
     sizes = ("input_size", "lin_neurons", "channels", "attention_channels", "se_channels")
     shape = {key: value for key, value in network.items() if key not in sizes}
     _require(file, _MODEL, shape, _SHAPE)

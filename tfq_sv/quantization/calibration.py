@@ -13,6 +13,7 @@ from scipy.signal import lfilter
 from tfq_sv.data.stream import once
 from tfq_sv.errors import InputError
 from tfq_sv.models import FrontEnd, model_input
+from tfq_sv.models.entry import as_entry, features_shape
 from tfq_sv.progress import tqdm
 from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
@@ -214,8 +215,8 @@ def _noise(model: keras.Model) -> tf.Tensor:
     shape = tuple(model.inputs[0].shape[1:])
     if shape == (None,):  # a waveform
         return 0.1 * tf.random.stateless_normal([_NOISE_CHUNKS, 2 * 16000], (0, 0))
-    turned = len(shape) == 2 and shape[1] is None
-    sizes = [size or _NOISE_FRAMES for size in (reversed(shape) if turned else shape)]
+    axes = features_shape(model) if len(shape) > 1 else shape
+    sizes = [size or _NOISE_FRAMES for size in axes]
     rng, noise = np.random.default_rng(0), np.zeros((_NOISE_CHUNKS, *sizes))
     for share, distance in _NOISE_BINS:
         part = rng.normal(0, _NOISE_DEVIATION * np.sqrt(share), noise.shape)
@@ -229,9 +230,8 @@ def _noise(model: keras.Model) -> tf.Tensor:
             level = _LEVEL + 2 * np.log(layer.fbank.sample_scale)
             levels = rng.normal(level, _LEVEL_DEVIATION, _NOISE_CHUNKS)
             noise += levels.reshape(-1, *[1] * len(sizes))
-    if turned:
-        noise = noise.transpose(0, 2, 1)
-    return tf.constant(noise, tf.float32)
+    features = tf.constant(noise, tf.float32)
+    return as_entry(model, features) if len(shape) > 1 else features
 
 
 def _smooth(noise: Array, axis: int, near: float) -> Array:

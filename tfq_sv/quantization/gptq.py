@@ -153,7 +153,7 @@ class _Rounding:
         self._order = np.argsort(-np.einsum("gkk->gk", gram), axis=1, kind="stable")
         moments = np.take_along_axis(gram, self._order[:, :, None], axis=1)
         moments = np.take_along_axis(moments, self._order[:, None, :], axis=2)
-        self._spread = _spread(moments)
+        self._spread = error_spread(moments)
 
     def __call__(self, kernel: Array, centroids: npt.NDArray[np.float32]) -> Array:
         table = np.asarray(centroids, np.float64)
@@ -193,8 +193,8 @@ def _least_squares(
     return np.linalg.solve(products + stay, wanted + ridge * centroids)
 
 
-def _spread(moments: Array) -> Array:
-    """The upper Cholesky factor of the damped gram's inverse, (G, K, K)."""
+def error_spread(moments: Array) -> Array:
+    """Returns the upper Cholesky factor of the damped gram's inverse, (G, K, K) both."""
     diagonal = np.einsum("gkk->gk", moments)
     damping = _DAMPING * diagonal.mean(axis=1) + 1e-12
     damped = moments + damping[:, None, None] * np.eye(moments.shape[1])

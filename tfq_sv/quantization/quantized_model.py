@@ -207,7 +207,7 @@ def before_calibration(model: keras.Model) -> dict[keras.layers.Layer, keras.lay
         kernels[name] = quantizer.codebook().decode() if latent is None else latent.numpy()
     copies = {}
     for layer in model.layers:
-        inner = _unwrapped(layer)
+        inner = unwrapped(layer)
         if inner is not layer or isinstance(layer, keras.layers.BatchNormalization):
             copies[layer] = _float_copy(inner)
             copies[layer].build(layer.get_input_shape_at(0))
@@ -216,13 +216,14 @@ def before_calibration(model: keras.Model) -> dict[keras.layers.Layer, keras.lay
 
 
 def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras.Model:
-    plain = keras.models.clone_model(model, clone_function=lambda x: _float_copy(_unwrapped(x)))
+    plain = keras.models.clone_model(model, clone_function=lambda x: _float_copy(unwrapped(x)))
     for layer, copy in zip(model.layers, plain.layers, strict=True):
-        copy.set_weights(_float_weights(_unwrapped(layer), kernels))
+        copy.set_weights(_float_weights(unwrapped(layer), kernels))
     return plain
 
 
-def _unwrapped(layer: keras.layers.Layer) -> keras.layers.Layer:
+def unwrapped(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Returns the layer in tfmot's wrapper; another layer as it is."""
     wrapped = isinstance(layer, tfmot.quantization.keras.QuantizeWrapperV2)
     return layer.layer if wrapped else layer
 

@@ -30,10 +30,10 @@ class LayerRecipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if self.kind == "trellis":
-            trellis.check_bits(self.bits)
-        elif check_bits(self.bits) != 1 and self.kind != "kmeans":
-            raise InputError(f"{self.kind} has 1 bit, not {self.bits}")
+        bits = trellis.check_bits(self.bits) if self.kind == "trellis" else check_bits(self.bits)
+        if bits != 1 and "binary" in self.kind:
+            raise InputError(f"{self.kind} has 1 bit, not {bits}")
+        object.__setattr__(self, "bits", bits)  # NumPy's numbers are not for JSON
 
 
 @dataclass(frozen=True)

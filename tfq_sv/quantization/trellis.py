@@ -90,7 +90,7 @@ def check_bits(bits: float) -> float:
     """Returns bits, or raises InputError if there is no trellis of that width."""
     if isinstance(bits, bool) or bits not in WIDTHS:
         raise InputError(f"a trellis has 0.5, 1, 2 or 4 bits per weight, not {bits!r}")
-    return bits if bits < 1 else int(bits)
+    return float(bits) if bits < 1 else int(bits)
 
 
 def block(bits: float) -> int:

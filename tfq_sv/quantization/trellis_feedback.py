@@ -4,10 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.quantization import trellis
+from tfq_sv.quantization.gptq import error_spread
 
 Array = npt.NDArray[np.float64]
-
-_DAMPING = 0.01  # of the mean of the gram's diagonal, as in GPTQ
 
 
 def reconstruct(
@@ -47,7 +46,7 @@ def reconstruct(
     strength = np.diagonal(gram).reshape(-1, width).sum(axis=1)
     columns = np.argsort(-strength, kind="stable")
     order = (columns[:, None] * width + np.arange(width)).ravel()
-    spread = _spread(gram[np.ix_(order, order)])
+    (spread,) = error_spread(gram[np.ix_(order, order)][None])
     left = (kernel.T / scales)[:, order]
     values = np.empty(left.shape, np.float32)
     codes = np.empty_like(codes)
@@ -79,10 +78,3 @@ def _output_scales(
         power, product = (np.full_like(sums, sums.sum()) for sums in (power, product))
     found = product / np.where(power > 0, power, 1)
     return np.where(found > 0, found, scales).astype(np.float32)
-
-
-def _spread(moments: Array) -> Array:
-    """The upper Cholesky factor of the damped gram's inverse, (K, K)."""
-    damping = _DAMPING * np.diagonal(moments).mean() + 1e-12
-    inverse = np.linalg.inv(moments + damping * np.eye(len(moments)))
-    return np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tfq_sv.data.stream import Stream
+from tfq_sv.data.stream import Stream, once
 from tfq_sv.errors import InputError
 from tfq_sv.models import model_input, narrow_strides
 from tfq_sv.models.dilation import traced
@@ -293,7 +293,8 @@ def speaker_head(
         margin: of the AAM-softmax, radians.
 
     Raises:
-        InputError: a dataset without labels, labels out of range, or a speaker without speech.
+        InputError: a dataset without labels or without end, labels out of range, or a speaker
+            without speech.
     """
     head = AAMSoftmax(speakers)
     head.build(embedding_shape(teacher))
@@ -304,7 +305,7 @@ def speaker_head(
         return tf.math.l2_normalize(one_embedding(teacher, teacher(features, training=False)), 1)
 
     embed = traced(embedded, teacher)
-    for batch in dataset:
+    for batch in once(dataset, "the head"):
         labels = _labels(batch, head, len(batch[0])).numpy()
         np.add.at(sums, labels, embed(model_input(teacher, batch)).numpy())
     lengths = np.linalg.norm(sums, axis=1)

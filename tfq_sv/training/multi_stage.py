@@ -17,7 +17,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.files import atomic
 from tfq_sv.models.plain_layers import plain_layers
 from tfq_sv.quantization.calibration import calibrate_rest
-from tfq_sv.quantization.quantized_model import load_model, quantizers_of, rounded
+from tfq_sv.quantization.quantized_model import load_model, quantizers_of, rounded, unwrapped
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
 from tfq_sv.run_folder import check_settings, digest
@@ -96,7 +96,7 @@ def multi_stage_finetune(
         begun = any(folder.glob("stage-*.keras")) or any(folder.glob("stage-*/checkpoint"))
         check_settings(folder, settings, begun=begun, write=is_chief(strategy))
         if begun:
-            drawn = _batches_drawn(folder)
+            drawn = _batches_drawn(folder, sum(1 for _ in folder.glob("stage-*.keras")))
     student, done = model, 0
     for number, part in enumerate(parts, start=1):
         finished = folder / f"stage-{number}.keras" if folder is not None else None
@@ -162,7 +162,7 @@ def _next_stage(
     """Quantizes by the next stage's recipe what the last one, `student`, has become."""
     before = quantizers_of(student)
     latent = keras.models.clone_model(model)
-    names = {getattr(layer, "layer", layer).name: layer for layer in student.layers}
+    names = {unwrapped(layer).name: layer for layer in student.layers}
     for layer in (layer for layer in latent.layers if layer.weights):
         old = names[layer.name]
         if layer.name not in before:
@@ -171,17 +171,21 @@ def _next_stage(
         getattr(layer, str(kernel_attribute(layer))).assign(before[layer.name].latent)
         if layer.use_bias:
             layer.bias.assign(old.layer.bias)
-    after = rounded(latent, recipe)
+    after = rounded(latent, recipe, fit=False)  # calibration fits what is new
     for name, quantizer in quantizers_of(after).items():
         if name in before:
             quantizer.inherit(before[name])
     return after
 
 
-def _batches_drawn(folder: Path) -> list[int]:
-    if not (folder / _DRAWN).exists():
+def _batches_drawn(folder: Path, finished: int) -> list[int]:
+    """At the end of each finished stage."""
+    if not finished:
         return []
     try:
-        return [int(count) for count in json.loads((folder / _DRAWN).read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{folder / _DRAWN} is damaged; delete that folder") from None
+        counts = [int(n) for n in json.loads((folder / _DRAWN).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, RecursionError):
+        counts = []
+    if len(counts) < finished:
+        raise InputError(f"{folder / _DRAWN} is damaged or missing; delete that folder")
+    return counts

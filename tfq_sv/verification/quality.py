@@ -1,4 +1,4 @@
-"""Whether a recording is good enough to enrol: enough speech, its level, clipping. NumPy alone.
+"""Whether a recording is good enough to enroll: enough speech, its level, clipping. NumPy alone.
 
 ENROLMENT.md has the rules; `Quality.kt` and `quality.js` keep the same ones.
 """

@@ -1,4 +1,4 @@
-"""What the networks share: convolution, normalisation, blocks by their keys."""
+"""What the networks share: convolution, normalization, blocks by their keys."""
 
 from collections.abc import Iterator, Mapping
 
