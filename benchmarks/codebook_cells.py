@@ -54,7 +54,7 @@ TUNED |= {
     }.items()
 }
 MIXED = {
-    f"{b} bit mixed, {name}": Cell(f"{b} mixed", tuned=how)
+    f"{b} bit mixed, {name}": Cell(f"{b} mixed", "calibrated", tuned=how)
     for b in (3, 2)
     for name, how in {
         "fine-tuned": "at once",
@@ -63,8 +63,8 @@ MIXED = {
     }.items()
 }
 MIXED |= {
-    "2 bit mixed, fine-tuned longer": Cell("2 mixed", tuned="at once", longer=True),
-    "2 bit mixed, MSFT, longer": Cell("2 mixed", tuned="lowest_first", longer=True),
+    "2 bit mixed, fine-tuned longer": Cell("2 mixed", "calibrated", "at once", longer=True),
+    "2 bit mixed, MSFT, longer": Cell("2 mixed", "calibrated", "lowest_first", longer=True),
 }
 CELLS = {"float": Cell(0)} | FREE | SPEECH | {CONTROL: Cell(0, tuned="at once")} | TUNED | MIXED
 
@@ -72,10 +72,10 @@ PAIRS = [
     (f"{b} bit {one}", f"{b} bit{other}")
     for b in (3, 2)
     for one, other in [
-        ("mixed, fine-tuned", ", fine-tuned"),
+        ("mixed, fine-tuned", ", calibrated, fine-tuned"),
         ("mixed, MSFT", " mixed, fine-tuned"),
         ("mixed, MSFT highest first", " mixed, fine-tuned"),
-        ("mixed, MSFT", ", fine-tuned"),
+        ("mixed, MSFT", ", calibrated, fine-tuned"),
     ]
 ] + [
     ("2 bit mixed, MSFT, longer", "2 bit mixed, fine-tuned longer"),

@@ -9,15 +9,14 @@
 
 `held` has the speakers of the train half that resnet18-real has not heard; tfq_sv/assets/README.md.
 
-Thresholds (FAR 1e-2) and calibrations come from all pairs of --train's recordings, as by `tfq-sv
-threshold`. On --test, other speakers, the first three recordings of each enrol, as recorded;
---tests of the others are tested, each against everyone, under every condition. Intervals (95 %)
-are from a bootstrap over speakers. "Fitted to the test": how far above the least Cllr the LLRs are
-with the scale and the offset that suit the test speech best. It shows what another calibration
-could gain at most, and is not one to use. "Perfect": how far above it LLRs are that need no
-calibration, Gaussian ones, on as many trials with the same EERs. They are not at the least, as that
-is fitted to the very trials that it is measured on.
-"""
+Thresholds (FAR 1e-2) and calibrations come from pairs of --train's recordings, up to 30,000 of each
+kind, as by `tfq-sv threshold`. On --test, other speakers, the first three recordings of each
+enroll, as recorded; --tests of the others are tested, each against everyone, under every condition.
+Intervals (95 %) are from a bootstrap over speakers. "Fitted to the test": how far above the least
+Cllr the LLRs are with the scale and the offset that suit the test speech best. It shows what
+another calibration could gain at most, and is not one to use. "Perfect": how far above it LLRs are
+that need no calibration, Gaussian ones, on as many trials with the same EERs. They are not at the
+least, as that is fitted to the very trials that it is measured on. """
 
 import argparse
 import hashlib

@@ -7,7 +7,7 @@
 Rows "distilled" are calibrated, then fine-tuned for `--steps` towards the float network's
 embeddings of `--distill`, speech of other speakers than the test's, without their labels. Rows
 "mixed2" have mixed bits, trellises among them, in the size of uniform 2 bits. Rows that are in
-`--out` are not made again, and further `--rows` can be asked for. Cosines are of the embeddings
+`--out` are not made again, if their settings are the same. Cosines are of the embeddings
 with those of the float network; EERs are of raw cosines, their intervals and those of the
 differences to FP32 by a bootstrap over speakers.
 """
@@ -24,6 +24,7 @@ from typing import Any
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import numpy as np
+import settings
 
 import tfq_sv
 from tfq_sv.cli.common import load_network
@@ -39,6 +40,7 @@ from tfq_sv.export.float32 import export_float32
 from tfq_sv.files import atomic
 from tfq_sv.metrics import eer_interval
 from tfq_sv.mixed_precision.file_size import FileSize
+from tfq_sv.mixed_precision.probes import ProbeOptions
 from tfq_sv.reports.table import markdown
 from tfq_sv.training.fine_tuning import FineTuningOptions
 
@@ -93,20 +95,22 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns a row's figures and embeddings, kept or made."""
     folder = Path(options.out) / name.replace(":", "-")
-    folder.mkdir(parents=True, exist_ok=True)
+    names = ["network", "test"]
+    names += ["speech", "minutes"] * (name != FLOAT)
+    names += ["distill", "steps", "learning_rate"] * name.endswith("distilled")
+    settings.keep(folder / "settings.json", {x: getattr(options, x) for x in names})
     file, results = folder / "model.tflite", folder / "results.json"
     start = time.perf_counter()
     if not file.exists() and name == FLOAT:
         export_float32(network, file)
     elif not file.exists():
         export_tflite(quantized(options, name, network), file)
-    seconds = time.perf_counter() - start
+    if not results.exists():
+        with atomic(results) as temporary:
+            temporary.write_text(json.dumps({"seconds": time.perf_counter() - start}))
     encoder = WaveformFile(file) if name == FLOAT else SpeakerEncoder(file, check_speech=False)
     cache = Cache(folder / "embeddings", hashlib.sha256(file.read_bytes()).hexdigest())
     result: Evaluation = evaluate(encoder, test, trials, cache=cache, progress=name)
-    if not results.exists():
-        with atomic(results) as temporary:
-            temporary.write_text(json.dumps({"seconds": seconds}))
     assert result.extraction is not None
     found = {
         "seconds": json.loads(results.read_text())["seconds"],
@@ -135,16 +139,17 @@ def quantized(options: argparse.Namespace, name: str, network: Any) -> Any:
     if how == "distilled":
         corpus = Corpus.joined([Corpus.read(x, unlabelled=True) for x in options.distill])
         rate = options.learning_rate
-        settings = FineTuningOptions(steps=options.steps, learning_rate=rate, precision="bf16")
+        tuning = FineTuningOptions(steps=options.steps, learning_rate=rate, precision="bf16")
         speech = batches(corpus, batch_size=16, seconds=1.5)
-        tfq_sv.finetune(small, speech, teacher=network, options=settings)
+        tfq_sv.finetune(small, speech, teacher=network, options=tuning)
     return small
 
 
 def mixed(options: argparse.Namespace, bits: int, network: Any) -> tfq_sv.QuantizationRecipe:
-    """The recipe that `tfq-sv search --trellis` chooses for the size of so many bits."""
+    """A recipe for the predicted size of so many bits, chosen as by `tfq-sv search --trellis`."""
     speech = batches(Corpus.read(options.speech, unlabelled=True), batch_size=16)
-    traces = tfq_sv.fisher_traces(network, speech, cache=Path(options.out) / "fisher.json")
+    probes, cache = ProbeOptions(max_probes=32), Path(options.out) / "fisher.json"
+    traces = tfq_sv.fisher_traces(network, speech, options=probes, cache=cache)
     sizes = FileSize.of(network)
     size = sizes.total(tfq_sv.QuantizationRecipe.uniform(network, bits))
     return tfq_sv.allocate_bits(network, traces, target_bytes=size, trellis=True, sizes=sizes)

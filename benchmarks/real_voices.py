@@ -4,11 +4,11 @@
     python benchmarks/real_voices.py --speechocean762=download --librispeech=train-clean-100
 
 writes Kaldi folders: `speechocean762/train` (5 recordings of each of the 125 speakers of the
-corpus's train half) and `speechocean762/test` (8 of each of the 125 of its test half), `train` and
-`held` (four fifths and one fifth of the former's speakers), and `librispeech`, one recording of
-each of 251 speakers. `speechocean762/test/trials.txt` has all 3,500 pairs within a speaker, and
-24,000 between two, 16,000 of them of one gender and age group (up to 15 years, above). The lists
-are in `real_voices.txt.gz`; recordings stay where they are.
+corpus's train half) and `speechocean762/test` (8 of each of the 125 of its test half); `held`
+(every fifth speaker of the former, from `--first` on) and `train` (the others); and `librispeech`,
+one recording of each of 251 speakers. `speechocean762/test/trials.txt` has all 3,500 pairs within a
+speaker, and 24,000 between two, 16,000 of them of one gender and age group (up to 15 years, above).
+The lists are in `real_voices.txt.gz`; recordings stay where they are.
 
 speechocean762 is OpenSLR 101 (Zhang et al., Interspeech 2021), LibriSpeech OpenSLR 12 (Panayotov et
 al., ICASSP 2015).
@@ -43,7 +43,8 @@ def main(options: argparse.Namespace) -> None:
             found[f"{speaker}/{name}"] = options.speechocean762 / place, recording
     first = made[options.out / "speechocean762" / "train"]
     speakers = sorted({recording[0] for _, recording in first.values()})
-    for name, chosen in (("train", set(speakers) - set(speakers[4::5])), ("held", speakers[4::5])):
+    held = speakers[options.first :: 5]
+    for name, chosen in (("train", set(speakers) - set(held)), ("held", set(held))):
         made[options.out / name] = {k: x for k, x in first.items() if x[1][0] in chosen}
     if options.librispeech:
         found = made[options.out / "librispeech"] = {}
@@ -83,5 +84,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--speechocean762", type=Path, required=True, help="its folder WAVE's")
     parser.add_argument("--librispeech", type=Path, help="train-clean-100, if it is needed")
+    parser.add_argument("--first", type=int, default=4, help="speaker of `held`, from 0")
     parser.add_argument("--out", type=Path, default=Path(), help="where the folders go")
     main(parser.parse_args())

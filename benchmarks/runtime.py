@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.corpus:
         corpus = Corpus.read(arguments.corpus)
         trials = Trials.read(corpus.root / "trials.txt", corpus)
-        paths = list(corpus.paths.values())[:: len(corpus.paths) // 20]
+        paths = list(corpus.paths.values())[:: max(1, len(corpus.paths) // 20)]
         waveforms = [np.resize(audio.read(path).samples, SAMPLES) for path in paths]
     features = [fbank(np.float32(samples), front_end(network)) for samples in waveforms]
     with tempfile.TemporaryDirectory() as folder:

@@ -324,7 +324,9 @@ def test_the_real_voices_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
-    options = argparse.Namespace(speechocean762=download, librispeech=libri, out=tmp_path / "out")
+    options = argparse.Namespace(
+        speechocean762=download, librispeech=libri, out=tmp_path / "out", first=4
+    )
     voices.main(options)
     counts = {"speechocean762/train": (625, 125), "speechocean762/test": (1000, 125)}
     counts |= {"train": (500, 100), "held": (125, 25), "librispeech": (251, 251)}

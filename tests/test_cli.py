@@ -65,6 +65,15 @@ def test_cohort_as_norm_scale_plot_and_kept_embeddings(
     assert "18 of 18 embeddings were there" in capsys.readouterr().out
     plain = [float(line.split()[2]) for line in scores.read_text().splitlines()]
     np.testing.assert_allclose(half, (np.array(plain) + 1) / 2, atol=2e-5)
+    found = {}
+    for scale in ("cosine", "half"):
+        flags = [f"--score_scale={scale}", f"--det_out={tmp_path / scale}", "--json"]
+        assert cli.main([*base, *flags]) == 0
+        found[scale] = json.loads(capsys.readouterr().out)
+    assert found["half"]["threshold"] == pytest.approx((found["cosine"]["threshold"] + 1) / 2)
+    assert found["half"]["eer"] == found["cosine"]["eer"]
+    first, second = (np.loadtxt(tmp_path / scale)[:-1, 0] for scale in ("cosine", "half"))
+    np.testing.assert_allclose(second, (first + 1) / 2, atol=1e-6)
     assert plot.read_bytes().startswith(b"\x89PNG")
     cohort = [*base, f"--cohort={corpus_dir / 'train'}"]
     assert cli.main([*cohort, "--as_norm", f"--scores_out={scores}"]) == 0

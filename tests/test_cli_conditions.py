@@ -9,6 +9,7 @@ import pytest
 from conftest import RATE, write
 
 from tfq_sv import cli
+from tfq_sv.cli import condition_table
 from tfq_sv.cli.common import open_encoder
 from tfq_sv.data.codecs import AMR, CODECS
 from tfq_sv.data.conditions import CONDITIONS
@@ -53,8 +54,7 @@ def test_one_table_for_both_networks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     golden = RESOURCES / "golden.tflite"
-    (tmp_path / "other").mkdir()
-    other = shutil.copy(golden, tmp_path / "other" / "golden.tflite")  # of the same name
+    other = shutil.copy(golden, tmp_path / "other.tflite")
     page = tmp_path / "page.html"
     command = [
         "evaluate", f"--model={golden}", f"--reference={other}", f"--corpus={voices}",
@@ -88,6 +88,15 @@ def test_one_table_for_both_networks(
     said = capsys.readouterr()
     assert json.loads(said.out) == found
     assert "without AMR 12.2 kbit/s, which needs PyAV below 19: pip install 'av" in said.err
+
+
+def test_networks_of_one_file_name_keep_their_embeddings_apart(tmp_path: Path) -> None:
+    places = [
+        cache.folder
+        for network in ("one", "another")
+        for cache in condition_table._caches(str(tmp_path), f"{network}/m.tflite", network).values()
+    ]
+    assert len(set(places)) == len(places)
 
 
 def test_bad_and_unknown_recordings_are_left_out_with_their_trials(

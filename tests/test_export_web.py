@@ -19,7 +19,7 @@ import soundfile
 import tf_keras as keras
 from conftest import RATE, tiny_resnet, tone, write
 from matplotlib.figure import Figure
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
 import tfq_sv
 from tfq_sv import reports
@@ -261,7 +261,7 @@ def test_the_page_of_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
     ann, again, bob = (GOLDEN.with_name(f"{name}.wav") for name in ("ann-1", "ann-2", "bob"))
     ready.goto("/enroll.html")
     expect(ready.locator("#model-line")).to_contain_text("128-d")
-    enroll = ready.get_by_role("button", name="Enrol", exact=True)
+    enroll = ready.get_by_role("button", name="Enroll", exact=True)
     expect(enroll).to_be_disabled()
     ready.set_input_files("#test", ann)
     expect(ready.locator("#test-line")).to_contain_text("nobody is enrolled yet")
@@ -301,6 +301,51 @@ def test_the_page_of_enrolled_speakers(ready: Page, tmp_path: Path) -> None:
     ready.set_input_files("#load", tmp_path / "bad.json")
     expect(ready.locator("#speakers-line.error")).to_contain_text("bad.json")
     expect(ready.locator("#speakers li")).to_have_count(2)  # as they were
+    (tmp_path / "bad.wav").write_text("no audio")
+    ready.set_input_files("#files", [tmp_path / "bad.wav", ann])
+    expect(ready.locator("#recordings li")).to_have_count(1)
+    expect(ready.locator("#enroll-line.error")).to_contain_text("bad.wav")  # still
+
+
+def test_another_network_takes_nobody_away_unasked(ready: Page, tmp_path: Path) -> None:
+    other = tfq_sv.SpeakerVerifier(GOLDEN)
+    for name in ("ann-1", "bob"):
+        other.enroll(name, [GOLDEN.with_name(f"{name}.wav")])
+    other.save(tmp_path / "both.json")
+    ready.goto("/enroll.html")
+    expect(ready.locator("#model-line")).to_contain_text("128-d")
+    ready.set_input_files("#load", tmp_path / "both.json")
+    speakers, line = ready.locator("#speakers li"), ready.locator("#model-line")
+    expect(speakers).to_have_count(2)
+    (tmp_path / "bad.tflite").write_text("no network")
+    ready.set_input_files("#model", tmp_path / "bad.tflite")
+    expect(ready.locator("#model-line.error")).to_contain_text("bad.tflite")
+    ready.set_input_files("#model", GOLDEN)  # the same one
+    expect(line).to_contain_text("golden.tflite")
+    expect(speakers).to_have_count(2)
+    ready.get_by_role("button", name="Remove bob").focus()
+    ready.keyboard.press("Enter")
+    expect(speakers).to_have_count(1)
+    expect(ready.get_by_role("button", name="Remove ann-1")).to_be_focused()
+    another = EXPORT.parent / "tfq_sv/assets/resnet18-real.tflite"
+    asked: list[str] = []
+    answers = [False, True]
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept() if answers.pop(0) else dialog.dismiss()
+
+    ready.on("dialog", answer)
+    ready.set_input_files("#model", another)
+    expect(ready.locator("#model-line.error")).to_contain_text("The network before stays")
+    expect(speakers).to_have_count(1)
+    with ready.expect_file_chooser() as chooser:
+        ready.click("#model")
+    chooser.value.set_files(another)  # the same file again
+    expect(speakers).to_have_count(0)
+    expect(line).to_contain_text("resnet18-real.tflite")
+    assert len(asked) == 2
+    assert "is not saved" in asked[0]
 
 
 def test_long_clips_are_embedded_in_windows(

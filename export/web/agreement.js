@@ -4,6 +4,7 @@
 import { score } from "./decision.js";
 
 const LAXER = 0.1; // than the threshold at the EER: three right recordings may raise a false alarm
+const ROUNDING = 1e-6; // scores whose difference is rounding are equal
 
 /** From which score on recordings of an enrolment count as one voice; null if not known, as given. */
 export function leastScore(threshold) {
@@ -25,7 +26,8 @@ export function outsiders(units, threshold) {
     const scores = left.map((i) =>
       score(left.filter((j) => j !== i).map((j) => units[j]), units[i]),
     );
-    const lowest = scores.lastIndexOf(Math.min(...scores));
+    const least = Math.min(...scores) + ROUNDING;
+    const lowest = scores.findLastIndex((one) => one <= least);
     if (scores[lowest] >= threshold) break;
     const gone = left[lowest];
     out.push([gone, scores[lowest]]);

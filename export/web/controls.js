@@ -20,17 +20,30 @@ export function say(line, text) {
 }
 
 /**
+ * Takes each file that people choose, in turn; the same one again, which may have changed, too.
+ *
+ * @param {HTMLInputElement} input
+ * @param {(file: File) => Promise<void>} take
+ */
+export function chooseFile(input, take) {
+  input.addEventListener("click", () => (input.value = ""));
+  input.addEventListener("change", () => {
+    const [file] = input.files;
+    if (file) inTurn(() => take(file));
+  });
+}
+
+/**
  * Lets people choose the network, and takes the one in the page's folder if there is one.
  *
- * @param {() => void} before closes the network that is in use
- * @param {(encoder: SpeakerEncoder | null) => Promise<void>} after null: the file is no network
+ * @param {(encoder: SpeakerEncoder | null) => Promise<void>} after closes the one in use, if it is
+ *   replaced; null: the file is no network
  */
-export function chooseModel(before, after) {
+export function chooseModel(after) {
   const line = $("model-line");
 
   async function open(blob, name) {
     say(line, "Loading ...");
-    before();
     let encoder = null;
     try {
       encoder = await SpeakerEncoder.open(new Uint8Array(await blob.arrayBuffer()), name);
@@ -48,10 +61,7 @@ export function chooseModel(before, after) {
     await after(encoder);
   }
 
-  $("model").addEventListener("change", ({ target }) => {
-    const [file] = target.files;
-    if (file) inTurn(() => open(file, file.name));
-  });
+  chooseFile($("model"), (file) => open(file, file.name));
   if (isSecureContext) {
     inTurn(async () => {
       const given = await fetch(MODEL);
@@ -72,10 +82,11 @@ export function chooseModel(before, after) {
  * @param {(blob: Blob, name: string) => Promise<void>} take what was recorded, in turn
  */
 export function recordButton(button, line, take) {
-  let recording = null;
+  let [recording, asking] = [null, false];
   button.addEventListener("click", async () => {
     if (recording) return recording.stop();
-    button.disabled = true;
+    if (asking) return; // for the microphone; a disabled button would lose the keyboard's focus
+    asking = true;
     try {
       recording = await record();
       button.textContent = "Stop";
@@ -83,7 +94,7 @@ export function recordButton(button, line, take) {
     } catch (error) {
       say(line, error);
     }
-    button.disabled = false;
+    asking = false;
     if (!recording) return;
     const blob = await recording.recorded;
     recording = null;

@@ -1,26 +1,44 @@
 // The page of enrolled speakers: some recordings of each in, whose voice a clip is out.
 
 import { decode, SAMPLE_RATE } from "./audio.js";
-import { $, chooseModel, inTurn, recordButton, say } from "./controls.js";
+import { $, chooseFile, chooseModel, inTurn, recordButton, say } from "./controls.js";
+import { InputError } from "./encoder.js";
 import { problem } from "./quality.js";
 import { SpeakerVerifier } from "./verifier.js";
 
+const LOSS =
+  "Who is enrolled is not saved, and another network does not know them. Go on without them?";
 let encoder = null;
 let verifier = null;
 let recordings = []; // of the one who is being enrolled: {said, samples}
+let complaints = []; // about the recordings that were chosen or made last
+let unsaved = false;
 let test = null; // whose voice is asked for: {name, samples}
 
-/** Shows what there is, lets people press what makes sense, and answers whose voice it is. */
-async function show() {
+/** Shows what there is, and answers whose voice the clip is. */
+function show() {
+  draw();
+  return identify();
+}
+
+/** Shows what there is, and lets people press what makes sense. */
+function draw() {
   const { names } = verifier ?? { names: [] };
-  $("speakers").replaceChildren(...names.map((name) => row(name, "Remove", () => remove(name))));
-  $("recordings").replaceChildren(
-    ...recordings.map((one) => row(one.said, "Discard", () => discard(one))),
-  );
+  fill($("speakers"), names.map((name) => row(name, "Remove", () => remove(name))));
+  fill($("recordings"), recordings.map((one) => row(one.said, "Discard", () => discard(one))));
   $("load").disabled = !verifier;
   $("save").disabled = !names.length;
   $("enroll").disabled = !verifier || !recordings.length;
-  await identify();
+}
+
+/** Replaces a list's rows; the keyboard's focus stays at its place. */
+function fill(list, rows) {
+  const at = [...list.children].findIndex((item) => item.contains(document.activeElement));
+  list.replaceChildren(...rows);
+  if (at < 0) return;
+  const heading = list.closest("section").querySelector("h2");
+  heading.tabIndex = -1;
+  (list.querySelectorAll("button")[Math.min(at, rows.length - 1)] ?? heading).focus();
 }
 
 /** A line of a list with a button. */
@@ -41,26 +59,28 @@ async function add(blob, name) {
     const reason = problem(samples);
     const length = `${(samples.length / SAMPLE_RATE).toFixed(2)} s${channel}`;
     recordings.push({ samples, said: `${name}: ${length}${reason ? `; ${reason}` : ""}` });
-    say($("enroll-line"), reason ? "That one will be refused: record again." : "");
+    if (reason) complaints.push(`${name} will be refused: record again.`);
   } catch (error) {
-    say($("enroll-line"), error);
+    if (!(error instanceof InputError)) console.error(error);
+    complaints.push(error.message);
   }
-  await show();
+  say($("enroll-line"), complaints.length ? new InputError(complaints.join(" ")) : "");
+  draw();
 }
 
 function discard(one) {
   recordings = recordings.filter((other) => other !== one);
-  return show();
+  draw();
 }
 
 function remove(name) {
   verifier.remove(name);
+  unsaved = true;
   say($("speakers-line"), `Removed ${name}; a file that you saved still holds the voice.`);
   return show();
 }
 
-async function enroll() {
-  const name = $("name").value.trim();
+async function enroll(name) {
   const known = verifier.names.includes(name);
   try {
     await verifier.enroll(name, recordings.map((one) => one.samples));
@@ -68,7 +88,8 @@ async function enroll() {
     say($("enroll-line"), `${known ? "Replaced" : "Enrolled"} ${name} by ${count}.`);
     say($("speakers-line"), "Save the file to keep them. It is biometric data.");
     recordings = [];
-    $("name").value = "";
+    unsaved = true;
+    if ($("name").value.trim() === name) $("name").value = "";
   } catch (error) {
     say($("enroll-line"), error);
   }
@@ -109,6 +130,7 @@ async function identify() {
 async function load(file) {
   try {
     verifier.load(new Uint8Array(await file.arrayBuffer()), file.name);
+    unsaved = false;
     say($("speakers-line"), `${file.name}: ${verifier.names.length} enrolled.`);
   } catch (error) {
     say($("speakers-line"), error);
@@ -122,39 +144,54 @@ function save() {
   link.download = "speakers.json";
   link.click();
   URL.revokeObjectURL(link.href);
+  unsaved = false;
   say($("speakers-line"), "Saved as speakers.json. It is biometric data: keep it safe.");
 }
 
+/** Takes another network. The same one keeps who is enrolled; so does every one that is refused. */
+function replace(opened) {
+  if (!opened) return show();
+  const next = new SpeakerVerifier(opened);
+  const same = opened.about.inflated_sha256 === encoder?.about.inflated_sha256;
+  if (same) {
+    next.load(new TextEncoder().encode(verifier.save()));
+  } else {
+    if (verifier?.names.length && unsaved && !confirm(LOSS)) {
+      opened.close();
+      say($("model-line"), new InputError("The network before stays: save those who are enrolled."));
+      return show();
+    }
+    unsaved = false;
+    say($("speakers-line"), "Nobody yet. What is not saved is gone when the page closes.");
+  }
+  encoder?.close();
+  [encoder, verifier] = [opened, next];
+  return show();
+}
+
 $("files").addEventListener("change", ({ target }) => {
+  complaints = [];
   for (const file of target.files) inTurn(() => add(file, file.name));
   target.value = ""; // the list shows them, and one that was discarded can be chosen again
 });
-recordButton($("record"), $("enroll-line"), add);
-$("enroll").addEventListener("click", () => inTurn(enroll));
-$("load").addEventListener("change", ({ target }) => {
-  const [file] = target.files;
-  if (file) inTurn(() => load(file));
+recordButton($("record"), $("enroll-line"), (blob, name) => {
+  complaints = [];
+  return add(blob, name);
 });
+$("enroll").addEventListener("click", () => {
+  const name = $("name").value.trim(); // not what is typed while others have their turn
+  $("enroll").disabled = true;
+  say($("enroll-line"), "Enrolling ...");
+  inTurn(() => enroll(name));
+});
+chooseFile($("load"), load);
 $("save").addEventListener("click", () => inTurn(save));
-$("test").addEventListener("change", ({ target }) => {
-  const [file] = target.files;
-  if (file) inTurn(() => ask(file, file.name));
-});
+chooseFile($("test"), (file) => ask(file, file.name));
 recordButton($("test-record"), $("test-line"), (blob, name) => {
   $("test").value = "";
   return ask(blob, name);
 });
-
-chooseModel(
-  () => {
-    encoder?.close();
-    encoder = verifier = null;
-    show();
-  },
-  (opened) => {
-    encoder = opened;
-    verifier = opened && new SpeakerVerifier(opened);
-    if (opened) say($("speakers-line"), "Nobody yet. What is not saved is gone when the page closes.");
-    return show();
-  },
-);
+addEventListener("beforeunload", (event) => {
+  if (unsaved && verifier?.names.length) event.preventDefault();
+});
+chooseModel(replace);

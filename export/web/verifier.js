@@ -9,6 +9,12 @@ import { isName, readEnrolment, writeEnrolment } from "./enrolment.js";
 import { measure, problem } from "./quality.js";
 import { noSpeech } from "./speech_check.js";
 
+/** Puts what an error is of before it. */
+const naming = (what) => (error) => {
+  if (error instanceof InputError) throw new InputError(`${what}: ${error.message}`);
+  throw error;
+};
+
 /** Enrolled speakers, and whether a voice is theirs. Waveforms are 16 kHz, in [-1, 1]. */
 export class SpeakerVerifier {
   #encoder;
@@ -44,8 +50,8 @@ export class SpeakerVerifier {
       if (reason) throw new InputError(`recording ${i + 1}: ${reason}; record again`);
     });
     const references = [];
-    for (const waveform of recordings) {
-      const embedding = unit(await this.#encoder.embed(waveform));
+    for (const [i, waveform] of recordings.entries()) {
+      const embedding = unit(await this.#encoder.embed(waveform).catch(naming(`recording ${i + 1}`)));
       references.push({ seconds: measure(waveform).seconds, embedding });
     }
     const embeddings = references.map((reference) => reference.embedding);
@@ -77,8 +83,8 @@ export class SpeakerVerifier {
       const who = this.names.length ? `there are ${this.names.join(", ")}` : "nobody is: enroll first";
       throw new InputError(`${name} is not enrolled; ${who}`);
     }
+    const references = this.#embeddings().get(name); // before others have their turn
     const test = unit(await this.#encoder.embed(recording));
-    const references = this.#embeddings().get(name);
     const found = score(references, test);
     const accepted = found >= least;
     const seconds = measure(recording).seconds;
@@ -97,8 +103,9 @@ export class SpeakerVerifier {
    */
   async identify(recording, threshold = OPERATING_POINT) {
     const least = findThreshold(this.#encoder.about, threshold);
+    const enrolled = this.#embeddings();
     const test = unit(await this.#encoder.embed(recording));
-    return { ...best(this.#embeddings(), test, least), doubt: noSpeech(recording) };
+    return { ...best(enrolled, test, least), doubt: noSpeech(recording) };
   }
 
   /** The file of enrolled speakers, which Python and Android read too. It is biometric data. */

@@ -1,7 +1,7 @@
 // The page: a network and two clips in, a score out.
 
 import { decode, SAMPLE_RATE } from "./audio.js";
-import { $, chooseModel, inTurn, recordButton, say } from "./controls.js";
+import { $, chooseFile, chooseModel, recordButton, say } from "./controls.js";
 import { cosine } from "./encoder.js";
 import { llr } from "./calibration.js";
 import { measure } from "./quality.js";
@@ -37,10 +37,7 @@ function makeClip(box) {
     await compare();
   }
 
-  choose.addEventListener("change", () => {
-    const [file] = choose.files;
-    if (file) inTurn(() => take(file, file.name));
-  });
+  chooseFile(choose, (file) => take(file, file.name));
   recordButton(button, line, (blob, name) => {
     choose.value = "";
     return take(blob, name);
@@ -78,15 +75,10 @@ function show(score, { about, threshold }) {
   $("result").hidden = false;
 }
 
-chooseModel(
-  () => {
-    $("result").hidden = true;
-    encoder?.close();
-    encoder = null;
-  },
-  async (opened) => {
-    encoder = opened;
-    clips.forEach((clip) => (clip.embedding = null));
-    await compare();
-  },
-);
+chooseModel(async (opened) => {
+  $("result").hidden = true;
+  encoder?.close();
+  encoder = opened;
+  clips.forEach((clip) => (clip.embedding = null));
+  await compare();
+});

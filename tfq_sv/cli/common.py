@@ -238,7 +238,8 @@ def fingerprint(name: str, encoder: Encoder, *, fast: bool = True) -> str:
 
 def are_listed(trials: str | None, folder: str) -> bool:
     """Whether there is a list of trials, so that nobody needs to know the speakers."""
-    return bool(trials) or (Path(folder) / "trials.txt").is_file()
+    root = Path(folder).parent if Path(folder).is_file() else Path(folder)
+    return bool(trials) or (root / "trials.txt").is_file()
 
 
 def read_trials(

@@ -85,9 +85,12 @@ def _folder_name(text: str) -> str:
 
 def _table(found: dict[str, Measured]) -> Table:
     many = len(found) > 1
+    shown = {name: Path(name).name for name in found}
+    if len(set(shown.values())) < len(found):
+        shown = {name: name for name in found}
     header = ["tested recording"]
     for name in found:
-        of = f"{Path(name).name}: " if many else ""
+        of = f"{shown[name]}: " if many else ""
         header += [f"{of}EER %", "FAR %", "FRR %"]
     rows = []
     for condition in next(iter(found.values())).rows:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from absl import flags
 
 from tfq_sv import windows
@@ -167,13 +168,20 @@ def _net_speech(corpus: Corpus, keys: Sequence[str]) -> dict[float | None, dict[
     """Seconds of speech in each recording (None), and in the loudest 1 to 6 s of it."""
     found: dict[float | None, dict[str, float]] = {seconds: {} for seconds in (None, *SECONDS)}
     for key in tqdm(keys, desc="net speech", unit="utt", leave=False):
-        samples = audio.read(corpus.paths[key], seconds=windows.WHOLE_SECONDS).samples
-        for seconds, times in found.items():
-            size = len(samples) if seconds is None else round(seconds * audio.SAMPLE_RATE)
+        source = corpus.paths[key]
+        samples = audio.read(source, seconds=windows.WHOLE_SECONDS).samples
+        for seconds in SECONDS:
+            size = round(seconds * audio.SAMPLE_RATE)
             if size <= len(samples):
-                net = quality.measure(loudest(samples, size)).seconds
-                times[key] = max(net, STEP / RATE)  # its logarithm is taken
+                found[seconds][key] = _net(loudest(samples, size))
+        long = audio.probe(source).seconds > windows.WHOLE_SECONDS
+        found[None][key] = sum(audio.read_windows(source, _net).found) if long else _net(samples)
     return found
+
+
+def _net(samples: npt.NDArray[np.float32]) -> float:
+    """Seconds of speech, at least one step: the logarithm is taken."""
+    return max(quality.measure(samples).seconds, STEP / RATE)
 
 
 def _points(trials: ScoredTrials, thresholds: dict[str, float]) -> Points:

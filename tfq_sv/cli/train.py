@@ -1,4 +1,4 @@
-r"""train an FP32 network: to tell speakers apart (AAM-softmax), or as a teacher embeds
+r"""train an FP32 network: by speaker labels (AAM-softmax), or to embed as a teacher does
 
 The folder is in VoxCeleb's form, speaker/.../file.wav, or holds wav.scp and utt2spk; --corpus may
 be repeated. The state is kept beside the output every 100 steps and at Ctrl-C; the same command

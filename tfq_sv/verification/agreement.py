@@ -15,6 +15,9 @@ LAXER = 0.1
 """Share of the threshold at the EER by which the one of agreement is lower: three right recordings
 may raise a false alarm, and somebody else's is rare."""
 
+_ROUNDING = 1e-6
+"""Scores whose difference is rounding are equal."""
+
 
 def least_score(threshold: float | None) -> float | None:
     """From which score on recordings of an enrolment count as one voice.
@@ -46,7 +49,8 @@ def outsiders(units: npt.NDArray[np.floating], threshold: float) -> dict[int, fl
     remaining, out = list(range(len(units))), {}
     while len(remaining) > 1:
         scores = {i: score(units[[j for j in remaining if j != i]], units[i]) for i in remaining}
-        lowest = min(reversed(remaining), key=scores.__getitem__)
+        least = min(scores.values()) + _ROUNDING
+        lowest = max(i for i in remaining if scores[i] <= least)
         if scores[lowest] >= threshold:
             break
         out[lowest] = scores[lowest]

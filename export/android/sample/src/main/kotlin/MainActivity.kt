@@ -10,6 +10,7 @@ import android.widget.EditText
 import android.widget.LinearLayout
 import android.widget.TextView
 import java.io.File
+import java.util.concurrent.ExecutorService
 import java.util.concurrent.Executors
 import tfq.sv.Recorder
 import tfq.sv.SpeakerException
@@ -19,11 +20,11 @@ import tfq.sv.openSpeakerModel
 
 /** One screen: hold a button and speak, to enroll a voice, to verify it, or to find whose it is. */
 class MainActivity : Activity() {
-    private val worker = Executors.newSingleThreadExecutor()
     private val recorder = Recorder()
     private lateinit var name: EditText
     private lateinit var answer: TextView
     private val buttons = mutableListOf<Button>()
+    private var recording = false
 
     // The worker's own.
     private var model: SpeakerModel? = null
@@ -56,8 +57,9 @@ class MainActivity : Activity() {
             val opened = openSpeakerModel("golden.tflite")
             model = opened
             verifier = SpeakerVerifier(opened)
-            if (file.exists()) verifier.load(file)
+            // Before the file: one that does not load, such as another network's, is replaced by enrolling.
             runOnUiThread { buttons.forEach { it.isEnabled = true } }
+            if (file.exists()) verifier.load(file)
             "Enrolled are: ${verifier.names.joinToString().ifEmpty { "nobody yet" }}"
         }
     }
@@ -65,7 +67,6 @@ class MainActivity : Activity() {
     override fun onDestroy() {
         recorder.stop()
         worker.execute { model?.close() }
-        worker.shutdown()
         super.onDestroy()
     }
 
@@ -75,29 +76,37 @@ class MainActivity : Activity() {
         buttons.add(this)
         setOnTouchListener { view, event ->
             when (event.actionMasked) {
-                MotionEvent.ACTION_DOWN -> record()
+                MotionEvent.ACTION_DOWN -> recording = record()
                 MotionEvent.ACTION_UP -> {
                     view.performClick()
                     val who = name.text.toString().trim().ifEmpty { "me" }
                     val speech = recorder.stop()
-                    work { job(who, speech) }
+                    if (recording) work { job(who, speech) } // else the reason stays on the screen
+                    recording = false
                 }
-                MotionEvent.ACTION_CANCEL -> recorder.stop()
+                MotionEvent.ACTION_CANCEL -> {
+                    recorder.stop()
+                    recording = false
+                }
             }
             true
         }
     }
 
-    private fun record() {
+    /** Starts to record, or says why it cannot; returns whether it has started. */
+    private fun record(): Boolean {
         if (checkSelfPermission(Manifest.permission.RECORD_AUDIO) != PackageManager.PERMISSION_GRANTED) {
             requestPermissions(arrayOf(Manifest.permission.RECORD_AUDIO), 0)
-            return
+            answer.text = "Allow the microphone, then hold again"
+            return false
         }
-        answer.text = try {
+        return try {
             recorder.start()
-            "Speak, then let go"
+            answer.text = "Speak, then let go"
+            true
         } catch (error: SpeakerException) {
-            error.message
+            answer.text = error.message
+            false
         }
     }
 
@@ -113,4 +122,9 @@ class MainActivity : Activity() {
 
     private fun say(verdict: String, score: Double, threshold: Double) =
         "%s: score %.3f, threshold %.3f".format(verdict, score, threshold)
+
+    private companion object {
+        // Of the process: when the phone is turned, a new activity loads the file after the old one's save.
+        val worker: ExecutorService = Executors.newSingleThreadExecutor()
+    }
 }

@@ -11,6 +11,9 @@ internal object Agreement {
     // Than the threshold at the EER: three right recordings may raise a false alarm.
     private const val LAXER = 0.1
 
+    // Scores whose difference is rounding are equal.
+    private const val ROUNDING = 1e-6
+
     /** From which score on recordings of an enrolment count as one voice; null if not known, as given. */
     fun leastScore(threshold: Double?): Double? = threshold?.let { it - LAXER * abs(it) }
 
@@ -25,7 +28,8 @@ internal object Agreement {
         val out = sortedMapOf<Int, Double>()
         while (left.size > 1) {
             val scores = left.associateWith { i -> Decision.score((left - i).map { units[it] }, units[i]) }
-            val lowest = left.reversed().minByOrNull { scores.getValue(it) }!!
+            val least = scores.values.min() + ROUNDING
+            val lowest = left.last { scores.getValue(it) <= least }
             if (scores.getValue(lowest) >= threshold) break
             out[lowest] = scores.getValue(lowest)
             left.remove(lowest)

@@ -35,7 +35,13 @@ class SpeakerVerifier(private val model: SpeakerModel) {
                 if (reason.isNotEmpty()) throw SpeakerException("recording ${i + 1}: $reason; record again")
             }
         }
-        val embeddings = recordings.map { Decision.unit(model.embed(it)) }
+        val embeddings = recordings.mapIndexed { i, speech ->
+            try {
+                Decision.unit(model.embed(speech))
+            } catch (error: SpeakerException) {
+                throw SpeakerException("recording ${i + 1}: ${error.message}", error)
+            }
+        }
         if (check) {
             val reason = Agreement.problem(embeddings, Agreement.leastScore(model.about.thresholds["eer"]))
             if (reason.isNotEmpty()) throw SpeakerException("$name: $reason")
@@ -53,6 +59,7 @@ class SpeakerVerifier(private val model: SpeakerModel) {
 
     /** Compares a voice with one enrolled speaker, by a threshold of your own. */
     fun verify(name: String, speech: FloatArray, threshold: Double): Verification {
+        checkThreshold(threshold)
         val (score, references) = speakers.score(name, Decision.unit(model.embed(speech)))
         val llr = model.about.calibration?.llr(score, Quality.of(speech).seconds, references)
         return Verification(name, score, threshold, SpeechCheck.noSpeech(speech), llr)
@@ -68,12 +75,19 @@ class SpeakerVerifier(private val model: SpeakerModel) {
         identify(speech, model.about.threshold(threshold))
 
     /** The same, by a threshold of your own. */
-    fun identify(speech: FloatArray, threshold: Double): Identification =
-        speakers.best(Decision.unit(model.embed(speech)), threshold).copy(doubt = SpeechCheck.noSpeech(speech))
+    fun identify(speech: FloatArray, threshold: Double): Identification {
+        checkThreshold(threshold)
+        val found = speakers.best(Decision.unit(model.embed(speech)), threshold)
+        return found.copy(doubt = SpeechCheck.noSpeech(speech))
+    }
 
     /** Writes the enrolled speakers to a file, at once or not at all. They are biometric data. */
     fun save(file: File) = speakers.write(file)
 
     /** Reads what [save] wrote, or Python or the page did, in place of whoever is enrolled. */
     fun load(file: File) = speakers.read(file)
+
+    private fun checkThreshold(threshold: Double) {
+        if (!threshold.isFinite()) throw SpeakerException("a threshold is a finite score, not $threshold")
+    }
 }

@@ -40,6 +40,7 @@ internal object Storage {
         val folder = target.absoluteFile.parentFile!!
         try {
             folder.mkdirs()
+            sweep(folder, "${target.name}---")
             val temporary = File.createTempFile("${target.name}---", TEMPORARY, folder) // three characters at least
             try {
                 FileOutputStream(temporary).use { stream ->
@@ -80,10 +81,11 @@ internal object Storage {
     }
 
     /** Removes what killed processes left; what is younger may be another process's work. */
-    private fun sweep(folder: File) {
+    private fun sweep(folder: File, start: String = "") {
         val oldest = System.currentTimeMillis() - DAY_MILLISECONDS
-        folder.listFiles { file -> file.name.endsWith(TEMPORARY) && file.lastModified() < oldest }
-            ?.forEach(File::delete)
+        folder.listFiles { file ->
+            file.name.startsWith(start) && file.name.endsWith(TEMPORARY) && file.lastModified() < oldest
+        }?.forEach(File::delete)
     }
 
     /** Removes what was used longest ago. Who has it mapped keeps it: only its name goes. */

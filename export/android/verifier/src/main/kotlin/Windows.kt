@@ -17,7 +17,7 @@ object Windows {
     @JvmStatic
     fun borders(count: Int, rate: Int): List<IntRange> = buildList {
         var start = 0
-        while (count - start > WHOLE_SECONDS * rate) {
+        while (count - start > WHOLE_SECONDS * rate.toLong()) { // so a window's samples are an Int
             add(start until start + WINDOW_SECONDS * rate)
             start += WINDOW_SECONDS * rate
         }
