@@ -138,24 +138,6 @@ def test_saves_and_loads(
     assert models.front_end(loaded) == THREE_D_SPEAKER
 
 
-@pytest.mark.parametrize(
-    "form",
-    ["w.weights.h5", *slow("w.h5", "checkpoint")],
-)
-@pytest.mark.parametrize("name", some(SAVED, "ResNet18"))
-def test_saves_and_loads_weights(
-    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shallow(monkeypatch)
-    first, second = (
-        models.build(name, channels=WIDTHS.get(name, 4), embed_dim=8) for _ in range(2)
-    )
-    randomize(first).save_weights(tmp_path / form)
-    second.load_weights(tmp_path / form)
-    features = np.random.default_rng(0).normal(size=(1, 50, 80)).astype(np.float32)
-    np.testing.assert_array_equal(second(features), first(features))
-
-
 def test_loads_front_ends_saved_before_they_had_every_option() -> None:
     config = models.FrontEnd(THREE_D_SPEAKER).get_config()
     del config["fbank"]["snip_edges"]

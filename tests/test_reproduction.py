@@ -148,7 +148,6 @@ def test_the_whole_table(
 FEW_ROWS = f"""
 from tfq_sv.cli import run
 from tfq_sv.experiments import reproduction
-from tfq_sv.experiments.reproduction_report import write_report
 
 real = reproduction.uniform_rows
 reproduction.uniform_rows = lambda model: [row for row in real(model) if row.name in {FEW}]

@@ -38,11 +38,6 @@ def borders(length: int, rate: int) -> list[tuple[int, int]]:
     return [*found, (start, length)]
 
 
-def note(seconds: float, windows: int) -> str:
-    """Says that speech was embedded in windows."""
-    return f"{seconds:.1f} s of speech are embedded in {windows} windows, whose mean is taken"
-
-
 def embed(network: Callable[[Floats], Floats], values: Floats, rate: int) -> Floats:
     """Embeds speech of any length; warns (UserWarning) where it takes windows.
 
@@ -60,7 +55,8 @@ def embed(network: Callable[[Floats], Floats], values: Floats, rate: int) -> Flo
     places = borders(len(values), rate)
     if len(places) == 1:
         return network(values)
-    warnings.warn(note(len(values) / rate, len(places)), UserWarning, stacklevel=3)
+    seconds, taken = len(values) / rate, f"{len(places)} windows, whose mean is taken"
+    warnings.warn(f"{seconds:.1f} s of speech are embedded in {taken}", UserWarning, stacklevel=3)
     parts = [values[first:last] for first, last in places]
     parts = [part for part in parts if not is_constant(part)] or parts[:1]
     return mean([network(part) for part in parts])

@@ -17,6 +17,7 @@ example:
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,13 @@ from tfq_sv.data.speech_check import RATE, STEP
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation import operating_points, score_calibration
 from tfq_sv.evaluation.comparison import System
+from tfq_sv.evaluation.conditions import Changed
 from tfq_sv.evaluation.extraction import Cache, Encoder, Extraction, extract
 from tfq_sv.evaluation.measurement import Evaluation, measure
 from tfq_sv.evaluation.operating_points import (
     LEAST_SPEAKERS,
     REFERENCES,
     SECONDS,
-    Loudest,
     Rate,
     pair_scores,
     tested_on,
@@ -137,7 +138,10 @@ def _embedded(
     if FLAGS.embeddings:
         part = "" if seconds is None else f"/{seconds:g}s"
         cache = Cache(f"{FLAGS.embeddings}{part}", mark + part)
-    heard = encoder if seconds is None else Loudest(encoder, seconds)
+    heard = encoder
+    if seconds is not None:
+        samples = round(seconds * audio.SAMPLE_RATE)
+        heard = Changed(encoder, partial(loudest, samples=samples))
     bar = "embedding" if seconds is None else f"{seconds:g} s of each"
     return extract(heard, corpus, keys, cache=cache, progress=bar)
 

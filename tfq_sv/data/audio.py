@@ -73,13 +73,11 @@ class Windows(Generic[T]):
     Attributes:
         found: what `use` made of each window, constants left out.
         count: how many windows there are.
-        seconds: length of the recording.
         changes: as in `Recording`.
     """
 
     found: list[T]
     count: int
-    seconds: float
     changes: tuple[str, ...]
 
 
@@ -238,7 +236,7 @@ class _WindowSink:
         self._source, self._use = source, use
 
     def begin(self, rate: int, channels: int) -> None:
-        self._rate, self._frames, self._seconds = rate, 0, 0.0
+        self._rate, self._frames = rate, 0
         self._pending: list[npt.NDArray[np.float32]] = []
         self._channel: int | None = None
         self._mixed: tuple[str, ...] | None = None
@@ -268,7 +266,7 @@ class _WindowSink:
         if not self._found:
             raise BadAudioError("silent", f"{self._source} is silent: constants and nothing else")
         changes = (*(self._mixed or ()), *_resampled(self._rate))
-        return Windows(self._found, self._windows, self._frames / self._rate, changes)
+        return Windows(self._found, self._windows, changes)
 
     def _first_mono(self) -> npt.NDArray[np.float32]:
         """Decides by what is there so far how many channels become one; returns that one."""

@@ -4,7 +4,6 @@ A shard's headers are read once; after that every recording is read in place, in
 that a run can be repeated and resumed. Nothing is unpacked.
 """
 
-import io
 import posixpath
 import tarfile
 from collections.abc import Mapping
@@ -38,10 +37,6 @@ class Member:
         with self.archive.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
-
-    def open(self) -> io.BytesIO:
-        """Its content as a file."""
-        return io.BytesIO(self.read_bytes())
 
 
 def members(path: Path) -> list[Member]:

@@ -1,6 +1,6 @@
 """Error rates where the tested recording comes by phone, through noise, or is short."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tfq_sv import metrics
 from tfq_sv.data.audio import BadAudioError
-from tfq_sv.data.conditions import CONDITIONS, Condition
+from tfq_sv.data.conditions import CONDITIONS, Samples
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
@@ -27,16 +27,21 @@ CLEAN = "as recorded"
 
 
 class Changed:
-    """An encoder that hears every recording, of long ones the first minute, under a condition."""
+    """An encoder that hears every recording, of long ones the first minute, changed.
+
+    Args:
+        encoder: what embeds.
+        change: samples (N,) -> samples, a condition for instance.
+    """
 
     in_one = True
 
-    def __init__(self, encoder: Encoder, condition: Condition) -> None:
-        self._encoder, self._condition = encoder, condition
+    def __init__(self, encoder: Encoder, change: Callable[[Samples], Samples]) -> None:
+        self._encoder, self._change = encoder, change
 
     def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,)."""
-        return self._encoder.embed(self._condition(waveform))
+        return self._encoder.embed(self._change(waveform))
 
 
 @dataclass(frozen=True)

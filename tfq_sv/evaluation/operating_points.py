@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.data import pairs
-from tfq_sv.data.conditions import loudest
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.trials import Trials
 from tfq_sv.errors import InputError
 from tfq_sv.evaluation.embeddings import Embeddings
-from tfq_sv.evaluation.extraction import Encoder
 from tfq_sv.evaluation.scoring import cosine_scores, enrolment_scale
 
 SECONDS = (1.0, 2.0, 3.0, 6.0)
@@ -33,7 +31,6 @@ MOST_REJECTED = 0.05
 """FRR up to which a stricter threshold is recommended."""
 
 _LIMIT, _DRAWS = 30_000, 1000
-_RATE = 16000
 
 
 @dataclass(frozen=True)
@@ -65,22 +62,6 @@ class Rate:
             return None
         share = max(self.high - self.value, self.value - self.low) / self.value
         return max(speakers, math.ceil(round(speakers * (share / SURE) ** 2, 6)))
-
-
-class Loudest:
-    """An encoder that hears the loudest `seconds` of a recording: speech, as far as there is.
-
-    Of long recordings, those of the first minute.
-    """
-
-    in_one = True
-
-    def __init__(self, encoder: Encoder, seconds: float) -> None:
-        self._encoder, self._samples = encoder, round(seconds * _RATE)
-
-    def embed(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Samples in [-1, 1] at 16 kHz, (N,) -> (embed_dim,); refuses shorter recordings."""
-        return self._encoder.embed(loudest(waveform, self._samples))
 
 
 def every_pair(corpus: Corpus, *, limit: int = _LIMIT, seed: int = 0) -> Trials:

@@ -192,7 +192,11 @@ def codebooks(model: keras.Model) -> dict[str, Codebook | TrellisCodebook]:
 
 def dequantize(model: keras.Model) -> keras.Model:
     """Returns a plain float model that computes the same: kernels decoded, wrappers gone."""
-    return _plain(model, {name: book.decode() for name, book in codebooks(model).items()})
+    kernels = {name: book.decode() for name, book in codebooks(model).items()}
+    plain = keras.models.clone_model(model, clone_function=lambda x: _float_copy(unwrapped(x)))
+    for layer, copy in zip(model.layers, plain.layers, strict=True):
+        copy.set_weights(_float_weights(unwrapped(layer), kernels))
+    return plain
 
 
 def before_calibration(model: keras.Model) -> dict[keras.layers.Layer, keras.layers.Layer]:
@@ -213,13 +217,6 @@ def before_calibration(model: keras.Model) -> dict[keras.layers.Layer, keras.lay
             copies[layer].build(layer.get_input_shape_at(0))
             copies[layer].set_weights(_float_weights(inner, kernels))
     return copies
-
-
-def _plain(model: keras.Model, kernels: Mapping[str, npt.NDArray[Any]]) -> keras.Model:
-    plain = keras.models.clone_model(model, clone_function=lambda x: _float_copy(unwrapped(x)))
-    for layer, copy in zip(model.layers, plain.layers, strict=True):
-        copy.set_weights(_float_weights(unwrapped(layer), kernels))
-    return plain
 
 
 def unwrapped(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -255,11 +255,6 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
             raise InputError(f"a learned scale became {scale}; try a lower learning rate")
         return codebook.Codebook(scale * centroids.numpy(), codes)
 
-    @property
-    def stored(self) -> int:
-        """How many values the quantizer keeps, other than the latent weights."""
-        return 2**self.bits
-
     def refit(self, importance: np.ndarray) -> None:
         """Fits the codebook to the latent weights again, each counting by its importance."""
         latent, centroids = self._built()

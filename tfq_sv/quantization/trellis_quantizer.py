@@ -108,11 +108,6 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         codes, scales = self.codes.numpy(), self.scales.numpy()
         return trellis.TrellisCodebook(codes, scales, self.bits, tuple(latent.shape))
 
-    @property
-    def stored(self) -> int:
-        """How many values the quantizer keeps, other than the latent weights."""
-        return int(np.prod(self.codes.shape)) + int(self.scales.shape[0])
-
     def set(self, codes: trellis.Bytes, scales: trellis.Floats) -> None:
         """Puts other codes and scales, (channels,) or (channels, 1), in place."""
         self.codes.assign(codes)

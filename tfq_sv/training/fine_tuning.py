@@ -16,7 +16,7 @@ from tfq_sv.errors import InputError
 from tfq_sv.models import model_input, narrow_strides
 from tfq_sv.models.dilation import traced
 from tfq_sv.models.entry import embedding_shape, one_embedding
-from tfq_sv.quantization.batch_norm import reestimate_batch_norm
+from tfq_sv.quantization.batch_norm import batch_norms, reestimate_batch_norm
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.run_folder import digest
 from tfq_sv.training import schedules
@@ -213,7 +213,7 @@ def finetune(
             "fine-tuning" if progress and is_chief(strategy) else None,
         )
         step.finish(model)
-    if options.batch_norm_batches and step.batch_statistics and _has_batch_norm(model):
+    if options.batch_norm_batches and step.batch_statistics and batch_norms(model):
         batches = itertools.islice(stream, options.batch_norm_batches)
         reestimate_batch_norm(model, batches, progress=progress and is_chief(strategy))
     return loss
@@ -350,7 +350,3 @@ def _labels(batch: Any, head: AAMSoftmax | None, count: int) -> tf.Tensor:
 def _is_calibrated(model: keras.Model) -> bool:
     quantizers = quantizers_of(model)
     return bool(quantizers) and all(x.calibrated for x in quantizers.values())
-
-
-def _has_batch_norm(model: keras.Model) -> bool:
-    return any(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
