@@ -210,6 +210,16 @@ def test_threshold_calibrates_where_there_is_enough(
     assert f"LLR        {same:+.2f}" in capsys.readouterr().out
 
 
+def test_speech_is_counted_in_all_of_a_long_recording(tmp_path: Path) -> None:
+    """Whose first minute may be silent."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 91 * 16000).astype(np.float32)
+    noise[: 61 * 16000] = 0
+    write(tmp_path / "late.wav", noise)
+    corpus = Corpus.of_files([tmp_path / "late.wav"])
+    (key,) = corpus.paths
+    assert threshold._net_speech(corpus, [key])[None][key] == pytest.approx(30, abs=0.1)
+
+
 def test_threshold_refuses_too_few_speakers(
     voices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
