@@ -88,7 +88,7 @@ TRIES: dict[str, Callable[[Path], object]] = {
     "train.yaml": lambda path: apply_config(train.FLAGS, str(path)),
     "probes.json": lambda path: probes._cached(path, {"a": 1}, 3),
     "corpus.json": lambda path: _claim_folder(path.parent, CorpusSpec()),
-    "drawn.json": lambda path: multi_stage._batches_drawn(path.parent),
+    "drawn.json": lambda path: multi_stage._batches_drawn(path.parent, 1),
     "about.json": lambda path: about.parse(path.read_bytes()),
 }
 
