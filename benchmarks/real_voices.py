@@ -66,7 +66,7 @@ def write(folder: Path, recordings: dict[str, tuple[Path, Recording]]) -> None:
     """Writes a Kaldi folder of recordings that are there."""
     missing = [place for place, _ in recordings.values() if not place.is_file()]
     if missing:
-        raise InputError(f"{missing[0]} does not exist, and {len(missing) - 1:,} others do not")
+        raise InputError(f"{len(missing):,} recordings do not exist (first: {missing[0]})")
     places = [(key, str(place.resolve())) for key, (place, _) in recordings.items()]
     tables: dict[str, Sequence[tuple[str, str]]] = {"wav.scp": places}
     tables["utt2spk"] = [(key, one[0]) for key, (_, one) in recordings.items()]
@@ -82,7 +82,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--speechocean762", type=Path, required=True, help="its folder WAVE's")
+    parser.add_argument("--speechocean762", type=Path, required=True, help="the folder that has WAVE/ in it")
     parser.add_argument("--librispeech", type=Path, help="train-clean-100, if it is needed")
     parser.add_argument("--first", type=int, default=4, help="speaker of `held`, from 0")
     parser.add_argument("--out", type=Path, default=Path(), help="where the folders go")

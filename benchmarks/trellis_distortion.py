@@ -5,8 +5,8 @@
 Kernels of networks, and random ones of Gaussian and Student's t weights, rounded without
 calibration. Noise is relative to a kernel's own power; the mean over kernels is weighted by their
 sizes. Kernels that cannot have a trellis are left out. "Bound" is a Gaussian's rate-distortion
-function, 6.02 dB a bit, which no code for such weights exceeds. `--plot` draws how a weight is read
-from the packed codes, and the figures of the first network.
+function, 6.02 dB a bit, which no code for such weights exceeds. `--plot` draws the bits that each
+weight comes from, and the figures of the first network.
 """
 
 import argparse

@@ -69,7 +69,7 @@ def _stored(encoder: Encoder, name: str) -> tuple[float, str] | None:
 def _caches(folder: str, name: str, network: str) -> dict[str, Cache]:
     """A folder for each network and condition."""
     names = [CLEAN, *(condition.name for condition in CONDITIONS)]
-    mark = hashlib.sha256(network.encode()).hexdigest()[:8]  # networks may share a file name
+    mark = hashlib.sha256(network.encode()).hexdigest()[:8]  # two networks may have one file name
     home = Path(folder) / f"{_folder_name(Path(name).name)}-{mark}"
     return {one: Cache(home / _folder_name(one), f"{network} {one}") for one in names}
 

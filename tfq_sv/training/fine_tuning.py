@@ -293,8 +293,8 @@ def speaker_head(
         margin: of the AAM-softmax, radians.
 
     Raises:
-        InputError: a dataset without labels or without end, labels out of range, or a speaker
-            without speech.
+        InputError: the dataset has no labels or never ends, a label is out of range, or a speaker
+            has no speech.
     """
     head = AAMSoftmax(speakers)
     head.build(embedding_shape(teacher))
