@@ -82,7 +82,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--speechocean762", type=Path, required=True, help="the folder that has WAVE/ in it")
+    parser.add_argument(
+        "--speechocean762", type=Path, required=True, help="the folder that has WAVE/ in it"
+    )
     parser.add_argument("--librispeech", type=Path, help="train-clean-100, if it is needed")
     parser.add_argument("--first", type=int, default=4, help="speaker of `held`, from 0")
     parser.add_argument("--out", type=Path, default=Path(), help="where the folders go")
