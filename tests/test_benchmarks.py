@@ -347,3 +347,20 @@ def test_the_real_voices_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     next(iter(download.rglob("*.WAV"))).unlink()
     with pytest.raises(InputError, match=r"1 recordings do not exist \(first: .*\.WAV\)"):
         voices.main(options)
+
+
+def test_what_rounding_costs_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = importlib.import_module("trellis_distortion")
+    kernel = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
+    monkeypatch.setattr(script, "kernels", lambda name: [kernel])
+    monkeypatch.setattr(script, "random_kernels", lambda degrees: [kernel])
+    picture = tmp_path / "trellis.png"
+    script.main(argparse.Namespace(networks=["some"], plot=str(picture)))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    lines = capsys.readouterr().out.splitlines()
+    (two,) = (line.split() for line in lines[:8] if line.startswith("2 "))
+    means, bound = [float(two[i]) for i in (1, 3, 5)], float(two[7])
+    assert max(means[:2]) < means[2] < bound == 12.04
