@@ -77,6 +77,21 @@ class GoldenTest {
     }
 
     @Test
+    fun namesWhatCannotBeUsed() = open().use { model ->
+        val verifier = SpeakerVerifier(model)
+        val voice = speech.getValue("ann-1.wav")
+        val short = assertThrows(SpeakerException::class.java) {
+            verifier.enroll("ann", listOf(voice, FloatArray(100)), check = false)
+        }
+        assertTrue(short.message!!, short.message!!.startsWith("recording 2: "))
+        verifier.enroll("ann", listOf(voice))
+        for (threshold in listOf(Double.NaN, Double.NEGATIVE_INFINITY)) {
+            assertThrows(SpeakerException::class.java) { verifier.verify("ann", voice, threshold) }
+            assertThrows(SpeakerException::class.java) { verifier.identify(voice, threshold) }
+        }
+    }
+
+    @Test
     fun takesAnyLength() = open().use { model ->
         val whole = speech.getValue("ann-1.wav")
         for (size in listOf(model.about.minSamples, 12345, whole.size, model.about.minSamples)) {

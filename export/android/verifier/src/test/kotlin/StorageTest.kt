@@ -37,6 +37,20 @@ class StorageTest {
     }
 
     @Test
+    fun writingRemovesWhatKilledProcessesLeftOfThatFile() {
+        folder.mkdirs()
+        val old = System.currentTimeMillis() - 2 * 24 * 60 * 60 * 1000L
+        val (left, other) = listOf("speakers.json---1.part", "else.json---1.part").map { File(folder, it) }
+        for (file in listOf(left, other)) {
+            file.writeText("half")
+            file.setLastModified(old)
+        }
+        val young = File(folder, "speakers.json---2.part").apply { writeText("at work") }
+        Storage.write(File(folder, "speakers.json"), ByteBuffer.wrap(content))
+        assertEquals(listOf(other.name, young.name, "speakers.json").sorted(), files().sorted())
+    }
+
+    @Test
     fun makesAnewWhatIsDamaged() {
         fetch()
         for (damaged in listOf(ByteArray(0), content.copyOf(50_000), content.copyOf().also { it[7] = 0 })) {
