@@ -130,11 +130,11 @@ def test_a_room_decays_by_60_db_in_its_time() -> None:
 
 def test_loudest_and_noise_are_those_of_training() -> None:
     """One function each: what networks train on is what they are measured under."""
-    from tfq_sv.evaluation import operating_points
+    from tfq_sv.cli import threshold
     from tfq_sv.training import augment
 
     assert augment.add_noise is add_noise
-    assert operating_points.loudest is loudest
+    assert threshold.loudest is loudest
 
 
 def test_training_draws_every_codec() -> None:
