@@ -53,15 +53,15 @@ MUTATIONS = [
     Mutation(
         "calibration: no kernel correction",
         f"{_QUANTIZATION}/calibration.py",
-        "target = compensated_kernel(kernel, gram, cross)",
+        "target = compensated_kernel(kernel, gram, cross, doubt=doubt)",
         "target = kernel",
         (f"{_PART}[correction]",),
     ),
     Mutation(
         "calibration: no alternation",
         f"{_QUANTIZATION}/calibration.py",
-        "rounded, centroids = fit_to_output(target, gram, centroids)",
-        "rounded = reconstruct(target, gram, centroids)",
+        "rounded, centroids = fit_to_output(target, gram, centroids, doubt=doubt)",
+        "rounded = reconstruct(target, gram, centroids, doubt=doubt)",
         (f"{_PART}[centroids]",),
     ),
     Mutation(
@@ -116,7 +116,7 @@ MUTATIONS = [
     Mutation(
         "correction: no ridge",
         f"{_QUANTIZATION}/gptq.py",
-        "ridge = _RIDGE * ",
+        "ridge = doubt * _RIDGE * ",
         "ridge = 0 * ",
         (_GPTQ,),
     ),

@@ -50,7 +50,7 @@ def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
-def plain_fit(kernel: Any, gram: Any, centroids: Any) -> Any:
+def plain_fit(kernel: Any, gram: Any, centroids: Any, doubt: float) -> Any:
     return gptq.reconstruct(kernel, gram, centroids), centroids
 
 
@@ -90,7 +90,7 @@ def test_each_part_of_calibration_pays(
 ) -> None:
     """Each switched off by itself leaves the network farther from the float one."""
     if part == "correction":
-        monkeypatch.setattr(calibration, "compensated_kernel", lambda kernel, gram, cross: kernel)
+        monkeypatch.setattr(calibration, "compensated_kernel", lambda kernel, *_, **__: kernel)
     elif part == "centroids":
         monkeypatch.setattr(calibration, "fit_to_output", plain_fit)
     elif part == "statistics":

@@ -42,6 +42,8 @@ _NOISE_FRAME, _NOISE_BINS = 0.14, ((0.6, 16.0), (0.4, 3.0))
 # Mean log mel energy of LibriSpeech's recordings, samples in [-1, 1]: 14.0 in int16's scale. From
 # recording to recording it deviates by 1.2.
 _LEVEL, _LEVEL_DEVIATION = -6.8, 1.2
+# The channels that go together in noise are not those that do in speech.
+_DOUBT = 10.0
 
 
 class _Origin(NamedTuple):
@@ -119,7 +121,8 @@ def calibrate(
     Without speech, smooth noise takes its place, and in both networks each BatchNorm normalizes by
     what the noise gives there. So later layers get inputs as strong as speech gives them, though
     not alike; what quantization changes in the noise's statistics is then changed in the float
-    network's own.
+    network's own. Correlations within noise are not those within speech: they are damped ten times
+    as much.
 
     Args:
         model: what `tfq_sv.quantize` or tfmot's `quantize_apply` returned, before any fine-tuning.
@@ -190,9 +193,9 @@ def _calibrate(model: keras.Model, dataset: Iterable[Any] | None, progress: bool
     try:
         with tqdm(total=len(fresh), desc="calibration", unit="layer", disable=not progress) as bar:
             if dataset is None:
-                _fit(model, _noise(model), bar, own_statistics=True)
+                _fit(model, _noise(model), bar, noise=True)
             else:
-                _fit(model, _speech(model, dataset), bar, own_statistics=False)
+                _fit(model, _speech(model, dataset), bar, noise=False)
     except BaseException:
         model.set_weights(kept)
         raise
@@ -241,15 +244,15 @@ def _smooth(noise: Array, axis: int, near: float) -> Array:
     return lfilter([new], [1, -near], noise, axis, start)[0]
 
 
-def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: bool) -> None:
-    """Fits layer after layer, and BatchNorms, which may have own statistics on the way."""
+def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, noise: bool) -> None:
+    """Fits layer after layer, and BatchNorms, which have noise's own statistics on the way."""
     if not any(quantizer.calibrated for quantizer in quantizers_of(model).values()):
         equalize(model)
     reference = before_calibration(model)
     moments: dict[Any, Moments] = {}
     pairs = zip(
         _in_order(inputs_of_calls(model, features), own_statistics=False),
-        _in_order(inputs_of_calls(model, features, reference), own_statistics=own_statistics),
+        _in_order(inputs_of_calls(model, features, reference), own_statistics=noise),
         strict=True,
     )
     for (call, inputs), (twin, wanted) in pairs:
@@ -259,9 +262,9 @@ def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, own_statistics: b
                 now = _moments(layer, inputs)
                 moments[layer] = moved(layer, _moments(twin.layer, wanted), now)
                 _check(*moments[layer])
-                _set(layer, now if own_statistics else moments[layer])
+                _set(layer, now if noise else moments[layer])
             elif call.quantizer is not None and not call.quantizer.calibrated:
-                _fit_codes(layer, call.quantizer, inputs, wanted)
+                _fit_codes(layer, call.quantizer, inputs, wanted, _DOUBT if noise else 1.0)
                 bar.update()
         except InputError as error:
             raise InputError(f"layer {layer.name}: {error}") from error
@@ -286,7 +289,9 @@ def _check(*values: npt.NDArray[Any]) -> None:
         raise InputError(_NOT_FINITE)
 
 
-def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor) -> None:
+def _fit_codes(
+    layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor, doubt: float
+) -> None:
     if isinstance(layer, TRANSPOSED):
         return  # its outputs are sums over different inputs at each place; codes stay the nearest
     latent = quantizer.latent
@@ -294,14 +299,18 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     kernel = in_pieces(latent.numpy().astype(np.float64), layer)
     gram, cross = second_moments(layer, inputs, wanted, *kernel.shape[:2])
     _check(gram, cross)
-    target = compensated_kernel(kernel, gram, cross)
+    target = compensated_kernel(kernel, gram, cross, doubt=doubt)
     latent.assign(ungrouped(target, layer, shape))
     if isinstance(quantizer, Trellis):
         if len(target) > 1:  # pieces: their scales would differ
             codes = quantizer.nearest(layer, ungrouped(target, layer, shape), quantizer.bits)
         else:
             codes = trellis_feedback.reconstruct(
-                target[0], gram[0], quantizer.bits, per_channel=quantizer.per_channel
+                target[0],
+                gram[0],
+                quantizer.bits,
+                per_channel=quantizer.per_channel,
+                doubt=doubt,
             )
         quantizer.set(*codes)
         # The kernel is nearer to other paths: fine-tuning would begin by undoing the choice.
@@ -311,9 +320,9 @@ def _fit_codes(layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor)
     quantizer.refit(ungrouped(np.broadcast_to(strength, target.shape), layer, shape))
     centroids = quantizer.centroids.numpy()
     if quantizer.fixed_levels:
-        rounded = reconstruct(target, gram, centroids)
+        rounded = reconstruct(target, gram, centroids, doubt=doubt)
     else:
-        rounded, centroids = fit_to_output(target, gram, centroids)
+        rounded, centroids = fit_to_output(target, gram, centroids, doubt=doubt)
         quantizer.centroids.assign(centroids)
     latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
 
