@@ -53,15 +53,15 @@ MUTATIONS = [
     Mutation(
         "calibration: no kernel correction",
         f"{_QUANTIZATION}/calibration.py",
-        "target = compensated_kernel(kernel, gram, cross, doubt=doubt)",
+        "target = compensated_kernel(kernel, gram, cross)",
         "target = kernel",
         (f"{_PART}[correction]",),
     ),
     Mutation(
         "calibration: no alternation",
         f"{_QUANTIZATION}/calibration.py",
-        "rounded, centroids = fit_to_output(target, gram, centroids, doubt=doubt)",
-        "rounded = reconstruct(target, gram, centroids, doubt=doubt)",
+        "rounded, centroids = fit_to_output(target, gram, centroids, damping=damping)",
+        "rounded = reconstruct(target, gram, centroids, damping=damping)",
         (f"{_PART}[centroids]",),
     ),
     Mutation(
@@ -116,7 +116,7 @@ MUTATIONS = [
     Mutation(
         "correction: no ridge",
         f"{_QUANTIZATION}/gptq.py",
-        "ridge = doubt * _RIDGE * ",
+        "ridge = _RIDGE * ",
         "ridge = 0 * ",
         (_GPTQ,),
     ),

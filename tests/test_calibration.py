@@ -50,7 +50,7 @@ def test_calibration_keeps_far_more_than_rounding(train_corpus: Corpus) -> None:
     assert not any("call" in vars(layer) for layer in calibrated.layers)
 
 
-def plain_fit(kernel: Any, gram: Any, centroids: Any, doubt: float) -> Any:
+def plain_fit(kernel: Any, gram: Any, centroids: Any, damping: float) -> Any:
     return gptq.reconstruct(kernel, gram, centroids), centroids
 
 
@@ -90,7 +90,7 @@ def test_each_part_of_calibration_pays(
 ) -> None:
     """Each switched off by itself leaves the network farther from the float one."""
     if part == "correction":
-        monkeypatch.setattr(calibration, "compensated_kernel", lambda kernel, *_, **__: kernel)
+        monkeypatch.setattr(calibration, "compensated_kernel", lambda kernel, gram, cross: kernel)
     elif part == "centroids":
         monkeypatch.setattr(calibration, "fit_to_output", plain_fit)
     elif part == "statistics":
@@ -122,6 +122,24 @@ def test_noise_stands_for_speech_that_is_not_there(
     assert distance(kept, network, unseen) < 0.9 * distance(rounded, network, unseen)
     with pytest.raises(InputError, match="is calibrated already"):
         tfq_sv.calibrate(kept, dataset, progress=False)
+
+
+def test_correlations_of_noise_are_trusted_less_than_those_of_speech(
+    network: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dampings: list[float] = []
+
+    def fit_to_output(*arguments: Any, damping: float) -> Any:
+        dampings.append(damping)
+        return gptq.fit_to_output(*arguments, damping=damping)
+
+    monkeypatch.setattr(calibration, "fit_to_output", fit_to_output)
+    recipe = tfq_sv.QuantizationRecipe.uniform(network, 1)
+    speech = np.random.default_rng(0).normal(size=(2, 40, 80)).astype(np.float32)
+    for dataset in (True, [speech]):
+        tfq_sv.quantize(network, recipe, calibrate=dataset)
+    layers = len(recipe.layers)
+    assert dampings == [10 * gptq.DAMPING] * layers + [gptq.DAMPING] * layers
 
 
 def test_noise_leaves_no_statistics_of_its_own(network: keras.Model) -> None:
@@ -348,11 +366,11 @@ def test_an_interrupted_calibration_leaves_the_model_as_it_was(
     )
     before, fitted = quantized.get_weights(), []
 
-    def fit_to_output(*arguments: Any) -> Any:
+    def fit_to_output(*arguments: Any, **options: Any) -> Any:
         if len(fitted) == 3:
             raise KeyboardInterrupt
         fitted.append(arguments)
-        return gptq.fit_to_output(*arguments)
+        return gptq.fit_to_output(*arguments, **options)
 
     monkeypatch.setattr(calibration, "fit_to_output", fit_to_output)
     with pytest.raises(KeyboardInterrupt):

@@ -99,24 +99,17 @@ def test_by_turns_near_the_best_codes_and_centroids() -> None:
     assert ours - best < 0.6 * (once - best)
 
 
-def test_doubt_leads_to_plain_rounding() -> None:
+def test_damping_leads_to_plain_rounding() -> None:
     kernel, gram = problem(1, 24, 16)
     start = codebook.snap(codebook.fit(kernel, 2))
     plain = nearest(kernel, start).astype(np.float64)
     errors = []
-    for doubt in (1.0, 10.0, 100.0, 1e6):
-        rounded = reconstruct(kernel, gram, start, doubt=doubt)
+    for damping in (0.01, 0.1, 1e4):
+        rounded = reconstruct(kernel, gram, start, damping=damping)
         errors.append(output_error(kernel, rounded, gram))
-    assert max(errors[:2]) < 0.8 * errors[3]  # spreading pays, less or more of it
+    assert max(errors[:2]) < 0.8 * errors[2]  # spreading pays, less or more of it
     np.testing.assert_array_equal(rounded, plain)
-    cross = 0.1 * gram
-    moves = [
-        np.abs(compensated_kernel(kernel, gram, cross, doubt=doubt) - kernel).max()
-        for doubt in (1.0, 10.0, 1e6)
-    ]
-    assert moves[0] > moves[1] > moves[2]
-    assert moves[2] < 1e-4
-    codes, _ = trellis_feedback.reconstruct(kernel[0], gram[0], 2, doubt=1e6)
+    codes, _ = trellis_feedback.reconstruct(kernel[0], gram[0], 2, damping=1e4)
     alone, _ = trellis_feedback.reconstruct(kernel[0], np.eye(24), 2)
     np.testing.assert_array_equal(codes, alone)
 

@@ -19,6 +19,7 @@ from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
 from tfq_sv.quantization.equalization import equalize
 from tfq_sv.quantization.gptq import (
+    DAMPING,
     Array,
     compensated_kernel,
     fit_to_output,
@@ -43,7 +44,7 @@ _NOISE_FRAME, _NOISE_BINS = 0.14, ((0.6, 16.0), (0.4, 3.0))
 # recording to recording it deviates by 1.2.
 _LEVEL, _LEVEL_DEVIATION = -6.8, 1.2
 # The channels that go together in noise are not those that do in speech.
-_DOUBT = 10.0
+_NOISE_DAMPING = 0.1
 
 
 class _Origin(NamedTuple):
@@ -121,8 +122,8 @@ def calibrate(
     Without speech, smooth noise takes its place, and in both networks each BatchNorm normalizes by
     what the noise gives there. So later layers get inputs as strong as speech gives them, though
     not alike; what quantization changes in the noise's statistics is then changed in the float
-    network's own. Correlations within noise are not those within speech: they are damped ten times
-    as much.
+    network's own. Correlations within noise are not those within speech: errors are spread by them
+    with ten times the damping.
 
     Args:
         model: what `tfq_sv.quantize` or tfmot's `quantize_apply` returned, before any fine-tuning.
@@ -264,7 +265,9 @@ def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, noise: bool) -> N
                 _check(*moments[layer])
                 _set(layer, now if noise else moments[layer])
             elif call.quantizer is not None and not call.quantizer.calibrated:
-                _fit_codes(layer, call.quantizer, inputs, wanted, _DOUBT if noise else 1.0)
+                _fit_codes(
+                    layer, call.quantizer, inputs, wanted, _NOISE_DAMPING if noise else DAMPING
+                )
                 bar.update()
         except InputError as error:
             raise InputError(f"layer {layer.name}: {error}") from error
@@ -290,7 +293,7 @@ def _check(*values: npt.NDArray[Any]) -> None:
 
 
 def _fit_codes(
-    layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor, doubt: float
+    layer: Any, quantizer: Any, inputs: tf.Tensor, wanted: tf.Tensor, damping: float
 ) -> None:
     if isinstance(layer, TRANSPOSED):
         return  # its outputs are sums over different inputs at each place; codes stay the nearest
@@ -299,7 +302,7 @@ def _fit_codes(
     kernel = in_pieces(latent.numpy().astype(np.float64), layer)
     gram, cross = second_moments(layer, inputs, wanted, *kernel.shape[:2])
     _check(gram, cross)
-    target = compensated_kernel(kernel, gram, cross, doubt=doubt)
+    target = compensated_kernel(kernel, gram, cross)
     latent.assign(ungrouped(target, layer, shape))
     if isinstance(quantizer, Trellis):
         if len(target) > 1:  # pieces: their scales would differ
@@ -310,7 +313,7 @@ def _fit_codes(
                 gram[0],
                 quantizer.bits,
                 per_channel=quantizer.per_channel,
-                doubt=doubt,
+                damping=damping,
             )
         quantizer.set(*codes)
         # The kernel is nearer to other paths: fine-tuning would begin by undoing the choice.
@@ -320,9 +323,9 @@ def _fit_codes(
     quantizer.refit(ungrouped(np.broadcast_to(strength, target.shape), layer, shape))
     centroids = quantizer.centroids.numpy()
     if quantizer.fixed_levels:
-        rounded = reconstruct(target, gram, centroids, doubt=doubt)
+        rounded = reconstruct(target, gram, centroids, damping=damping)
     else:
-        rounded, centroids = fit_to_output(target, gram, centroids, doubt=doubt)
+        rounded, centroids = fit_to_output(target, gram, centroids, damping=damping)
         quantizer.centroids.assign(centroids)
     latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
 

@@ -13,17 +13,16 @@ from tfq_sv.codebook import snap
 
 Array = npt.NDArray[np.float64]
 
-# Both are shares of the mean of the gram's diagonal, and grow with the doubt about the gram.
-_DAMPING = 0.01  # as in GPTQ
+DAMPING = 0.01  # of the mean of the gram's diagonal, as in GPTQ
 _BLOCK = 128
-_RIDGE = 0.1  # a minute of speech is not all speech
+_RIDGE = 0.1  # of the mean of the gram's diagonal: a minute of speech is not all speech
 _TURNS = 10
 _FEW = 4  # centroids, 1 and 2 bits: latent weights stand where the kernel says
 _FITTED = 8  # centroids, up to 3 bits, that are worth fitting to a layer's output
 
 
 def reconstruct(
-    kernel: Array, gram: Array, centroids: npt.NDArray[np.float32], *, doubt: float = 1.0
+    kernel: Array, gram: Array, centroids: npt.NDArray[np.float32], *, damping: float = DAMPING
 ) -> Array:
     """Returns a kernel on the centroids, whose output on the gram's inputs is near the kernel's.
 
@@ -35,8 +34,8 @@ def reconstruct(
             depthwise convolution has one per channel.
         gram: (G, K, K), the inputs' second moments E[x x^T], finite.
         centroids: sorted.
-        doubt: 1 for a gram of speech. With more, errors are spread less: the inputs to come may
-            not go together as the gram says.
+        damping: added to the gram's diagonal, times its mean. With more, errors are spread less:
+            the inputs to come may not go together as the gram says.
 
     Returns:
         Float64 (G, K, O); every value is one of the centroids.
@@ -48,11 +47,11 @@ def reconstruct(
     >>> reconstruct(np.full([1, 2, 1], 0.4), x[None], np.float32([0, 1])).ravel().tolist()
     [0.0, 1.0]
     """
-    return _Rounding(gram, doubt)(kernel, centroids)
+    return _Rounding(gram, damping)(kernel, centroids)
 
 
 def fit_to_output(
-    kernel: Array, gram: Array, centroids: npt.NDArray[np.float32], *, doubt: float = 1.0
+    kernel: Array, gram: Array, centroids: npt.NDArray[np.float32], *, damping: float = DAMPING
 ) -> tuple[Array, npt.NDArray[np.float32]]:
     """Returns a kernel on centroids, and these, fitted to the layer's output in alternation.
 
@@ -63,7 +62,7 @@ def fit_to_output(
         kernel: (G, K, O), as in `reconstruct`.
         gram: (G, K, K), as in `reconstruct`.
         centroids: to start from, sorted. More than 8 of them stay: there is nothing to win.
-        doubt: as in `reconstruct`.
+        damping: as in `reconstruct`.
 
     Returns:
         Float64 (G, K, O), and sorted float32 centroids that its values are on.
@@ -73,7 +72,7 @@ def fit_to_output(
     >>> centroids.round(2)
     array([0.1, 1. ], dtype=float32)
     """
-    rounding = _Rounding(gram, doubt)
+    rounding = _Rounding(gram, damping)
     best = rounding(kernel, centroids)
     error = output_error(kernel, best, gram)
     for _ in range(_TURNS if centroids.size <= _FITTED else 0):
@@ -86,7 +85,9 @@ def fit_to_output(
     return best, centroids
 
 
-def compensated_kernel(kernel: Array, gram: Array, cross: Array, *, doubt: float = 1.0) -> Array:
+def compensated_kernel(
+    kernel: Array, gram: Array, cross: Array, *, damping: float = DAMPING
+) -> Array:
     """Returns the kernel that makes up best for what went wrong in the layers before.
 
     Of its own inputs x it makes, by least squares, what `kernel` makes of the float network's
@@ -96,7 +97,6 @@ def compensated_kernel(kernel: Array, gram: Array, cross: Array, *, doubt: float
         kernel: (G, K, O), as in `reconstruct`.
         gram: E[x x^T], (G, K, K).
         cross: E[x (y - x)^T], (G, K, K).
-        doubt: as in `reconstruct`; with more, the kernel is corrected less.
 
     Source: Li et al., GPTAQ, ICML 2025, with a ridge.
 
@@ -104,7 +104,7 @@ def compensated_kernel(kernel: Array, gram: Array, cross: Array, *, doubt: float
     >>> compensated_kernel(np.array([[[1.0]]]), x * x, x * (1 - x)).round(2).item()
     0.55
     """
-    ridge = doubt * _RIDGE * np.einsum("gkk->g", gram) / gram.shape[1] + 1e-12
+    ridge = _RIDGE * np.einsum("gkk->g", gram) / gram.shape[1] + 1e-12
     damped = gram + ridge[:, None, None] * np.eye(gram.shape[1])
     return kernel + np.linalg.solve(damped, cross @ kernel)
 
@@ -156,11 +156,11 @@ def output_error(kernel: Array, rounded: Array, gram: Array) -> float:
 class _Rounding:
     """`reconstruct` for one gram matrix and any centroids."""
 
-    def __init__(self, gram: Array, doubt: float) -> None:
+    def __init__(self, gram: Array, damping: float) -> None:
         self._order = np.argsort(-np.einsum("gkk->gk", gram), axis=1, kind="stable")
         moments = np.take_along_axis(gram, self._order[:, :, None], axis=1)
         moments = np.take_along_axis(moments, self._order[:, None, :], axis=2)
-        self._spread = error_spread(moments, doubt)
+        self._spread = error_spread(moments, damping)
 
     def __call__(self, kernel: Array, centroids: npt.NDArray[np.float32]) -> Array:
         table = np.asarray(centroids, np.float64)
@@ -200,11 +200,11 @@ def _least_squares(
     return np.linalg.solve(products + stay, wanted + ridge * centroids)
 
 
-def error_spread(moments: Array, doubt: float) -> Array:
+def error_spread(moments: Array, damping: float) -> Array:
     """Returns the upper Cholesky factor of the damped gram's inverse, (G, K, K) both."""
     diagonal = np.einsum("gkk->gk", moments)
-    damping = doubt * _DAMPING * diagonal.mean(axis=1) + 1e-12
-    damped = moments + damping[:, None, None] * np.eye(moments.shape[1])
+    added = damping * diagonal.mean(axis=1) + 1e-12
+    damped = moments + added[:, None, None] * np.eye(moments.shape[1])
     # From the last input to the first, damped = upper @ upper.T; the factor is upper's inverse,
     # which needs no inverse of the whole.
     upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]

@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tfq_sv.quantization import trellis
-from tfq_sv.quantization.gptq import error_spread
+from tfq_sv.quantization.gptq import DAMPING, error_spread
 
 Array = npt.NDArray[np.float64]
 
 
 def reconstruct(
-    kernel: Array, gram: Array, bits: float, *, per_channel: bool = True, doubt: float = 1.0
+    kernel: Array, gram: Array, bits: float, *, per_channel: bool = True, damping: float = DAMPING
 ) -> tuple[trellis.Bytes, trellis.Floats]:
     """Returns codes and scales, whose output on the gram's inputs is near the kernel's.
 
@@ -24,7 +24,7 @@ def reconstruct(
         gram: (K, K), the inputs' second moments E[x x^T], finite.
         bits: see `trellis.WIDTHS`.
         per_channel: False for scales that are all equal.
-        doubt: as in `gptq.reconstruct`.
+        damping: as in `gptq.reconstruct`.
 
     Returns:
         uint8 (O, K * bits / 8), float32 (O, 1), as `trellis.fit`.
@@ -47,7 +47,7 @@ def reconstruct(
     strength = np.diagonal(gram).reshape(-1, width).sum(axis=1)
     columns = np.argsort(-strength, kind="stable")
     order = (columns[:, None] * width + np.arange(width)).ravel()
-    (spread,) = error_spread(gram[np.ix_(order, order)][None], doubt)
+    (spread,) = error_spread(gram[np.ix_(order, order)][None], damping)
     left = (kernel.T / scales)[:, order]
     values = np.empty(left.shape, np.float32)
     codes = np.empty_like(codes)
