@@ -43,7 +43,7 @@ _NOISE_FRAME, _NOISE_BINS = 0.14, ((0.6, 16.0), (0.4, 3.0))
 # Mean log mel energy of LibriSpeech's recordings, samples in [-1, 1]: 14.0 in int16's scale. From
 # recording to recording it deviates by 1.2.
 _LEVEL, _LEVEL_DEVIATION = -6.8, 1.2
-# The channels that go together in noise are not those that do in speech.
+# As gptq.DAMPING, for noise: its correlations between channels are not those of speech.
 _NOISE_DAMPING = 0.1
 
 
@@ -122,8 +122,8 @@ def calibrate(
     Without speech, smooth noise takes its place, and in both networks each BatchNorm normalizes by
     what the noise gives there. So later layers get inputs as strong as speech gives them, though
     not alike; what quantization changes in the noise's statistics is then changed in the float
-    network's own. Correlations within noise are not those within speech: errors are spread by them
-    with ten times the damping.
+    network's own. Correlations between channels are not those of speech, so rounding errors are
+    compensated with ten times the damping.
 
     Args:
         model: what `tfq_sv.quantize` or tfmot's `quantize_apply` returned, before any fine-tuning.

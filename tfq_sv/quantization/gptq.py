@@ -34,8 +34,8 @@ def reconstruct(
             depthwise convolution has one per channel.
         gram: (G, K, K), the inputs' second moments E[x x^T], finite.
         centroids: sorted.
-        damping: added to the gram's diagonal, times its mean. With more, errors are spread less:
-            the inputs to come may not go together as the gram says.
+        damping: share of the mean of the gram's diagonal that is added to it. With more, errors
+            are spread less: for a gram whose correlations are not those of the inputs to come.
 
     Returns:
         Float64 (G, K, O); every value is one of the centroids.

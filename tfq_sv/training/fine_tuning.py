@@ -293,8 +293,8 @@ def speaker_head(
         margin: of the AAM-softmax, radians.
 
     Raises:
-        InputError: the dataset has no labels or never ends, a label is out of range, or a speaker
-            has no speech.
+        InputError: a dataset without labels or without end, a label out of range, or a speaker
+            without speech.
     """
     head = AAMSoftmax(speakers)
     head.build(embedding_shape(teacher))
