@@ -45,6 +45,10 @@ def main(arguments: argparse.Namespace) -> None:
         network = tfq_sv.models.build(arguments.network)
         randomize(network)
     recipes = {f"{bits} bit": QuantizationRecipe.uniform(network, bits) for bits in arguments.bits}
+    recipes |= {
+        f"{bits:g} bit trellis": QuantizationRecipe.trellis(network, bits)
+        for bits in arguments.trellis
+    }
     recipes["mixed 2/4 bit"] = mixed(network)
     speech = minute(arguments.train) if arguments.train else False
     quantized = {
@@ -112,6 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", help="test speech with trials.txt, for the EER")
     parser.add_argument("--train", help="training speech, for calibration")
     parser.add_argument("--bits", type=int, nargs="*", default=[8, 4, 3, 2, 1])
+    parser.add_argument("--trellis", type=float, nargs="*", default=[4, 2, 1, 0.5])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--keep", type=Path, help="a folder for the files")
     main(parser.parse_args())
