@@ -14,6 +14,7 @@ calibrated on noise. `--only=bytes` or `--only=latency` for one of both.
 """
 
 import argparse
+import math
 import os
 import tempfile
 import time
@@ -30,10 +31,13 @@ from file_sizes import random_codes, randomize
 
 import tfq_sv
 from tfq_sv.export import convert, encoder, fast, float32
+from tfq_sv.quantization.recipe import QuantizationRecipe
+from tfq_sv.quantization.trellis import TrellisCodebook
 from tfq_sv.reports.table import markdown
 
 NETWORKS = ["ResNet34", "DF_ResNet56", "CAMPPlus", "ECAPA_TDNN_GLOB_c512"]
 BITS = (8, 4, 3, 2, 1)
+TRELLIS = (4, 2, 1, 0.5)
 FRAMES = 200
 MOST = 1300  # bytes per kernel
 
@@ -67,15 +71,36 @@ def bytes_of(network: Any, plain: bytes) -> list[tuple[str, ...]]:
         size = len(ai_edge(plain, bits))
         rows.append((f"ai-edge-quantizer int{bits}", f"{size:,}", "", "", "", ""))
     for bits in BITS:
-        books = random_codes(network, bits)
-        size = len(convert.build(network, books, "features").data)
-        codes = sum(-(-book.codes.size * bits // 8) for book in books.values())
-        floats = float_bytes(network, books)
-        rest = (size - codes - floats) / len(books)
-        cells = (f"{size:,}", f"{codes:,}", f"{floats:,}", f"{rest:,.0f}")
-        rows.append((f"{bits} bit{'s' * (bits > 1)}", *cells, "yes" if rest <= MOST else "NO"))
+        rows.append((f"{bits} bits", *cells_of(network, random_codes(network, bits))))
+        print(network.name, rows[-1], flush=True)
+    for bits in TRELLIS:
+        rows.append((f"{bits} bits, trellis", *cells_of(network, random_trellises(network, bits))))
         print(network.name, rows[-1], flush=True)
     return rows
+
+
+def random_trellises(network: Any, bits: float) -> dict[str, Any]:
+    """As `random_codes`, in trellis codes where `QuantizationRecipe.trellis` has them."""
+    rng, books = np.random.default_rng(0), dict(random_codes(network, max(1, int(bits))))
+    for name, entry in QuantizationRecipe.trellis(network, bits).layers.items():
+        if entry.kind == "trellis":
+            kernel = network.get_layer(name).kernel
+            channels, inputs = kernel.shape[-1], int(np.prod(kernel.shape[:-1]))
+            codes = rng.integers(0, 256, (channels, int(inputs * bits / 8))).astype(np.uint8)
+            scales = rng.uniform(1e-4, 1e-3, channels).astype(np.float32)
+            books[name] = TrellisCodebook(codes, scales, bits, tuple(kernel.shape))
+            kernel.assign(books[name].decode())
+    return books
+
+
+def cells_of(network: Any, books: Any) -> tuple[str, ...]:
+    """What a file is made of."""
+    size = len(convert.build(network, books, "features").data)
+    codes = sum(math.ceil(book.size * book.bits / 8) for book in books.values())
+    floats = float_bytes(network, books)
+    rest = (size - codes - floats) / len(books)
+    limit = "yes" if rest <= MOST else "NO"
+    return f"{size:,}", f"{codes:,}", f"{floats:,}", f"{rest:,.0f}", limit
 
 
 def float_bytes(network: Any, books: Any) -> int:

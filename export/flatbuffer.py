@@ -53,6 +53,7 @@ class Graph:
             subgraph = schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[])
             model.subgraphs.append(subgraph)
         self.subgraph = subgraph
+        self._constants: dict[tuple[int, tuple[int, ...], bytes], int] = {}
 
     def tensor(self, shape: Sequence[int], kind: int, *, buffer: int = 0) -> int:
         """Appends a tensor; returns its index."""
@@ -61,10 +62,16 @@ class Graph:
         return len(self.subgraph.tensors) - 1
 
     def constant(self, values: npt.NDArray[Any], kind: int | None = None) -> int:
-        """Appends a constant (of another one-byte type, if `kind` says so); returns its index."""
-        buffer = add_buffer(self.model, values.tobytes())
+        """Returns the index of a constant (of another one-byte type, if `kind` says so).
+
+        Equal ones are one tensor.
+        """
         kind = _TYPES[values.dtype.name] if kind is None else kind
-        return self.tensor(values.shape, kind, buffer=buffer)
+        key = kind, values.shape, values.tobytes()
+        if key not in self._constants:
+            buffer = add_buffer(self.model, key[-1])
+            self._constants[key] = self.tensor(values.shape, kind, buffer=buffer)
+        return self._constants[key]
 
     def op(
         self,

@@ -36,14 +36,11 @@ def add_inflate(
         for index in range(len(model.buffers))
         if len(content := flatbuffer.buffer_bytes(model, index)) >= _SHARE_BYTES
     }
-    constants: dict[bytes, int] = {}
     pieces: list[int] = []
     start = 0
 
     def constant(content: bytes) -> None:
-        if content not in constants:
-            constants[content] = graph.constant(np.frombuffer(content, np.uint8), kind)
-        pieces.append(constants[content])
+        pieces.append(graph.constant(np.frombuffer(content, np.uint8), kind))
 
     for first, stop in sorted(span for span in flatbuffer.buffer_spans(inner) if span[0]):
         content = inner[first:stop]

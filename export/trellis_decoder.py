@@ -43,13 +43,9 @@ class TrellisDecoder:
         graph, first = self._graph, group[0]
         codes = np.hstack([_book(filter).codes for filter in group])
         channels, width = codes.shape
-        own = graph.constant(codes)
-        above = own
-        if channels > 1:
-            last = graph.slice(own, [channels - 1, 0], [1, width])
-            above = graph.concatenate([last, graph.slice(own, [0, 0], [channels - 1, width])], 0)
-        high = self._times(graph.cast_int32(own), 256)
-        words = graph.arithmetic("ADD", high, graph.cast_int32(above))
+        own = graph.cast_int32(graph.constant(codes))
+        above = graph.slice(graph.tile(own, [2, 1]), [channels - 1, 0], [channels, width])
+        words = graph.arithmetic("ADD", self._times(own, 256), above)
         if first.signed:
             signs = graph.cast_int32(graph.constant(first.signs[:, None]))
             words = graph.arithmetic("ADD", words, self._times(signs, _WORDS))

@@ -174,6 +174,19 @@ def test_sizes_of_layers_that_are_decoded_together(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet34", "CAMPPlus"])
+def test_trellises_take_few_bytes_more_than_codebooks(name: str) -> None:
+    """The codes are as many; the rest is the table, and the ops of each number of channels."""
+    model = models.build(name)
+    recipes = (
+        tfq_sv.QuantizationRecipe.trellis(model, 2),
+        tfq_sv.QuantizationRecipe.uniform(model, 2),
+    )
+    coded, plain = (exported_bytes(model, recipe, "features") for recipe in recipes)
+    assert coded - plain <= 5_000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "input"), [("ResNet34", "features"), ("DF_ResNet56", "waveform")])
 def test_files_of_full_networks_keep_to_their_targets(name: str, input: str) -> None:
     model = models.build(name) if name == "ResNet34" else trained(name)

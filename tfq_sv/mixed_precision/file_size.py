@@ -41,10 +41,10 @@ _OPS = {
 }
 _NORM = 150  # a vector's operator
 _DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
-_ONCE = {"codes": 174, "unpacked": 213, "joined": 427, "parts": 351, "twice": 342, "signs": 981}
+_ONCE = {"codes": 174, "unpacked": 213, "joined": 345, "parts": 351, "twice": 342, "signs": 851}
 _ONCE |= {"trellis": 180, "negated trellis": 340, "group": 1428}
-_STEP = {"trellis": 684, "negated trellis": 600}
-_TRELLIS_LAYER, _TRELLIS_SPLIT, _TRELLIS_GROUP, _TRELLIS_SIGNED = 96, 368, 1376, 1808
+_STEP = {"trellis": 620, "negated trellis": 600}
+_TRELLIS_LAYER, _TRELLIS_SPLIT, _TRELLIS_GROUP, _TRELLIS_SIGNED = 96, 368, 1020, 1285
 _ONCE["trellis group"] = _TRELLIS_GROUP + _TRELLIS_SPLIT
 _MEMBER = 44
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer

@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 WIDTHS = (0.5, 1, 2, 4)
 """Bits per weight that there are codes for."""
 
-GROUP = 500_000
+GROUP = 2_000_000
 """Weights that a file decodes together; more take memory, fewer take ops."""
 
 _STATES = 256  # of a path between two rows: the byte
