@@ -3,7 +3,7 @@
 Filters of as many channels lie next to each other, as one matrix of bytes, and are decoded together
 (`tfq_sv.quantization.trellis`): each byte and the byte above it are the number of a row, which
 holds their weights. The rows are made from the table of the windows, the only table in the file.
-SPLIT_V cuts the weights into filters: a layer costs one RESHAPE, and its part of ten ops.
+SPLIT_V cuts the weights into filters: a layer costs one RESHAPE, and its part of seven ops.
 
 Filters with a negative gain are decoded alone: their negated channels have rows of their own.
 """
