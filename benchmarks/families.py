@@ -71,12 +71,17 @@ def bytes_of(network: Any, plain: bytes) -> list[tuple[str, ...]]:
         size = len(ai_edge(plain, bits))
         rows.append((f"ai-edge-quantizer int{bits}", f"{size:,}", "", "", "", ""))
     for bits in BITS:
-        rows.append((f"{bits} bits", *cells_of(network, random_codes(network, bits))))
+        rows.append((label(bits), *cells_of(network, random_codes(network, bits))))
         print(network.name, rows[-1], flush=True)
     for bits in TRELLIS:
-        rows.append((f"{bits} bits, trellis", *cells_of(network, random_trellises(network, bits))))
+        cells = cells_of(network, random_trellises(network, bits))
+        rows.append((f"{label(bits)}, trellis", *cells))
         print(network.name, rows[-1], flush=True)
     return rows
+
+
+def label(bits: float) -> str:
+    return f"{bits} bit{'s' * (bits > 1)}"
 
 
 def random_trellises(network: Any, bits: float) -> dict[str, Any]:
