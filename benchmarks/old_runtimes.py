@@ -6,6 +6,7 @@ The files are the converter's own and ours, calibrated to a minute of training s
 input. Each is run as the installed LiteRT does by default, which is what the others are compared
 with, in it without XNNPACK, and in older runtimes, which are installed into a temporary folder.
 Differences are lengths, relative to the embedding's: the mean over utterances, and the greatest.
+What `inflate` returns is compared byte by byte.
 """
 
 import argparse
@@ -19,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parity import quantized
+from parity import loaded, quantized
 
-import tfq_sv
 from tfq_sv.data import audio
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.experiments import baselines
@@ -35,6 +35,7 @@ OLD = {
     "ai-edge-litert==1.2.0": "ai_edge_litert.interpreter",
 }
 SAMPLES = 32240  # 200 frames
+INFLATE = " inflate"
 
 # In a process of its own: an old runtime wants an old NumPy.
 PROGRAM = """
@@ -59,12 +60,15 @@ for path in paths:
         interpreter.invoke()
         embeddings.append(interpreter.get_tensor(answer["index"])[0])
     found[path] = embeddings
+    if "inflate" in interpreter.get_signature_list():
+        inflate = interpreter.get_signature_runner("inflate")
+        found[path + " inflate"] = inflate(request=np.zeros(1, np.int32))["tflite"]
 np.savez(out, **found)
 """
 
 
 def main(arguments: argparse.Namespace) -> None:
-    network = tfq_sv.load_model(arguments.model)
+    network = loaded(arguments.model)
     corpus = Corpus.read(arguments.corpus)
     utterances = list(corpus.paths.values())[:: max(1, len(corpus.paths) // arguments.utterances)]
     waveforms = [np.resize(audio.read(path).samples, SAMPLES) for path in utterances]
@@ -88,6 +92,14 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     print(f"{len(speech)} utterances of 2 s: mean, greatest distance from {new}, %")
     print(Table(["file", *others], rows))
+    inflating = [key for key in expected if key.endswith(INFLATE)]
+    alike = [
+        np.array_equal(found[key], expected[key])
+        for key in inflating
+        for found in others.values()
+        if key in found
+    ]
+    print(f"\n{len(inflating)} files inflated: {sum(alike)} of {len(alike)} times the same bytes")
 
 
 def made(
@@ -96,15 +108,18 @@ def made(
     """Writes the files: name -> path."""
     forms = baselines.converter_forms(network, folder, speech)
     files = {name: forms[name] for name in ("float32", "dynamic-range int8")}
-    for bits in arguments.bits:
-        model = quantized(arguments.model, bits, arguments.train)
+    wanted = [(bits, False) for bits in arguments.bits]
+    wanted += [(bits, True) for bits in arguments.trellis]
+    for bits, trellis in wanted:
+        model = quantized(arguments.model, bits, arguments.train, trellis)
+        code = f"{bits:g} bit{' trellis' * trellis}"
         for compute in ("float32", "int8"):
-            packed = folder / f"{bits}-{compute}.tflite"
+            packed = folder / f"{code}-{compute}.tflite"
             convert.export_tflite(model, packed, "features", compute=compute)
-            inner = folder / f"{bits}-{compute}-inflated.tflite"
+            inner = folder / f"{code}-{compute}-inflated.tflite"
             inner.write_bytes(encoder.inflate(packed))
-            files[f"{bits} bit, {compute} compute, embed"] = packed
-            files[f"{bits} bit, {compute} compute, inflated"] = inner
+            files[f"{code}, {compute} compute, embed"] = packed
+            files[f"{code}, {compute} compute, inflated"] = inner
     return files
 
 
@@ -121,7 +136,12 @@ def embeddings(
     command = [sys.executable, *isolated, "-c", PROGRAM, request]
     subprocess.run(command, env=environment, check=True)
     with np.load(out) as found:
-        return {name: found[str(path)] for name, path in files.items() if str(path) in found}
+        return {
+            name + kind: found[f"{path}{kind}"]
+            for name, path in files.items()
+            for kind in ("", INFLATE)
+            if f"{path}{kind}" in found
+        }
 
 
 def distances(found: Any, expected: Any) -> str:
@@ -136,9 +156,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="trained, not quantized (.keras)")
+    parser.add_argument("--model", required=True, help="trained, not quantized: .keras, or a name")
     parser.add_argument("--corpus", required=True, help="test speech")
     parser.add_argument("--train", required=True, help="training speech, for calibration")
     parser.add_argument("--bits", type=int, nargs="*", default=[8, 4, 1])
+    parser.add_argument("--trellis", type=float, nargs="*", default=[4, 0.5])
     parser.add_argument("--utterances", type=int, default=20)
     main(parser.parse_args())

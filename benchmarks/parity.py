@@ -86,9 +86,15 @@ def main(arguments: argparse.Namespace) -> bool:
     return all(as_asked(found_row) for found_row in rows)
 
 
-def quantized(path: str, bits: int, train: str) -> Any:
-    network = assets.load(path) if path in assets.NAMES else tfq_sv.load_model(path)
-    recipe = tfq_sv.QuantizationRecipe.uniform(network, bits=bits)
+def loaded(path: str) -> Any:
+    """A file's network, or one of those that are shipped."""
+    return assets.load(path) if path in assets.NAMES else tfq_sv.load_model(path)
+
+
+def quantized(path: str, bits: float, train: str, trellis: bool = False) -> Any:
+    network = loaded(path)
+    recipes = tfq_sv.QuantizationRecipe
+    recipe = recipes.trellis(network, bits) if trellis else recipes.uniform(network, int(bits))
     speech = batches(Corpus.read(train), batch_size=10, seconds=2.0)
     return tfq_sv.quantize(network, recipe, calibrate=itertools.islice(speech, BATCHES))
 
