@@ -70,6 +70,22 @@ def test_parity_goes_on_from_where_it_was(
         parity.main(arguments)
 
 
+def test_the_picture_of_a_published_network_has_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    plot = importlib.import_module("published_plot")
+    folder = BENCHMARKS.parent / "docs/benchmarks"
+    printouts = [folder / f"published{which}.txt" for which in ("", "_1bit", "_mixed", "_noise")]
+    texts = [path.read_text() for path in printouts]
+    rows = set(re.findall(r"^\| ([a-z]*[\d.]+ \| [a-z]+) \|", "\n".join(texts), re.MULTILINE))
+    assert len(rows) > 20
+    assert sum(map(len, plot.points(texts).values())) == len(rows)
+    out = tmp_path / "published.png"
+    plot.main(argparse.Namespace(printouts=printouts, out=out, title="CAM++"))
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 def test_the_table_of_a_published_network(
     network: keras.Model,
