@@ -1,13 +1,15 @@
 """Progress bars, seen and unseen."""
 
+import re
 from pathlib import Path
 
 import pytest
 import tf_keras as keras
 
 import tfq_sv
+from tfq_sv import cli, progress
 from tfq_sv.export import export_tflite
-from tfq_sv.progress import counted, tick
+from tfq_sv.progress import counted, logged, tick, tqdm
 
 
 @pytest.mark.slow
@@ -37,3 +39,37 @@ def test_one_variable_turns_them_off(
     with counted(1):
         tick()
     assert "1/1" in capsys.readouterr().err
+
+
+def test_a_log_gets_a_line_every_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logged(), tqdm(total=3, desc="short"):
+        pass
+    assert not capsys.readouterr().err  # it took less
+    monkeypatch.setattr(progress, "_EACH", 0.0)
+    with logged(), tqdm(total=3, desc="work", unit="utt") as bar:
+        bar.set_postfix(loss="0.5", refresh=False)
+        bar.update(2)
+        bar.update()
+    said = capsys.readouterr().err
+    assert "\r" not in said
+    assert re.search(r"^work: 67 %, 2/3 \[00:00<00:00, .*utt/s, loss=0\.5\]$", said, re.MULTILINE)
+    assert "work: 100 %, 3/3" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_commands_write_lines_where_no_terminal_is(
+    quiet: bool,
+    corpus_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "_EACH", 0.0)
+    command = ["embed", "--model=resnet18-real.tflite", f"--corpus={corpus_dir / 'test'}"]
+    command += [f"--out={tmp_path / 'embeddings'}"] + ["--quiet"] * quiet
+    assert cli.main(command) == 0
+    said = capsys.readouterr().err
+    assert "\r" not in said
+    assert ("embedding: 100 %" in said) == (not quiet)

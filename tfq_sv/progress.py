@@ -1,12 +1,18 @@
 """tqdm's progress bars, which the environment variable TQDM_DISABLE turns off, all of them."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 import tqdm as _tqdm
+
+_EACH = 60.0  # seconds between two lines of a log
+_LINE = (
+    "{desc}: {percentage:.0f} %, {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+)
 
 
 def tqdm(*given: Any, disable: bool | None = False, **options: Any) -> Any:
@@ -17,7 +23,44 @@ def tqdm(*given: Any, disable: bool | None = False, **options: Any) -> Any:
     >>> list(tqdm("ab", disable=True))
     ['a', 'b']
     """
+    if _logged.get():
+        options |= {"file": _Lines(sys.stderr), "bar_format": _LINE, "delay": _EACH}
+        options |= {"mininterval": _EACH, "maxinterval": _EACH}
     return _tqdm.tqdm(*given, disable=bool(os.environ.get("TQDM_DISABLE")) or disable, **options)
+
+
+_logged: ContextVar[bool] = ContextVar("_logged", default=False)
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """Within, what takes more than a minute says every minute, in a line, how far it is.
+
+    For standard errors that are no terminal but somebody's log.
+
+    >>> with logged():
+    ...     list(tqdm("ab"))
+    ['a', 'b']
+    """
+    token = _logged.set(True)
+    try:
+        yield
+    finally:
+        _logged.reset(token)
+
+
+class _Lines:
+    """Where a bar writes: each of its states becomes a line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            self._file.write(f"{state}\n")
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 _counted: ContextVar[Any] = ContextVar("_counted", default=None)

@@ -20,7 +20,7 @@ from types import ModuleType
 
 from absl import flags
 
-from tfq_sv import __version__
+from tfq_sv import __version__, progress
 from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import RUNTIME_ALONE, InputError
 
@@ -48,7 +48,7 @@ COMMANDS = {
 
 COMMON_FLAGS = {
     "--json": "prints the result as JSON, and nothing else, on standard output",
-    "--quiet": "hides progress bars, which only a terminal shows",
+    "--quiet": "hides progress: bars in a terminal, a line every minute elsewhere",
 }
 """What every command takes."""
 
@@ -99,8 +99,10 @@ def _run(name: str, arguments: list[str]) -> None:
         return
     given = parse(command.FLAGS, name, [x for x in arguments if x not in COMMON_FLAGS])
     with contextlib.ExitStack() as stack:
-        if "--quiet" in arguments or not sys.stderr.isatty():
+        if "--quiet" in arguments:
             stack.enter_context(_without_bars())
+        elif not sys.stderr.isatty():
+            stack.enter_context(progress.logged())
         if "--json" in arguments:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         result = command.run(given)
@@ -173,7 +175,7 @@ def _overview() -> str:
             "",
             *(lacking if elsewhere else []),
             "tfq-sv <command> --help shows a command's flags and an example.",
-            "Every command takes --json (the result as JSON) and --quiet (no progress bars).",
+            "Every command takes --json (the result as JSON) and --quiet (no progress).",
             "tfq-sv --version prints the version.",
         ]
     )
