@@ -1,3 +1,4 @@
+import functools
 import gzip
 import html
 import io
@@ -16,6 +17,7 @@ from tfq_sv import assets, cli
 from tfq_sv.assets import __main__ as shipping
 from tfq_sv.cli import demo
 from tfq_sv.data import audio
+from tfq_sv.data.chunks import batches
 from tfq_sv.data.corpus import Corpus
 from tfq_sv.data.synthetic import CorpusSpec
 from tfq_sv.data.trials import Trials
@@ -28,6 +30,7 @@ from tfq_sv.export import SpeakerEncoder
 from tfq_sv.features import fbank
 from tfq_sv.metrics import eer
 from tfq_sv.origin import SYNTHETIC
+from tfq_sv.quantization import calibration
 from tfq_sv.reports.comparison import size_table
 
 
@@ -140,10 +143,14 @@ def test_thresholds_need_enough_trials() -> None:
 def test_the_demo_goes_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With less speech, and less noise in its place."""
+
     def fewer(*, speakers: int, utterances: int, test_speakers: int) -> CorpusSpec:
         return CorpusSpec(speakers // 6, test_speakers, utterances // 2, 6, seconds=2.0)
 
     monkeypatch.setattr(demo, "CorpusSpec", fewer)
+    monkeypatch.setattr(demo, "batches", functools.partial(batches, seconds=0.5))
+    monkeypatch.setattr(calibration, "_NOISE_CHUNKS", 3)
     assert cli.main(["demo", f"--out={tmp_path}", "--test_speakers=5", "--steps=2"]) == 0
     said = capsys.readouterr().out
     assert "5 unseen speakers, 225 trials; not VoxCeleb" in said
