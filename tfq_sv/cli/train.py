@@ -273,9 +273,14 @@ def _teacher(corpus: Corpus, speeds: tuple[float, ...], out: Path) -> "TeacherEm
 
     encoder = open_encoder(FLAGS.teacher)
     name = fingerprint(FLAGS.teacher, encoder)
-    folder = out.parent / f"teacher-{name[:8]}"
-    print(f"{FLAGS.teacher} embeds what {folder} does not have yet", flush=True)
-    return teacher_embeddings(encoder, name, corpus, speeds, folder=folder, strict=FLAGS.strict)
+    return teacher_embeddings(
+        encoder,
+        name,
+        corpus,
+        speeds,
+        folder=out.parent / f"teacher-{name[:8]}",
+        strict=FLAGS.strict,
+    )
 
 
 def _network() -> Any:
