@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from tfq_sv.files import atomic
 
+TITLE = "CAM++ on the 125 speakers of speechocean762's test half (not VoxCeleb)"
 ROW = re.compile(
     r"\| (?P<kind>trellis|mixed|)(?P<bits>[\d.]+) \| (?P<made>\w+) \| (?P<mb>[\d.]+) "
     r"\| [\d.-]+ \| (?P<eer>[\d.]+) \| (?P<low>[\d.]+) to (?P<high>[\d.]+) \|"
@@ -62,7 +63,7 @@ def main(options: argparse.Namespace) -> None:
             sizes, rates, errors, color=color, linestyle=line, marker="o", markersize=4,
             elinewidth=0.8, capsize=2, label=f"{codes}, {how}",
         )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="file, MB", ylabel="EER, %", title=options.title)
+    axes.set(xscale="log", yscale="log", xlabel="file, MB", ylabel="EER, %", title=TITLE)
     for axis, ticks in (
         (axes.xaxis, (1, 1.5, 2, 3, 4, 7)),
         (axes.yaxis, (1, 1.5, 2, 3, 5, 10, 20)),
@@ -83,7 +84,4 @@ if __name__ == "__main__":
     )
     parser.add_argument("printouts", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--title", default="CAM++ on the 125 speakers of speechocean762's test half (not VoxCeleb)"
-    )
     main(parser.parse_args())

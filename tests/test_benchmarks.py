@@ -82,7 +82,7 @@ def test_the_picture_of_a_published_network_has_every_row(
     assert len(rows) > 20
     assert sum(map(len, plot.points(texts).values())) == len(rows)
     out = tmp_path / "published.png"
-    plot.main(argparse.Namespace(printouts=printouts, out=out, title="CAM++"))
+    plot.main(argparse.Namespace(printouts=printouts, out=out))
     assert out.read_bytes().startswith(b"\x89PNG")
 
 

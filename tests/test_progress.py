@@ -1,5 +1,6 @@
 """Progress bars, seen and unseen."""
 
+import os
 import re
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def test_a_log_gets_a_line_every_minute(
     assert "work: 100 %, 3/3" in said.splitlines()[-1]
 
 
-@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("quiet", ["", "--quiet", "TQDM_DISABLE"])
 def test_commands_write_lines_where_no_terminal_is(
-    quiet: bool,
+    quiet: str,
     corpus_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,8 +69,13 @@ def test_commands_write_lines_where_no_terminal_is(
 ) -> None:
     monkeypatch.setattr(progress, "_EACH", 0.0)
     command = ["embed", "--model=resnet18-real.tflite", f"--corpus={corpus_dir / 'test'}"]
-    command += [f"--out={tmp_path / 'embeddings'}"] + ["--quiet"] * quiet
+    command.append(f"--out={tmp_path / 'embeddings'}")
+    if quiet == "--quiet":
+        command.append(quiet)
+    elif quiet:
+        monkeypatch.setenv(quiet, "1")
     assert cli.main(command) == 0
     said = capsys.readouterr().err
     assert "\r" not in said
     assert ("embedding: 100 %" in said) == (not quiet)
+    assert os.environ.get("TQDM_DISABLE") == ("1" if quiet == "TQDM_DISABLE" else None)

@@ -1,4 +1,7 @@
-"""tqdm's progress bars, which the environment variable TQDM_DISABLE turns off, all of them."""
+"""tqdm's progress bars, and lines in their place for logs.
+
+The environment variable TQDM_DISABLE turns all bars off.
+"""
 
 import os
 import sys
@@ -16,7 +19,7 @@ _LINE = (
 
 
 def tqdm(*given: Any, disable: bool | None = False, **options: Any) -> Any:
-    """Returns `tqdm.tqdm(...)`, silent if TQDM_DISABLE is set.
+    """Returns `tqdm.tqdm(...)`, silent if TQDM_DISABLE is set, as lines within `logged`.
 
     tqdm itself reads that variable once, at its import, and only for those who say no `disable`.
 
@@ -26,7 +29,9 @@ def tqdm(*given: Any, disable: bool | None = False, **options: Any) -> Any:
     if _logged.get():
         options |= {"file": _Lines(sys.stderr), "bar_format": _LINE, "delay": _EACH}
         options |= {"mininterval": _EACH, "maxinterval": _EACH}
-    return _tqdm.tqdm(*given, disable=bool(os.environ.get("TQDM_DISABLE")) or disable, **options)
+    else:
+        disable = bool(os.environ.get("TQDM_DISABLE")) or disable
+    return _tqdm.tqdm(*given, disable=disable, **options)
 
 
 _logged: ContextVar[bool] = ContextVar("_logged", default=False)

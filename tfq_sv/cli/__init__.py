@@ -20,7 +20,7 @@ from types import ModuleType
 
 from absl import flags
 
-from tfq_sv import __version__, progress
+from tfq_sv import __version__
 from tfq_sv.cli.config import check_finite
 from tfq_sv.errors import RUNTIME_ALONE, InputError
 
@@ -51,6 +51,8 @@ COMMON_FLAGS = {
     "--quiet": "hides progress: bars in a terminal, a line every minute elsewhere",
 }
 """What every command takes."""
+
+_NO_BARS = "TQDM_DISABLE"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,9 +101,13 @@ def _run(name: str, arguments: list[str]) -> None:
         return
     given = parse(command.FLAGS, name, [x for x in arguments if x not in COMMON_FLAGS])
     with contextlib.ExitStack() as stack:
-        if "--quiet" in arguments:
-            stack.enter_context(_without_bars())
-        elif not sys.stderr.isatty():
+        quiet = "--quiet" in arguments or bool(os.environ.get(_NO_BARS))
+        terminal = sys.stderr.isatty()
+        if quiet or not terminal:
+            stack.enter_context(_without_bars())  # of other libraries too
+        if not quiet and not terminal:
+            from tfq_sv import progress  # imports tqdm, which reads that variable once
+
             stack.enter_context(progress.logged())
         if "--json" in arguments:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -112,15 +118,14 @@ def _run(name: str, arguments: list[str]) -> None:
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    name = "TQDM_DISABLE"
-    before = os.environ.pop(name, None)
-    os.environ[name] = "1"
+    before = os.environ.pop(_NO_BARS, None)
+    os.environ[_NO_BARS] = "1"
     try:
         yield
     finally:
-        del os.environ[name]
+        del os.environ[_NO_BARS]
         if before is not None:
-            os.environ[name] = before
+            os.environ[_NO_BARS] = before
 
 
 def run() -> None:
