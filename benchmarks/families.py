@@ -5,8 +5,8 @@
 
 Full-size networks of random weights, features input; of such weights, bytes and times alone mean
 something. Codes alone are bits times weights. A file also holds vectors of floats (BatchNorms that
-stay, biases, and a scale per output channel). The rest is given per kernel; its limit is 1.3 KB. In the last two rows one
-channel in ten has a negative gain.
+stay, biases, and a scale per output channel). The rest is given per kernel; its limit is 1.3 KB. In
+the last two rows one channel in ten has a negative gain.
 
 Latencies: 200 frames, one thread, all files in turn, --rounds times, in time of the processor,
 which other work on the machine changes little. `ours, 4 bits` is what is inflated, as it runs by
