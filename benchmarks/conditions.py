@@ -12,11 +12,15 @@
 Thresholds (FAR 1e-2) and calibrations come from pairs of --train's recordings, up to 30,000 of each
 kind, as by `tfq-sv threshold`. On --test, other speakers, the first three recordings of each
 enroll, as recorded; --tests of the others are tested, each against everyone, under every condition.
-Intervals (95 %) are from a bootstrap over speakers. "Fitted to the test": how far above the least
+Intervals (95 %) are from a bootstrap over speakers.
+
+Calibrations are measured on --test as they are made on --train: every recording is tested, and one
+or three others of a speaker enroll, each in its turn. "Fitted to the test": how far above the least
 Cllr the LLRs are with the scale and the offset that suit the test speech best. It shows what
 another calibration could gain at most, and is not one to use. "Perfect": how far above it LLRs are
 that need no calibration, Gaussian ones, on as many trials with the same EERs. They are not at the
-least, as that is fitted to the very trials that it is measured on. """
+least, as that is fitted to the very trials that it is measured on, and more so if these are few.
+"""
 
 import argparse
 import hashlib
@@ -107,9 +111,8 @@ def main() -> None:
         network = Network(path, options.embeddings)
         threshold, calibration = chosen(network, train)
         conditions = DURATIONS if options.durations else CONDITIONS
-        rows, costs = measured(network, test, options.tests, threshold, calibration, conditions)
-        columns.append(rows)
-        calibrated.append(costs)
+        columns.append(measured(network, test, options.tests, threshold, conditions))
+        calibrated.append(costs(scored(network, test), calibration))
     header = ["tested recording"]
     header += [f"{path}: {rate} %" for path in options.models for rate in ("EER", "FAR", "FRR")]
     print(
@@ -122,17 +125,35 @@ def main() -> None:
         ]
         table.append([condition, *(str(rate) for three in cells for rate in three)])
     print("\n".join(markdown(header, table)))
-    for path, costs in zip(options.models, calibrated, strict=True):
-        print(f"\n{path}, calibrated on {options.train}\n")
-        print("\n".join(markdown(COSTS, costs)))
+    for path, rows in zip(options.models, calibrated, strict=True):
+        print(f"\n{path}, calibrated on {options.train}, measured on {options.test}\n")
+        print("\n".join(markdown(COSTS, rows)))
 
 
 def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
     """The threshold and the calibration that a corpus gives."""
+    parts = scored(network, corpus)
+    first = parts[CLEAN, 1]
+    threshold = metrics.threshold_at_far(first.scores, first.labels, 1e-2)
+    assert threshold is not None
+    rates = error_rates(first.scores, first.labels, first.speakers, threshold)
+    every = ScoredTrials.joined(list(parts.values()))
+    cost, least = score_calibration.cross_checked(every)
+    print(
+        f"{network.name}: threshold {threshold:.4f} at FAR 1e-2 on {len(first.scores):,} pairs of "
+        f"{corpus.root}, EER {rates.eer}, FRR {rates.frr}; calibration on {len(every.scores):,}, "
+        f"all durations and 1 to 3 references: Cllr {cost:.4f}, least {least:.4f} by halves",
+        flush=True,
+    )
+    return threshold, score_calibration.fit(every)
+
+
+def scored(network: Network, corpus: Corpus) -> dict[tuple[str, int], ScoredTrials]:
+    """Pairs of recordings, by the tested one's duration and the number of references."""
     keys = list(corpus.paths)
     trials = operating_points.every_pair(corpus)
     whole = network.embed(corpus, keys, None)
-    parts = []
+    parts = {}
     for condition in (None, *DURATIONS):
         tested = network.embed(corpus, keys, condition) if condition else whole
         seconds = speech(corpus, list(tested), condition)
@@ -144,20 +165,9 @@ def chosen(network: Network, corpus: Corpus) -> tuple[float, Calibration]:
                 scores = pair_scores(whole, tested, kept)
                 times = np.array([seconds[key] for key in kept.test])
                 counts = np.full(len(kept), count)
-                parts.append(ScoredTrials(scores, kept.labels, times, counts, whose))
-    first = parts[0]
-    threshold = metrics.threshold_at_far(first.scores, first.labels, 1e-2)
-    assert threshold is not None
-    rates = error_rates(first.scores, first.labels, first.speakers, threshold)
-    every = ScoredTrials.joined(parts)
-    cost, least = score_calibration.cross_checked(every)
-    print(
-        f"{network.name}: threshold {threshold:.4f} at FAR 1e-2 on {len(trials):,} pairs of "
-        f"{corpus.root}, EER {rates.eer}, FRR {rates.frr}; calibration on {len(every.scores):,}, "
-        f"all durations and 1 to 3 references: Cllr {cost:.4f}, least {least:.4f} by halves",
-        flush=True,
-    )
-    return threshold, score_calibration.fit(every)
+                name = condition.name if condition else CLEAN
+                parts[name, count] = ScoredTrials(scores, kept.labels, times, counts, whose)
+    return parts
 
 
 def speech(corpus: Corpus, keys: list[str], condition: Condition | None) -> dict[str, float]:
@@ -176,10 +186,9 @@ def measured(
     corpus: Corpus,
     tests: int,
     threshold: float,
-    calibration: Calibration,
     conditions: Sequence[Condition],
-) -> tuple[dict[str, ErrorRates], list[list[str]]]:
-    """Error rates by condition, and the cells of the table of costs."""
+) -> dict[str, ErrorRates]:
+    """Error rates by condition."""
     groups: dict[str, list[str]] = {}
     for key in sorted(corpus.paths):
         groups.setdefault(corpus.speakers[key], []).append(key)
@@ -188,9 +197,8 @@ def measured(
     tested = [key for keys in groups.values() for key in keys[ENROLLED : ENROLLED + tests]]
     needed = [key for keys in enrolled.values() for key in keys]
     whole = network.embed(corpus, [*needed, *tested], None)
-    rows, parts = {}, {1: [], ENROLLED: []}
+    rows = {}
     for condition in (None, *conditions):
-        name = condition.name if condition else CLEAN
         heard = network.embed(corpus, tested, condition) if condition else whole
         keys = [key for key in tested if key in heard]
         if len({corpus.speakers[key] for key in keys}) < LEAST_SPEAKERS:
@@ -200,28 +208,30 @@ def measured(
         who = np.array([corpus.speakers[key] for key in keys])
         labels = (names[:, None] == who).ravel()
         sides = np.repeat(names, len(who)).tolist(), np.tile(who, len(names)).tolist()
-        for count in parts:
-            scores = np.concatenate(
-                [against(whole, enrolled[name][:count], units) for name in groups]
-            )
-            if count == ENROLLED:
-                rows[name] = error_rates(scores, labels, sides, threshold)
-            if condition is None or condition in DURATIONS:
-                seconds = speech(corpus, keys, condition)
-                times = np.tile([seconds[key] for key in keys], len(names))
-                llrs = calibration.llr(scores, times, count)
-                parts[count].append((name, llrs, labels))
-    costs = []
-    for count, some in parts.items():
-        every = "all", *(np.concatenate([part[i] for part in some]) for i in (1, 2))
-        for name, llrs, labels in [*some, every]:
-            least = metrics.min_cllr(llrs, labels)
-            both = [metrics.cllr(each, labels) for each in (llrs, refitted(llrs, labels))]
-            drawn = perfect([part[1:] for part in some if name in ("all", part[0])])
-            ratios = [*(cost / least if least else 0 for cost in both), drawn]
+        scores = np.concatenate([against(whole, enrolled[name], units) for name in groups])
+        name = condition.name if condition else CLEAN
+        rows[name] = error_rates(scores, labels, sides, threshold)
+    return rows
+
+
+def costs(trials: dict[tuple[str, int], ScoredTrials], calibration: Calibration) -> list[list[str]]:
+    """The cells of the table of costs."""
+    rows = []
+    for count in (1, ENROLLED):
+        llrs = {
+            name: (calibration.llr(part.scores, part.seconds, count), part.labels)
+            for (name, references), part in trials.items()
+            if references == count
+        }
+        each = [(name, [part]) for name, part in llrs.items()]
+        for name, parts in [*each, ("all", list(llrs.values()))]:
+            found, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+            least = metrics.min_cllr(found, labels)
+            both = [metrics.cllr(some, labels) for some in (found, refitted(found, labels))]
+            ratios = [*(cost / least if least else 0 for cost in both), perfect(parts)]
             above = [f"{100 * (ratio - 1):.1f}" if ratio else "no error" for ratio in ratios]
-            costs.append([f"{name}, {count}", f"{both[0]:.4f}", f"{least:.4f}", *above])
-    return rows, costs
+            rows.append([f"{name}, {count}", f"{both[0]:.4f}", f"{least:.4f}", *above])
+    return rows
 
 
 def perfect(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

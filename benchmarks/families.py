@@ -5,8 +5,7 @@
 
 Full-size networks of random weights, features input; of such weights, bytes and times alone mean
 something. Codes alone are bits times weights. A file also holds vectors of floats (BatchNorms that
-stay, biases, and a scale per output channel). The rest is given per kernel; its limit is 1.3 KB. In
-the last two rows one channel in ten has a negative gain.
+stay, biases, and a scale per output channel). The rest is given per kernel; its limit is 1.3 KB.
 
 Latencies: 200 frames, one thread, all files in turn, --rounds times, in time of the processor,
 which other work on the machine changes little. `ours, 4 bits` is what is inflated, as it runs by
@@ -28,7 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 
 import numpy as np
-from file_sizes import NEGATIVE, random_codes, randomize
+from file_sizes import random_codes, randomize
 
 import tfq_sv
 from tfq_sv.export import convert, encoder, fast, float32
@@ -78,11 +77,6 @@ def bytes_of(network: Any, plain: bytes) -> list[tuple[str, ...]]:
         cells = cells_of(network, random_trellises(network, bits))
         rows.append((f"{label(bits)}, trellis", *cells))
         print(network.name, rows[-1], flush=True)
-    randomize(network, NEGATIVE)
-    for name, random in (("2 bits", random_codes), ("2 bits, trellis", random_trellises)):
-        rows.append((f"{name}, negative gains", *cells_of(network, random(network, 2))))
-        print(network.name, rows[-1], flush=True)
-    randomize(network)
     return rows
 
 

@@ -3,13 +3,11 @@
 Prints a Markdown table, with the bound that the project sets itself for features input and all
 signatures: codes + float32 codebooks + one float32 scale and one float32 bias an output channel +
 2.5 KB a quantized layer for everything else. Codes and BatchNorms are random: a file's size depends
-on the network and the bits alone, but for a few bytes, and on which layers have channels of
-negative gain: in the rows that say so, one channel in ten. With ai-edge-quantizer installed, its
-int4 file is a row too. Takes some seconds per file.
+on the network and the bits alone, but for a few bytes. With ai-edge-quantizer installed, its int4
+file is a row too. Takes some seconds per file.
 """
 
 import argparse
-import itertools
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,7 +23,6 @@ from tfq_sv.export import convert, export_float32, fast
 
 NETWORKS = ["ResNet34", "ResNet50", "DF_ResNet56", "DF_ResNet110"]
 HEADER = ["network", "file", "bytes", "smaller", "bound", "holds", "front end adds"]
-NEGATIVE = 0.1  # of the channels
 
 
 def main(networks: list[str], bits: list[int]) -> bool:
@@ -41,16 +38,14 @@ def main(networks: list[str], bits: list[int]) -> bool:
             row(name, "float32", f"{whole:,}")
             if int4 := ai_edge_int4(path):
                 row(name, "ai-edge-quantizer int4", f"{int4:,}", f"{whole / int4:.2f}x")
-        for negative, width in itertools.product((0.0, NEGATIVE), bits):
-            randomize(network, negative)
+        for width in bits:
             books = random_codes(network, width)
             size, most = len(convert.build(network, books, "features").data), bound(network, books)
             cells = [f"{size:,}", f"{whole / size:.2f}x", f"{most:,}"]
             holds = holds and size <= most
             cells.append("yes" if size <= most else "NO")
-            if not negative:
-                cells.append(f"{len(convert.build(network, books).data) - size:,}")
-            row(name, f"{width} bit" + ", negative gains" * bool(negative), *cells)
+            cells.append(f"{len(convert.build(network, books).data) - size:,}")
+            row(name, f"{width} bit", *cells)
     return holds
 
 
@@ -59,13 +54,13 @@ def row(*cells: str) -> None:
     print("| " + " | ".join(padded) + " |", flush=True)
 
 
-def randomize(network: keras.Model, negative: float = 0.0) -> None:
-    """Gives BatchNorms statistics and gains as trained ones have; a share of the gains negative."""
+def randomize(network: keras.Model) -> None:
+    """Gives BatchNorms statistics and gains as trained ones have; quantized, all are positive."""
     rng = np.random.default_rng(0)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             n = layer.moving_mean.shape[0]
-            gains = rng.uniform(0.5, 1, n) * np.where(rng.random(n) < negative, -1, 1)
+            gains = rng.uniform(0.5, 1, n)
             shift, mean, variance = *rng.normal(0, 0.1, (2, n)), rng.uniform(0.5, 1.5, n)
             layer.set_weights([*([gains, shift] if layer.scale else []), mean, variance])
 

@@ -17,17 +17,12 @@ class CodeTables:
         self._graph = graph
         self._shared: dict[tuple[str | int, ...], int] = {}
 
-    def codes(self, bits: int, negated: bool = False) -> int:
-        """The codes of every row: int32 (rows, codes per row).
-
-        With `negated`, as many rows again, for bytes of negated channels: codes + 2**bits.
-        """
+    def codes(self, bits: int) -> int:
+        """The codes of every row: int32 (rows, codes per row)."""
         graph, widths = self._graph, codec.planes(bits)
         cells = 8 // widths[0]
 
         def make() -> int:
-            if negated:
-                return self._extended(self.codes(bits), 2**bits)
             codes, rows, shift = self.unpacked(widths[0]), BYTE, widths[0]
             for width in widths[1:]:
                 values = 2 ** (width * cells)
@@ -38,30 +33,23 @@ class CodeTables:
                 codes = graph.reshape(codes, [rows, cells])
             return codes
 
-        return self._shared_table(make, "table", bits, negated)
+        return self._shared_table(make, "table", bits)
 
-    def parts(self, bits: int, width: int, shift: int, negated: bool) -> int:
+    def parts(self, bits: int, width: int, shift: int) -> int:
         """What the parts of a byte add to the row, of a later plane: int32 (256, 2, 2, ...).
 
         `shift`: how many bits of a code are in the planes before.
-
-        With `negated`, as many rows again, for bytes of negated channels, which lead to the second
-        half of the table.
         """
         graph, first = self._graph, codec.planes(bits)[0]
         step = 2 ** (shift * 8 // first)
 
         def make() -> int:
-            if negated:
-                return self._extended(
-                    self.parts(bits, width, shift, False), 2 ** (bits * 8 // first)
-                )
             part = width * 8 // first  # bits of a part
             every = codec.unpack_table(part).reshape(BYTE, *binary_shape(8 // part))
             values = graph.cast_int32(graph.constant(every))
             return graph.arithmetic("MUL", values, graph.constant(np.array([step], np.int32)))
 
-        return self._shared_table(make, "parts", width, first, step, bits if negated else 0)
+        return self._shared_table(make, "parts", width, first, step)
 
     def unpacked(self, width: int) -> int:
         """The codes in every byte: int32 (256, 8 / width)."""
@@ -69,12 +57,6 @@ class CodeTables:
         return self._shared_table(
             lambda: self._graph.cast_int32(self._graph.constant(every)), "unpacked", width
         )
-
-    def _extended(self, table: int, step: int) -> int:
-        """A table, and once more with `step` added."""
-        graph = self._graph
-        more = graph.arithmetic("ADD", table, graph.constant(np.array([step], np.int32)))
-        return graph.concatenate([table, more], 0)
 
     def _shared_table(self, make: Callable[[], int], *key: str | int) -> int:
         """What `make` appended when it was first called with that key."""

@@ -20,7 +20,16 @@ from ai_edge_litert import schema_py_generated as schema
 import tfq_sv
 from tfq_sv import files
 from tfq_sv.errors import InputError
-from tfq_sv.export import filters, flatbuffer, float32, frontend, identities, metadata, seal
+from tfq_sv.export import (
+    filters,
+    flatbuffer,
+    float32,
+    frontend,
+    identities,
+    metadata,
+    negative_gains,
+    seal,
+)
 from tfq_sv.export import fixed_lengths as fixed
 from tfq_sv.export.about import check
 from tfq_sv.export.decoder import Decoder
@@ -247,7 +256,7 @@ def float_network(
     graph = Graph(network, network.subgraphs[0])
     (entry,), (embedding,) = graph.subgraph.inputs, graph.subgraph.outputs
     graph.signature("embed", {input: int(entry)}, {"embedding": int(embedding)})
-    return network, filters.find(network, books)
+    return network, negative_gains.turned(graph, filters.find(network, books))
 
 
 def _layer_report(book: Book) -> LayerReport:

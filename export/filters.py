@@ -52,26 +52,13 @@ class Filter:
         """How many weights."""
         return math.prod(self.shape)
 
-    @property
-    def signs(self) -> npt.NDArray[np.uint8]:
-        """1 for each channel whose gain is negative, else 0: uint8 (channels,)."""
-        return (self.gains < 0).astype(np.uint8)
-
-    @property
-    def signed(self) -> bool:
-        """Whether some gain is negative. A scale cannot be, so the levels must be negated."""
-        return bool(self.signs.any())
-
     def scales(self) -> npt.NDArray[np.float32]:
         """Returns the step of the int8 grid in each channel, positive: float32 (channels,)."""
-        return np.maximum(self.book.steps() * np.abs(self.gains), np.float32(_TINY_SCALE))
+        return np.maximum(self.book.steps() * self.gains, np.float32(_TINY_SCALE))
 
     def levels(self) -> npt.NDArray[np.int8]:
-        """Returns the int8 filter, signs and all, in the TFLite filter's shape."""
-        levels = self._laid_out(self.book.levels())
-        shape = [1] * len(self.shape)
-        shape[self.axis] = -1
-        return np.where(self.signs.reshape(shape) == 1, -levels, levels)
+        """Returns the int8 filter, in the TFLite filter's shape."""
+        return self._laid_out(self.book.levels())
 
     def packed(self) -> list[npt.NDArray[np.uint8]]:
         """Returns a k-means codebook's packed planes: at 8 bits the levels themselves, as bytes."""

@@ -5,7 +5,7 @@ their codes are one run of bytes, cut into chunks of one layer each, and each la
 rows of its own, all of them in one. The number of a chunk's layer leads into its table. SPLIT_V
 cuts what comes out into filters: a layer costs one RESHAPE, and none where its bytes are wanted.
 
-Layers with negative gains or of odd sizes are decoded alone: `tfq_sv.codec.segments`.
+Layers of odd sizes are decoded alone: `tfq_sv.codec.segments`.
 """
 
 import math
@@ -64,7 +64,7 @@ class GroupDecoder:
             shape = [sum(sizes) // chunk, chunk, *binary_shape(width // widths[-1])]
             found = graph.cast_int32(graph.constant(plane.reshape(shape)))
             if shift:
-                parts = self._tables.parts(bits, width, shift, negated=False)
+                parts = self._tables.parts(bits, width, shift)
                 found = graph.arithmetic("ADD", rows, graph.gather(parts, found))
             rows, shift = found, shift + width
         numbers = np.repeat(np.arange(len(group)), np.array(sizes) // chunk).astype(np.uint8)
@@ -77,7 +77,7 @@ class GroupDecoder:
 def _grouped(filters: Sequence[Filter]) -> list[list[Filter]]:
     groups = defaultdict(list)
     for filter, segment in zip(filters, codec.segments([x.size for x in filters]), strict=True):
-        if segment is not None and not filter.signed and isinstance(filter.book, Codebook):
+        if segment is not None and isinstance(filter.book, Codebook):
             groups[segment, filter.book.bits].append(filter)
     return [
         group

@@ -4,8 +4,6 @@ Filters of as many channels lie next to each other, as one matrix of bytes, and 
 (`tfq_sv.quantization.trellis`): each byte and the byte above it are the number of a row, which
 holds their weights. The rows are made from the table of the windows, the only table in the file.
 SPLIT_V cuts the weights into filters: a layer costs one RESHAPE, and its part of seven ops.
-
-Filters with a negative gain are decoded alone: their negated channels have rows of their own.
 """
 
 from collections.abc import Iterable
@@ -28,7 +26,7 @@ class TrellisDecoder:
         self._graph, self._kind = graph, kind
         self._groups = _grouped(filters)
         self._pieces: dict[Filter, int] = {}
-        self._tables: dict[tuple[float, bool], int] = {}
+        self._tables: dict[float, int] = {}
 
     def filter(self, filter: Filter, output: int) -> None:
         """Appends the ops that decode a filter into a tensor of its shape or flat."""
@@ -40,43 +38,30 @@ class TrellisDecoder:
 
     def _decoded(self, group: list[Filter]) -> list[int]:
         """The filters' weights: (channels, bytes, weights per byte) each."""
-        graph, first = self._graph, group[0]
+        graph = self._graph
         codes = np.hstack([_book(filter).codes for filter in group])
         channels, width = codes.shape
         own = graph.cast_int32(graph.constant(codes))
         above = graph.slice(graph.tile(own, [2, 1]), [channels - 1, 0], [channels, width])
         words = graph.arithmetic("ADD", self._times(own, 256), above)
-        if first.signed:
-            signs = graph.cast_int32(graph.constant(first.signs[:, None]))
-            words = graph.arithmetic("ADD", words, self._times(signs, _WORDS))
-        weights = graph.gather(self._rows(_book(first).bits, first.signed), words)
+        weights = graph.gather(self._rows(_book(group[0]).bits), words)
         sizes = [_book(filter).codes.shape[1] for filter in group]
         return [weights] if len(group) == 1 else graph.split(weights, sizes, axis=1)
 
-    def _rows(self, bits: float, signed: bool) -> int:
-        """The weights in every word; if signed, then their negatives in as many rows again."""
-        key = bits, signed
-        if key not in self._tables:
-            if signed:
-                negative = self._expanded(-trellis.table(bits))
-                rows = self._graph.concatenate([self._rows(bits, False), negative], 0)
-            else:
-                rows = self._expanded(trellis.table(bits))
-            self._tables[key] = rows
-        return self._tables[key]
-
-    def _expanded(self, windows: np.ndarray) -> int:
-        """`trellis.rows`, in ops."""
-        graph = self._graph
-        table = graph.constant(windows, self._kind)
-        count, width = windows.shape
-        while count < _WORDS:
-            step = count // 256
-            tiled = graph.tile(table, [step, 1])
-            repeated = graph.reshape(graph.tile(table, [1, step]), [count * step, width])
-            table = graph.concatenate([tiled, repeated], 1)
-            count, width = count * step, 2 * width
-        return table
+    def _rows(self, bits: float) -> int:
+        """The weights in every word: `trellis.rows`, in ops."""
+        if bits not in self._tables:
+            graph, windows = self._graph, trellis.table(bits)
+            table = graph.constant(windows, self._kind)
+            count, width = windows.shape
+            while count < _WORDS:
+                step = count // 256
+                tiled = graph.tile(table, [step, 1])
+                repeated = graph.reshape(graph.tile(table, [1, step]), [count * step, width])
+                table = graph.concatenate([tiled, repeated], 1)
+                count, width = count * step, 2 * width
+            self._tables[bits] = table
+        return self._tables[bits]
 
     def _times(self, tensor: int, factor: int) -> int:
         graph = self._graph
@@ -97,10 +82,8 @@ def _grouped(filters: Iterable[Filter]) -> list[list[Filter]]:
         key = book.bits, len(book.codes)
         group = open.get(key)
         fits = group and sum(_book(other).size for other in group) + book.size <= trellis.GROUP
-        if filter.signed or group is None or not fits:
-            group = []
+        if group is None or not fits:
+            group = open[key] = []
             groups.append(group)
-            if not filter.signed:
-                open[key] = group
         group.append(filter)
     return groups

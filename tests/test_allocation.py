@@ -18,6 +18,7 @@ from tfq_sv.mixed_precision.file_size import FileSize
 from tfq_sv.mixed_precision.forms import Form, form, forms, recipe_for
 from tfq_sv.mixed_precision.probes import Estimate
 from tfq_sv.quantization import trellis
+from tfq_sv.quantization.folding import positive_gains
 from tfq_sv.quantization.quantizers import kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import LayerRecipe, QuantizationRecipe
 from tfq_sv.quantization.trellis import TrellisCodebook
@@ -45,6 +46,7 @@ def exported_bytes(model: keras.Model, recipe: tfq_sv.QuantizationRecipe, input:
     books: dict[str, Codebook | TrellisCodebook] = {}
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
+    positive_gains(copy)  # as calibration does
     for name, entry in recipe.layers.items():
         layer = copy.get_layer(name)
         kernel = getattr(layer, str(kernel_attribute(layer)))
@@ -96,7 +98,6 @@ def test_files_keep_to_their_target(input: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet18", "DF_ResNet56"])
 def test_files_with_trellises_keep_to_their_target(name: str) -> None:
-    """With negative gains too: those layers are decoded alone."""
     model = trained(name, channels=16)
     sizes = FileSize.of(model, "features")
     for share in (1.1, 1.8):

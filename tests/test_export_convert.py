@@ -188,8 +188,7 @@ def test_a_file_that_takes_waveforms(tmp_path: Path) -> None:
 def test_inflated_filters_are_the_levels() -> None:
     model = image_network()
     books = quantized(model, MIXED)
-    network = flatbuffer.read(float32.convert(model, "features"))
-    found = filters.find(network, books)
+    network, found = convert.float_network(float32.convert(model, "features"), books, "features")
     inner, places = convert.inflated(network, found, set(books))
     parsed = flatbuffer.read(inner)
     held = {}
@@ -242,6 +241,18 @@ def test_a_layer_complexity_little_beside_its_codes(bits: int) -> None:
     assert size < codes + (2**bits + 2500) * len(books) + 8 * channels + shared
 
 
+def test_a_negative_gain_costs_an_op_and_a_vector() -> None:
+    """No recipe makes one; training may."""
+    model = image_network(negative=True)
+    books = quantized(model, [4])
+    sizes = [len(convert.build(model, books, "features").data)]
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(np.abs(layer.gamma))
+    sizes.append(len(convert.build(model, books, "features").data))
+    assert 0 < sizes[0] - sizes[1] < 4 * (300 + 2 * 4 * 9)  # of four layers; both signatures
+
+
 def test_ops_are_of_versions_that_tflite_2_14_has(
     mixed: Mixed,
 ) -> None:
@@ -256,8 +267,8 @@ def test_ops_are_of_versions_that_tflite_2_14_has(
 
 def test_scales_are_stored_once(mixed: Mixed) -> None:
     model, books, data = mixed
-    network = flatbuffer.read(float32.convert(model, "features"))
-    scales = filters.find(network, books).values()
+    _, found = convert.float_network(float32.convert(model, "features"), books, "features")
+    scales = found.values()
     wide = [match.scales().tobytes() for match in scales if match.shape[match.axis] == 9]
     assert [data.count(content) for content in wide] == [1] * len(wide)
 

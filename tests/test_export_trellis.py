@@ -43,14 +43,13 @@ def decoded(filters: list[Filter], kind: int) -> list[np.ndarray]:
     return [found[f"filter{number}"] for number in range(len(filters))]
 
 
-def random_filter(shape: tuple[int, ...], bits: float, seed: int, signed: bool = False) -> Filter:
+def random_filter(shape: tuple[int, ...], bits: float, seed: int) -> Filter:
     rng = np.random.default_rng(seed)
     inputs = int(np.prod(shape[1:]))
     codes = rng.integers(0, 256, (shape[0], int(inputs * bits / 8))).astype(np.uint8)
     keras_shape = (*shape[1:], shape[0])
     book = TrellisCodebook(codes, np.ones(shape[0], np.float32), bits, keras_shape)
-    gains = rng.choice([-1, 1] if signed else [1], shape[0]).astype(np.float32)
-    return Filter(f"layer{seed}", book, shape, 0, gains)
+    return Filter(f"layer{seed}", book, shape, 0, np.ones(shape[0], np.float32))
 
 
 @pytest.mark.parametrize("bits", trellis.WIDTHS)
@@ -60,7 +59,7 @@ def test_the_ops_decode_exactly(bits: float, kind: int) -> None:
         random_filter((6, 3, 3, 16), bits, 0),
         random_filter((6, 1, 1, 32), bits, 1),
         random_filter((4, 16), bits, 2),
-        random_filter((6, 1, 1, 16), bits, 3, signed=True),
+        random_filter((6, 1, 1, 16), bits, 3),
         random_filter((1, 1, 5, 16), bits, 4),
     ]
     for found, filter in zip(decoded(filters, kind), filters, strict=True):
@@ -138,9 +137,6 @@ def read_filters(data: bytes) -> list[np.ndarray]:
             step = len(table).bit_length() - 9  # bits from one window to the next
             windows = word[..., None] >> step * np.arange(8 // step) & len(table) - 1
             weights = table[windows].reshape(*codes.shape, -1)
-            if graph.tensors[rows].shape[0] == 2 * 65536:  # some channels are negated
-                signs = stored(source(words, 1), np.uint8)
-                weights = weights * (1 - 2 * signs.astype(np.int8))[..., None]
             users = [user for user in graph.operators if user.inputs[0] == pieces[0]]
             sizes = [graph.tensors[int(piece)].shape[1] for piece in users[0].outputs]
             sizes = sizes if flatbuffer.op_name(model, users[0]) == "SPLIT_V" else [len(codes[0])]
@@ -155,8 +151,4 @@ def test_a_second_reader(bits: float) -> None:
     data = convert.build(model, books, "features").data
     found = {weights.tobytes() for weights in read_filters(data)}
     for name in ("one", "two", "three", "seg"):
-        levels = trellis.as_matrix(books[name].levels())
-        if name in ("one", "two"):
-            gamma = model.get_layer(name).outbound_nodes[0].layer.gamma.numpy()
-            levels = levels * np.where(gamma < 0, -1, 1).astype(np.int8)[:, None]
-        assert levels.tobytes() in found, name
+        assert trellis.as_matrix(books[name].levels()).tobytes() in found, name

@@ -1,5 +1,6 @@
 """BatchNorms that no convolution is right in front of: what others take over, and what stays."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 import tf_keras as keras
 from conftest import randomize, slow
 
+import tfq_sv
 from tfq_sv import models
 from tfq_sv.codebook import Codebook, snap
-from tfq_sv.export import SpeakerEncoder, convert, flatbuffer
-from tfq_sv.quantization.folding import described, folded, unfolded
+from tfq_sv.export import SpeakerEncoder, convert, export_tflite, flatbuffer
+from tfq_sv.quantization.folding import described, folded, positive_gains, unfolded
+from tfq_sv.quantization.recipe import QuantizationRecipe
 
 layers = keras.layers
 FAMILIES = {"ECAPA_TDNN_GLOB_c512": 16, "ECAPA_TDNN_SpeechBrain": 16}
@@ -167,3 +170,66 @@ def test_file_multiplies_no_more(tmp_path: Path) -> None:
     for fast in (False, True):
         found = SpeakerEncoder(tmp_path / "a.tflite", fast=fast).embed(features)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def signed_network(seed: int = 0) -> keras.Model:
+    """Every kind of layer that a BatchNorm can be folded into; a third of the gains negative."""
+    rng = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    shared = layers.Conv2D(6, (1, 3), padding="same", name="shared")
+
+    def signed(x: Any) -> Any:
+        layer = layers.BatchNormalization(name=f"bn_{x.name.split('/')[0]}_{len(norms)}")
+        norms.append(layer)
+        y, n = layer(x), x.shape[-1]
+        gains = rng.uniform(0.5, 2, n) * np.where(rng.random(n) < 0.3, -1, 1)
+        gains[0] *= -np.sign(gains[0])
+        layer.set_weights([gains, *rng.normal(size=(2, n)), rng.uniform(0.5, 2, n)])
+        return y
+
+    norms: list[Any] = []
+    x = inputs = layers.Input((None, 8))
+    x = layers.Reshape((1, -1, 8))(x)
+    x = layers.ReLU()(signed(layers.Conv2D(6, (1, 3), bias_initializer="normal", name="conv")(x)))
+    x = signed(layers.DepthwiseConv2D((1, 3), depth_multiplier=2, use_bias=False, name="depth")(x))
+    x = signed(layers.Conv2DTranspose(6, (1, 3), bias_initializer="normal", name="transposed")(x))
+    x = signed(shared(signed(shared(layers.ReLU()(x)))))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, signed(layers.Dense(4, bias_initializer="normal", name="seg")(x)))
+
+
+def test_gains_become_positive_and_the_function_stays() -> None:
+    model = signed_network()
+    features = np.random.default_rng(1).normal(size=(2, 23, 8)).astype(np.float32)
+    before = model(features).numpy()
+    own = {name: model.get_layer(name).get_weights() for name in ("shared", "transposed")}
+    positive_gains(model)
+    np.testing.assert_array_equal(model(features).numpy(), before)
+    norms = [x for x in model.layers if isinstance(x, layers.BatchNormalization)]
+    signed = [norm.name for norm in norms if (norm.gamma.numpy() < 0).any()]
+    assert signed == ["bn_transposed_2", "bn_shared_3", "bn_shared_4"]
+    for name, weights in own.items():
+        for one, other in zip(weights, model.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("form", ["rounded", "calibrated"])
+def test_files_of_negative_gains_compute_the_same(form: str, tmp_path: Path) -> None:
+    """Rounding keeps them, and the file has a MUL for each of these layers; calibration does not.
+
+    As many as keep theirs: a shared layer and a transposed one.
+    """
+    model = signed_network()
+    recipe = QuantizationRecipe.uniform(model, bits=4)
+    small = tfq_sv.quantize(model, recipe, calibrate=form == "calibrated")
+    export_tflite(small, tmp_path / "a.tflite", "features", compute="float32")
+    features = np.random.default_rng(1).normal(size=(23, 8)).astype(np.float32)
+    expected = small(features[None]).numpy()[0]
+    for fast in (False, True):
+        found = SpeakerEncoder(tmp_path / "a.tflite", fast=fast, check_speech=False).embed(features)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    graph = flatbuffer.read((tmp_path / "a.tflite").read_bytes())
+    kernels = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
+    ops = [flatbuffer.op_name(graph, op) for op in graph.subgraphs[0].operators]
+    turned = [one for one, other in itertools.pairwise(ops) if one in kernels and other == "MUL"]
+    assert len(turned) == (6 if form == "rounded" else 3), ops

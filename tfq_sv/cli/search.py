@@ -255,9 +255,11 @@ def _traces(
 
 def _file_bytes(network: Any, recipe: Any) -> int:
     from tfq_sv.export.convert import build
+    from tfq_sv.quantization.folding import positive_gains
     from tfq_sv.quantization.quantized_model import codebooks, dequantize, rounded
 
     model = rounded(network, recipe)
+    positive_gains(model)  # as calibration does; how large a file is does not depend on its codes
     built = build(dequantize(model), codebooks(model), FLAGS.input, compute=FLAGS.compute)
     return len(built.data)
 

@@ -24,14 +24,14 @@ from tfq_sv.quantization.folding import scale_and_shift, unfolded
 from tfq_sv.quantization.quantizers import DEPTHWISE, TRANSPOSED, kernel_attribute, quantizable
 from tfq_sv.quantization.recipe import QuantizationRecipe
 
-_GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 7534, 21840, 115, 2575, 115
+_GRAPH, _WAVEFORM, _BIAS, _DEVIATION, _DEQUANTIZE = 7698, 21840, 117, 2575, 115
 _OPS = {
     "Conv2D": 394,
     "Conv1D": 394,
     "DepthwiseConv2D": 508,
     "Dense": 297,
     "ZeroPadding2D": 162,
-    "AttentiveStatistics": 6106,
+    "AttentiveStatistics": 6400,
     "Concatenate": 150,
     "Multiply": 150,
     "Activation": 150,
@@ -40,13 +40,11 @@ _OPS = {
     "GlobalAveragePooling2D": 150,
 }
 _NORM = 150  # a vector's operator
-_DECODING, _PLANE, _SIGNED_BYTES, _SIGNED_CODES = 506, 404, 170, 295
-_ONCE = {"codes": 174, "unpacked": 213, "joined": 345, "parts": 351, "twice": 342, "signs": 851}
-_ONCE |= {"trellis": 180, "negated trellis": 340, "group": 1428}
-_STEP = {"trellis": 620, "negated trellis": 600}
-_TRELLIS_LAYER, _TRELLIS_SPLIT, _TRELLIS_GROUP, _TRELLIS_SIGNED = 96, 368, 1020, 1285
+_DECODING, _PLANE = 507, 419
+_TRELLIS_STEP, _TRELLIS_LAYER, _TRELLIS_SPLIT, _TRELLIS_GROUP = 595, 113, 341, 828
+_ONCE = {"codes": 176, "unpacked": 171, "joined": 321, "parts": 328, "group": 1264, "trellis": 104}
 _ONCE["trellis group"] = _TRELLIS_GROUP + _TRELLIS_SPLIT
-_MEMBER = 44
+_MEMBER = 57
 _SHARED = 128  # bytes from which the two forms of the network in a file share a buffer
 _BYTE = 256
 
@@ -157,7 +155,9 @@ def predict_bytes(
 ) -> int:
     """Returns how many bytes the exported file of a recipe will have, without exporting it.
 
-    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.corrected_by`.
+    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.corrected_by`. A
+    network that is only rounded, not calibrated, takes an op and a float per channel more for each
+    layer with a negative BatchNorm gain.
 
     Args:
         model: the float network.
@@ -193,10 +193,10 @@ def shared_bytes(shared: SharedTable) -> int:
         stored = 2 ** (width * cells) * cells
     elif kind == "group":
         stored = _PLANE * (len(planes(int(which[-1]))) - 1)
-    elif kind in _STEP:
+    elif kind == "trellis":
         table = trellis.table(float(which[0]))
         # Each step of the table's expansion doubles the codes per row, up to a byte of them.
-        stored = table.size + _STEP[str(kind)] * {512: 3, 1024: 2, 4096: 1}[len(table)]
+        stored = table.size + _TRELLIS_STEP * {512: 3, 1024: 2, 4096: 1}[len(table)]
     return _ONCE[str(kind)] + stored
 
 
@@ -212,7 +212,6 @@ class _Kernel:
     channels: int
     depthwise: bool
     scales: int
-    signed: bool
     bias: bytes
     dilated: bool
 
@@ -231,7 +230,6 @@ class _Kernel:
             channels=channels,
             depthwise=depthwise,
             scales=1 if one else channels,
-            signed=bool((gains < 0).any()),
             bias=b"" if no_bias else bias.astype(np.float32).tobytes(),
             dilated=max(getattr(layer, "dilation_rate", (1,))) > 1,
         )
@@ -241,37 +239,25 @@ class _Kernel:
         if bits >= 8:
             return LayerSize(_aligned(packed_bytes(self.weights, bits)))
         widths, shift = planes(bits), 0
-        count = _DECODING + _PLANE * (len(widths) - 1) + _aligned(2**bits * (1 + self.signed))
+        count = _DECODING + _PLANE * (len(widths) - 1) + _aligned(2**bits)
         shared = _unpacked(widths[0])
-        whole = not self.depthwise and self.weights // self.channels % (8 // widths[-1]) == 0
         for width in widths:
             count += _aligned(-(-self.weights * width // 8))
             if shift:
                 shared |= {("joined", bits, width), ("parts", width, widths[0], shift)}
                 shared.add(("codes", 8 * width // widths[0]))
             shift += width
-        if segment is not None and not self.signed:
-            together = _MEMBER + packed_bytes(self.weights, bits) + 2**bits
+        if segment is not None:
+            together = _MEMBER + packed_bytes(self.weights, bits)
             shared.add(("group", *segment.key, bits))
             return LayerSize(together + self.weights // segment.chunk, frozenset(shared), count)
-        if self.signed and whole:
-            shared |= {("twice", bits)} | ({("twice", bits, "parts")} if len(widths) > 1 else set())
-        if self.signed:
-            # By bytes or by codes, the positions of channels with negative gains are moved.
-            count += self.channels // 8 + (_SIGNED_BYTES if whole else _SIGNED_CODES)
-            step = _BYTE if whole else 2**bits
-            shared |= {*_unpacked(1), ("signs", step, self.depthwise)}
         return LayerSize(count, frozenset(shared))
 
     def trellis_size(self, bits: float) -> LayerSize:
         """What it takes in trellis codes."""
         codes = _aligned(int(self.weights * bits / 8))
-        shared: set[SharedTable] = {("trellis", str(bits))}
-        if self.signed:  # decoded alone
-            shared.add(("negated trellis", str(bits)))
-            return LayerSize(codes + _aligned(self.channels) + _TRELLIS_SIGNED, frozenset(shared))
-        shared.add(("trellis group", str(bits), self.channels))
-        return LayerSize(codes + _TRELLIS_LAYER, frozenset(shared), weights=self.weights)
+        shared = frozenset({("trellis", str(bits)), ("trellis group", str(bits), self.channels)})
+        return LayerSize(codes + _TRELLIS_LAYER, shared, weights=self.weights)
 
 
 def _trellis_groups(chosen: Iterable[LayerSize]) -> int:

@@ -18,6 +18,7 @@ from tfq_sv.progress import tqdm
 from tfq_sv.quantization import trellis_feedback
 from tfq_sv.quantization.batch_norm import Moments, moved
 from tfq_sv.quantization.equalization import equalize
+from tfq_sv.quantization.folding import positive_gains
 from tfq_sv.quantization.gptq import (
     DAMPING,
     Array,
@@ -111,7 +112,8 @@ def calibrate(
     memory until then.
 
     Channels are scaled first, so that the weights of each kernel are as even as they can be
-    (`equalization.equalize`): the function stays. Then comes one pass, layer by layer, through this
+    (`equalization.equalize`), and BatchNorms' gains are made positive (`folding.positive_gains`):
+    the function stays. Then comes one pass, layer by layer, through this
     network and the float one, which the latent weights still are. Each layer gets what the layers
     before it, already fitted, give it. Its kernel is corrected for what they lost
     (`gptq.compensated_kernel`), its codebook is fitted with each weight counting as much as its
@@ -248,6 +250,7 @@ def _smooth(noise: Array, axis: int, near: float) -> Array:
 def _fit(model: keras.Model, features: tf.Tensor, bar: Any, *, noise: bool) -> None:
     """Fits layer after layer, and BatchNorms, which have noise's own statistics on the way."""
     if not any(quantizer.calibrated for quantizer in quantizers_of(model).values()):
+        positive_gains(model)
         equalize(model)
     reference = before_calibration(model)
     moments: dict[Any, Moments] = {}

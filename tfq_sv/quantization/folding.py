@@ -1,7 +1,9 @@
-"""BatchNorms that no convolution is right in front of: what of them others take over, exactly.
+"""BatchNorms, and what of them the weights of other layers take over, exactly.
 
-The converter folds a BatchNorm into a convolution right before it. ECAPA-TDNN has a ReLU between,
-and CAM++ has the convolution after it. What can go elsewhere without changing the function:
+The converter folds a BatchNorm into a convolution right before it, as a factor for each output.
+Files store these as scales, which are positive: `positive_gains` takes care of that. ECAPA-TDNN has
+a ReLU between, and CAM++ has the convolution after it. What can go elsewhere without changing the
+function:
 
 - Gains, all positive, pass back through a ReLU into the convolution before it, as a factor for each
   of its outputs, which files store in any case: g relu(z) = relu(g z).
@@ -87,6 +89,42 @@ def folded(model: keras.Model, shifts: bool = True) -> Iterator[None]:
     finally:
         for weight, value in kept:
             weight.assign(value)
+
+
+def positive_gains(model: keras.Model) -> None:
+    """Makes the gains of BatchNorms that the converter folds positive, in place.
+
+    Where one is negative, the channel's kernel, bias, mean and gain all change their sign: the
+    function stays, to the last bit. A kernel with several BatchNorms keeps its signs, and so does
+    that of a transposed convolution.
+
+    Args:
+        model: functional, quantized or not; codes have to be found anew.
+
+    >>> layers = [keras.layers.Dense(1, input_shape=(1,)), keras.layers.BatchNormalization()]
+    >>> model = keras.Sequential(layers)
+    >>> model.set_weights([np.float32([x]) for x in ([2], 3, -1, 4, 5, 6)])
+    >>> positive_gains(model)
+    >>> [weights.item() for weights in model.get_weights()]
+    [-2.0, -3.0, 1.0, 4.0, -5.0, 6.0]
+    """
+    graph = _Graph(model)
+    for call in graph.calls:
+        norm, maker = call.layer, graph.makers.get(call.inputs[0])
+        if (
+            isinstance(norm, kinds.BatchNormalization)
+            and norm.scale
+            and maker is not None
+            and _takes_norm(maker)
+            and not isinstance(maker.layer, TRANSPOSED)
+            and all(map(graph.is_single_call, (maker, call)))
+            and graph.taken_once(call.inputs[0])
+            and list(norm.axis) == [call.rank - 1]
+        ):
+            signs = np.where(norm.gamma.numpy() < 0, -1.0, 1.0)
+            _scale_outputs(maker, signs)
+            for weight in (norm.gamma, norm.moving_mean):
+                weight.assign(weight.numpy() * signs)
 
 
 def scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[Array, Array]:
@@ -251,7 +289,7 @@ def _fold(norm: _Norm, shifts: bool) -> None:
     for call, first in norm.after if moved else ():
         _shift_inputs(call.layer, shift, first)
     if norm.before is not None:
-        _scale_outputs(norm.before.layer, gains)
+        _scale_outputs(norm.before, gains)
         layer.gamma.assign(np.ones_like(gains))
         # So that float32 makes the root one exactly.
         layer.moving_variance.assign(np.full(gains.shape, 1 - layer.epsilon))
@@ -261,13 +299,12 @@ def _fold(norm: _Norm, shifts: bool) -> None:
             layer.beta.assign(np.zeros_like(shift))
 
 
-def _scale_outputs(layer: keras.layers.Layer, gains: Array) -> None:
-    kernel = getattr(layer, str(kernel_attribute(layer)))
-    depthwise = isinstance(layer, DEPTHWISE)
-    shape = kernel.shape[-2:] if depthwise else kernel.shape[-1:]
-    kernel.assign(kernel.numpy() * gains.reshape(shape))
+def _scale_outputs(call: Call, factors: Array) -> None:
+    kernel, layer = call.kernel, call.layer
+    shape = kernel.shape[-2:] if isinstance(layer, DEPTHWISE) else kernel.shape[-1:]
+    kernel.assign(kernel.numpy() * factors.reshape(shape))
     if layer.use_bias:
-        layer.bias.assign(layer.bias.numpy() * gains)
+        layer.bias.assign(layer.bias.numpy() * factors)
 
 
 def _shift_inputs(layer: keras.layers.Layer, shift: Array, first: int) -> None:
