@@ -17,6 +17,8 @@ from tfq_sv.data.corpus import Corpus
 from tfq_sv.errors import InputError
 from tfq_sv.features import fbank_tensor
 from tfq_sv.quantization import calibration, gptq
+from tfq_sv.quantization.equalization import equalize
+from tfq_sv.quantization.folding import positive_gains
 from tfq_sv.quantization.quantized_model import quantizers_of
 from tfq_sv.quantization.quantizers import KMeans
 from tfq_sv.training.fine_tuning import FineTuningOptions
@@ -289,3 +291,31 @@ def test_a_failed_calibration_leaves_the_model_as_it_was(network: keras.Model) -
             np.testing.assert_array_equal(a, b)
         assert set(threading.enumerate()) <= threads  # the float network beside it has ended
         assert not any("call" in vars(layer) for layer in quantized.layers)
+
+
+@pytest.mark.parametrize("kind", ["kmeans", "trellis"])
+def test_the_noise_of_each_output_is_known(kind: str) -> None:
+    """Of what comes in, however its channels are scaled; before calibration nobody knows it."""
+    rng = np.random.default_rng(0)
+    x = features = keras.Input((None, 16))
+    for name in ("first", "second"):
+        x = keras.layers.Conv1D(16, 1, use_bias=False, name=name)(x)
+        x = keras.layers.BatchNormalization(name=f"bn_{name}")(x)
+    model = keras.Model(features, keras.layers.GlobalAveragePooling1D()(x))
+    model.get_layer("bn_first").gamma.assign(rng.choice([-3, 0.1, 2], 16))
+    recipe = tfq_sv.QuantizationRecipe.uniform(model, 2)
+    if kind == "trellis":
+        recipe = tfq_sv.QuantizationRecipe.trellis(model, 2)
+    speech = rng.normal(size=(4, 50, 16)).astype(np.float32)
+    small = tfq_sv.quantize(model, recipe, calibrate=[speech])
+    found = quantizers_of(small)
+    kept = keras.models.clone_model(model)
+    kept.set_weights(model.get_weights())
+    positive_gains(kept)
+    equalize(kept)
+    kernel, rounded = kept.get_layer("first").kernel[0], found["first"].codebook().decode()[0]
+    ratio = np.sum((speech @ kernel) ** 2) / np.sum((speech @ (kernel - rounded)) ** 2)
+    assert found["first"].sqnr == pytest.approx(10 * np.log10(ratio), abs=0.01)
+    assert 5 < found["second"].sqnr < 25
+    plain = tfq_sv.quantize(model, recipe, calibrate=False)
+    assert [x.sqnr for x in quantizers_of(plain).values()] == [None, None]

@@ -246,8 +246,10 @@ def test_fine_tuning_and_recipes(
 @pytest.mark.slow
 def test_calibration_and_labels(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["quantize", f"--model={made}/model.keras", "--bits=2", "--minutes=0.1"]
-    arguments += [f"--calibrate={made}/own", f"--out={made}/calibrated.keras"]
+    arguments += [f"--calibrate={made}/own", f"--out={made}/calibrated.keras", "--json"]
     assert cli.main(arguments) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert all(5 < layer["sqnr_db"] < 60 for layer in layers.values())
     plain = tfq_sv.load_model(made / "model.keras")
     rounded = tfq_sv.quantize(plain, tfq_sv.QuantizationRecipe.uniform(plain, 2), calibrate=False)
     books = tfq_sv.codebooks(tfq_sv.load_model(made / "calibrated.keras"))

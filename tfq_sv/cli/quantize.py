@@ -83,13 +83,11 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
     )
     started = time.perf_counter()
     network = load_network(name)
-    import numpy as np
-
     from tfq_sv.mixed_precision.file_size import predict_bytes
     from tfq_sv.models.plain_layers import plain_layers
     from tfq_sv.quantization.calibration import quantize
     from tfq_sv.quantization.float_layers import float_layers, left_float
-    from tfq_sv.quantization.quantized_model import codebooks
+    from tfq_sv.quantization.quantized_model import codebooks, quantizers_of
     from tfq_sv.reports.table import Table
 
     network = plain_layers(network)
@@ -105,13 +103,13 @@ def run(arguments: Sequence[str]) -> dict[str, Any]:
             network, recipe, calibrate=True if speech is None else speech, progress=True
         )
     layers, rows = {}, []
+    quantizers = quantizers_of(model)
     for layer, book in codebooks(model).items():
-        kernel = network.get_layer(layer).get_weights()[0]
-        noise = np.sum(np.square(kernel - book.decode()), dtype=np.float64)
-        sqnr = 10 * np.log10(np.sum(np.square(kernel), dtype=np.float64) / max(noise, 1e-30))
-        layers[layer] = {"weights": book.size, "bits": book.bits, "sqnr_db": float(sqnr)}
-        rows.append([layer, f"{book.size:,}", str(book.bits), f"{sqnr:.1f}"])
-    print(Table(["layer", "weights", "bits", "SQNR dB"], rows))
+        sqnr = quantizers[layer].sqnr  # None: a transposed convolution, which is only rounded
+        layers[layer] = {"weights": book.size, "bits": book.bits, "sqnr_db": sqnr}
+        noise = "-" if sqnr is None else f"{sqnr:.1f}"
+        rows.append([layer, f"{book.size:,}", str(book.bits), noise])
+    print(Table(["layer", "weights", "bits", "output SQNR dB"], rows))
     if note := left_float(model):
         print(f"warning: {note}")
     floats = {name: asdict(layer) for name, layer in float_layers(model).items()}

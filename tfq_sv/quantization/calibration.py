@@ -319,6 +319,7 @@ def _fit_codes(
                 damping=damping,
             )
         quantizer.set(*codes)
+        quantizer.sqnr = _sqnr(target, in_pieces(quantizer.codebook().decode(), layer), gram)
         # The kernel is nearer to other paths: fine-tuning would begin by undoing the choice.
         latent.assign(quantizer.codebook().decode())
         return
@@ -330,7 +331,14 @@ def _fit_codes(
     else:
         rounded, centroids = fit_to_output(target, gram, centroids, damping=damping)
         quantizer.centroids.assign(centroids)
+    quantizer.sqnr = _sqnr(target, rounded, gram)
     latent.assign(ungrouped(latent_weights(target, rounded, centroids), layer, shape))
+
+
+def _sqnr(kernel: Array, rounded: Array, gram: Array) -> float:
+    """Signal over quantization noise of a layer's output, dB."""
+    signal, noise = (float(np.sum(x * (gram @ x))) for x in (kernel, kernel - rounded))
+    return 10 * np.log10((signal + 1e-30) / (noise + 1e-30))
 
 
 def _moments(layer: Any, inputs: tf.Tensor) -> Moments:

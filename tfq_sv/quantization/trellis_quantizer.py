@@ -36,6 +36,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         latent: the float kernel that is trained, a variable; None until the layer is built.
         codes: uint8 (channels, n), a variable; None until the layer is built.
         scales: float32 (channels,), a variable; None until the layer is built.
+        sqnr: of the layer's output in calibration, dB; None until then, and in a loaded model.
     """
 
     def __init__(self, bits: float = 2, calibrated: bool = False) -> None:
@@ -44,6 +45,7 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         self.codes: Any = None
         self.scales: Any = None
         self.per_channel = True
+        self.sqnr: float | None = None
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, tf.Variable]:
         """Fits codes to the kernel; called by tfmot with its wrapper as `layer`."""
