@@ -74,9 +74,16 @@ MUTATIONS = [
     Mutation(
         "calibration: BatchNorms stay",
         f"{_QUANTIZATION}/calibration.py",
-        "_set(layer, now if own_statistics else moments[layer])",
+        "_set(layer, now if noise else moments[layer])",
         "moments.clear()",
         (f"{_PART}[statistics]",),
+    ),
+    Mutation(
+        "calibration: negative gains stay",
+        f"{_QUANTIZATION}/calibration.py",
+        "positive_gains(model)\n",
+        "pass\n",
+        ("tests/test_folding.py",),
     ),
     Mutation(
         "GPTQ: errors go nowhere within a block",

@@ -388,3 +388,11 @@ def test_what_rounding_costs_is_drawn(
     (two,) = (line.split() for line in lines[:8] if line.startswith("2 "))
     means, bound = [float(two[i]) for i in (1, 3, 5)], float(two[7])
     assert max(means[:2]) < means[2] < bound == 12.04
+
+
+def test_every_mutation_is_of_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    mutations = importlib.import_module("mutations")
+    for one in mutations.MUTATIONS:
+        found = (mutations.ROOT / one.file).read_text(encoding="utf-8").count(one.old)
+        assert found == 1, (one.name, found)
