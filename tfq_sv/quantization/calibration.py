@@ -113,13 +113,13 @@ def calibrate(
 
     Channels are scaled first, so that the weights of each kernel are as even as they can be
     (`equalization.equalize`), and BatchNorms' gains are made positive (`folding.positive_gains`):
-    the function stays. Then comes one pass, layer by layer, through this
-    network and the float one, which the latent weights still are. Each layer gets what the layers
-    before it, already fitted, give it. Its kernel is corrected for what they lost
-    (`gptq.compensated_kernel`), its codebook is fitted with each weight counting as much as its
-    input is strong, codes and centroids are chosen to keep its output (`gptq.fit_to_output`), and
-    each BatchNorm's statistics are moved by what quantization changed in its input. No label, no
-    gradient. Fine-tuning afterwards changes codes; these codebooks stay.
+    the function stays. Then comes one pass, layer by layer, through this network and the float one,
+    which the latent weights still are. Each layer gets what the layers before it, already fitted,
+    give it. Its kernel is corrected for what they lost (`gptq.compensated_kernel`), its codebook is
+    fitted with each weight counting as much as its input is strong, codes and centroids are chosen
+    to keep its output (`gptq.fit_to_output`), and each BatchNorm's statistics are moved by what
+    quantization changed in its input. No label, no gradient. Fine-tuning afterwards changes codes;
+    these codebooks stay.
 
     Without speech, smooth noise takes its place, and in both networks each BatchNorm normalizes by
     what the noise gives there. So later layers get inputs as strong as speech gives them, though
