@@ -54,6 +54,8 @@ def exported_bytes(model: keras.Model, recipe: tfq_sv.QuantizationRecipe, input:
             inputs = int(np.prod(kernel.shape[:-1]))
             codes = rng.integers(0, 256, (kernel.shape[-1], int(inputs * entry.bits / 8)))
             scales = rng.uniform(5e-4, 1.5e-3, kernel.shape[-1]).astype(np.float32)
+            if isinstance(layer, keras.layers.Dense):  # its scales are equal
+                scales[:] = scales[0]
             books[name] = TrellisCodebook(
                 codes.astype(np.uint8), scales, entry.bits, tuple(kernel.shape)
             )

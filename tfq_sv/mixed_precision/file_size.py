@@ -2,7 +2,7 @@
 
 A file holds, beside the packed kernels, scales and biases, a graph that decodes them. What a graph
 takes follows from the ops it is made of; how much each takes was fitted by least squares to the
-files that `tfq_sv.export` writes (tests hold the sum to 0.1 % of real ones).
+files that `tfq_sv.export` writes (tests hold the sum to 0.3 % of real ones).
 """
 
 import math
@@ -155,9 +155,9 @@ def predict_bytes(
 ) -> int:
     """Returns how many bytes the exported file of a recipe will have, without exporting it.
 
-    Right to 0.1 % for the networks of `tfq_sv.models`; for others, see `FileSize.corrected_by`. A
-    network that is only rounded, not calibrated, takes an op and a float per channel more for each
-    layer with a negative BatchNorm gain.
+    Right to 0.2 % for the networks of `tfq_sv.models`, to 0.4 % with trellises; for others, see
+    `FileSize.corrected_by`. A network that is only rounded, not calibrated, takes an op and a float
+    per channel more for each layer with a negative BatchNorm gain.
 
     Args:
         model: the float network.

@@ -99,7 +99,7 @@ def positive_gains(model: keras.Model) -> None:
     that of a transposed convolution.
 
     Args:
-        model: functional, quantized or not; codes have to be found anew.
+        model: functional, quantized or not; codes have to be found again.
 
     >>> layers = [keras.layers.Dense(1, input_shape=(1,)), keras.layers.BatchNormalization()]
     >>> model = keras.Sequential(layers)
