@@ -14,8 +14,8 @@ kind, as by `tfq-sv threshold`. On --test, other speakers, the first three recor
 enroll, as recorded; --tests of the others are tested, each against everyone, under every condition.
 Intervals (95 %) are from a bootstrap over speakers.
 
-Calibrations are measured on --test as they are made on --train: every recording is tested, and one
-or three others of a speaker enroll, each in its turn. "Fitted to the test": how far above the least
+Calibrations are measured on --test as they are made on --train: every recording is tested against
+enrolments of one and of three recordings, which start from each recording in turn. "Fitted to the test": how far above the least
 Cllr the LLRs are with the scale and the offset that suit the test speech best. It shows what
 another calibration could gain at most, and is not one to use. "Perfect": how far above it LLRs are
 that need no calibration, Gaussian ones, on as many trials with the same EERs. They are not at the

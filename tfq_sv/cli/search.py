@@ -259,7 +259,7 @@ def _file_bytes(network: Any, recipe: Any) -> int:
     from tfq_sv.quantization.quantized_model import codebooks, dequantize, rounded
 
     model = rounded(network, recipe)
-    positive_gains(model)  # as calibration does; how large a file is does not depend on its codes
+    positive_gains(model)  # as calibration does; codes no longer fit, but have the same size
     built = build(dequantize(model), codebooks(model), FLAGS.input, compute=FLAGS.compute)
     return len(built.data)
 

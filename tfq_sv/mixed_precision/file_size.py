@@ -155,9 +155,9 @@ def predict_bytes(
 ) -> int:
     """Returns how many bytes the exported file of a recipe will have, without exporting it.
 
-    Right to 0.2 % for the networks of `tfq_sv.models`, to 0.4 % with trellises; for others, see
-    `FileSize.corrected_by`. A network that is only rounded, not calibrated, takes an op and a float
-    per channel more for each layer with a negative BatchNorm gain.
+    Right to half a percent for the networks of `tfq_sv.models`; for others, see
+    `FileSize.corrected_by`. A network that is only rounded, not calibrated, takes one more op, and
+    a float per channel, for each layer with a negative BatchNorm gain.
 
     Args:
         model: the float network.

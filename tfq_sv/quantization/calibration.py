@@ -336,7 +336,7 @@ def _fit_codes(
 
 
 def _sqnr(kernel: Array, rounded: Array, gram: Array) -> float:
-    """Signal over quantization noise of a layer's output, dB."""
+    """Returns the signal-to-quantization-noise ratio of a layer's output, dB."""
     signal, noise = (float(np.sum(x * (gram @ x))) for x in (kernel, kernel - rounded))
     return 10 * np.log10((signal + 1e-30) / (noise + 1e-30))
 

@@ -170,7 +170,8 @@ class KMeans(tfmot.quantization.keras.quantizers.Quantizer):
         calibrated: whether `calibrate` has chosen centroids and codes, by what the layer makes of
             speech. The latent weights then only hold these codes, and centroids which follow
             them would change the codes again: in fine-tuning these centroids stay.
-        sqnr: of the layer's output in calibration, dB; None until then, and in a loaded model.
+        sqnr: signal-to-quantization-noise ratio of the layer's output in calibration, dB; None
+            until then, and in a loaded model.
         latent: the float kernel that is trained, a variable; None until the layer is built.
         centroids: float32 (2**bits,), a variable; None until the layer is built.
         scale: s, a variable; None if it is not learned.

@@ -36,7 +36,8 @@ class Trellis(tfmot.quantization.keras.quantizers.Quantizer):
         latent: the float kernel that is trained, a variable; None until the layer is built.
         codes: uint8 (channels, n), a variable; None until the layer is built.
         scales: float32 (channels,), a variable; None until the layer is built.
-        sqnr: of the layer's output in calibration, dB; None until then, and in a loaded model.
+        sqnr: signal-to-quantization-noise ratio of the layer's output in calibration, dB; None
+            until then, and in a loaded model.
     """
 
     def __init__(self, bits: float = 2, calibrated: bool = False) -> None:
