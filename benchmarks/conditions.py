@@ -15,11 +15,12 @@ enroll, as recorded; --tests of the others are tested, each against everyone, un
 Intervals (95 %) are from a bootstrap over speakers.
 
 Calibrations are measured on --test as they are made on --train: every recording is tested against
-enrolments of one and of three recordings, which start from each recording in turn. "Fitted to the test": how far above the least
-Cllr the LLRs are with the scale and the offset that suit the test speech best. It shows what
-another calibration could gain at most, and is not one to use. "Perfect": how far above it LLRs are
-that need no calibration, Gaussian ones, on as many trials with the same EERs. They are not at the
-least, as that is fitted to the very trials that it is measured on, and more so if these are few.
+enrolments of one and of three recordings, which start from each recording in turn. "Fitted to the
+test": how far above the least Cllr the LLRs are with the scale and the offset that suit the test
+speech best. It shows what another calibration could gain at most, and is not one to use. "Perfect":
+how far above it LLRs are that need no calibration, Gaussian ones, on as many trials with the same
+EERs. They are not at the least, as that is fitted to the very trials that it is measured on, and
+more so if these are few.
 """
 
 import argparse

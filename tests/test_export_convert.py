@@ -242,7 +242,7 @@ def test_a_layer_complexity_little_beside_its_codes(bits: int) -> None:
 
 
 def test_a_negative_gain_costs_an_op_and_a_vector() -> None:
-    """No recipe makes one; training may."""
+    """Calibration leaves none; rounding and training may."""
     model = image_network(negative=True)
     books = quantized(model, [4])
     sizes = [len(convert.build(model, books, "features").data)]
